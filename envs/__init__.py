@@ -1,0 +1,18 @@
+"""Environments as pure functions: thousands of instances are one `vmap`."""
+
+from envs.registry import make, names, nearest
+from envs.types import Box, Discrete, Env, State
+from envs.vector import VecEnv, VecState, vectorize
+
+__all__ = [
+    "Box",
+    "Discrete",
+    "Env",
+    "State",
+    "VecEnv",
+    "VecState",
+    "make",
+    "names",
+    "nearest",
+    "vectorize",
+]

@@ -1,0 +1,1 @@
+"""Other suites as our `Env`, and our `Env` as Gymnasium's."""

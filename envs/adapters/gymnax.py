@@ -1,0 +1,139 @@
+"""`gymnax/NAME`: the environments of the installed gymnax (1.0 or later)."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from envs.adapters.suite import bounds, check_name, limited, load_suite
+from envs.types import Box, Discrete, Env, State, first_state
+
+DEFAULT = object()  # the task's own `max_steps_in_episode`
+
+
+@struct.dataclass
+class GymnaxData:
+    """gymnax's own state, and the key its next step draws from."""
+
+    state: Any
+    key: jax.Array
+
+
+@struct.dataclass
+class Gymnax:
+    """A gymnax environment; its parameters are leaves.
+
+    Observations of integers or booleans become float32, a discrete observation becomes
+    one-hot. gymnax's `terminated` never includes the clock; ours is the time limit around.
+    """
+
+    params: Any
+    template: Any  # shapes and dtypes of gymnax's state
+    suite: Any = struct.field(pytree_node=False)
+    observation_space: Box = struct.field(pytree_node=False)
+    action_space: Box | Discrete = struct.field(pytree_node=False)
+    num_categories: int | None = struct.field(pytree_node=False)  # of a discrete observation
+
+    def reset(self, key: jax.Array) -> State:
+        k_reset, k_step = jax.random.split(key)
+        obs, state = self.suite.reset_env(k_reset, self.params)
+        return first_state(GymnaxData(self._cast(state), k_step), self._obs(obs))
+
+    def step(self, state: State, action: jax.Array) -> State:
+        key, k_step = jax.random.split(state.data.key)
+        # Not `step`, which resets. `step_env` reports the natural end only.
+        obs, suite_state, reward, terminated, _ = self.suite.step_env(
+            k_step, state.data.state, action, self.params
+        )
+        return state.replace(
+            data=GymnaxData(self._cast(suite_state), key),
+            obs=self._obs(obs),
+            reward=jnp.asarray(reward, jnp.float32).reshape(()),
+            terminated=jnp.asarray(terminated).astype(bool).reshape(()),
+            truncated=jnp.zeros((), bool),
+        )
+
+    def _cast(self, suite_state: Any) -> Any:
+        """A reset writes Python numbers where a step returns arrays: agree on the step's."""
+        return jax.tree.map(lambda x, t: jnp.asarray(x, t.dtype), suite_state, self.template)
+
+    def _obs(self, obs: jax.Array) -> jax.Array:
+        if self.num_categories is not None:
+            return jax.nn.one_hot(obs, self.num_categories)
+        return jnp.asarray(obs, self.observation_space.dtype)
+
+
+def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
+    """Builds a gymnax environment, without gymnax's auto-reset.
+
+    Args:
+      task: a name gymnax has registered, e.g. "CartPole-v1".
+      time_limit: in steps; the default is the task's `max_steps_in_episode`, None is
+        no limit. A limit is written into that parameter too, because some tasks
+        observe the fraction of it that has passed.
+      **overrides: parameters of the task (e.g. `gravity`) or arguments of its constructor.
+
+    Raises:
+      ImportError: gymnax is not installed.
+      ValueError: unknown task or override, or a space that is neither Box nor Discrete.
+    """
+    gymnax = load_suite("gymnax", "gymnax", "pip install 'jaxrl[gymnax]'")
+    check_name("gymnax task", task, gymnax.registered_envs)
+    build = _constructor_arguments(gymnax, task)
+    suite, params = gymnax.make(task, **{k: v for k, v in overrides.items() if k in build})
+    fields = {f.name for f in dataclasses.fields(params)} - {"max_steps_in_episode"}
+    for name in overrides:
+        check_name(f"option of gymnax/{task}", name, fields | build | {"time_limit"})
+    limit = int(params.max_steps_in_episode) if time_limit is DEFAULT else time_limit
+    params = params.replace(**{k: v for k, v in overrides.items() if k in fields})
+    if limit is not None:  # one task (BernoulliBandit) needs it to stay a float
+        params = params.replace(max_steps_in_episode=type(params.max_steps_in_episode)(limit))
+
+    key = jax.random.key(0)
+    obs, state = jax.eval_shape(suite.reset_env, key, params)
+    space = suite.action_space(params)
+    action = jax.ShapeDtypeStruct(space.shape, space.dtype)
+    template = jax.eval_shape(suite.step_env, key, state, action, params)[1]
+    num_categories = getattr(suite.observation_space(params), "n", None)
+    observation_space = (
+        _space(suite.observation_space(params), _obs_dtype(obs.dtype), obs.shape)
+        if num_categories is None
+        else Box((int(num_categories),), 0.0, 1.0)
+    )
+    env = Gymnax(
+        params=params,
+        template=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template),
+        suite=suite,
+        observation_space=observation_space,
+        action_space=_space(space, np.float32, space.shape),
+        num_categories=num_categories,
+    )
+    return limited(env, limit)
+
+
+def _constructor_arguments(gymnax, task: str) -> set[str]:
+    from gymnax import registration
+
+    return set(inspect.signature(registration._registry[task]).parameters)
+
+
+def _obs_dtype(dtype) -> np.dtype:
+    """Pixels stay bytes; other integers are read as numbers."""
+    keep = jnp.issubdtype(dtype, jnp.floating) or dtype == np.uint8
+    return np.dtype(dtype if keep else np.float32)
+
+
+def _space(space: Any, dtype, shape: tuple[int, ...]) -> Box | Discrete:
+    """Shape and dtype are given: some tasks declare others than they return."""
+    if hasattr(space, "n"):
+        return Discrete(int(space.n))
+    if not hasattr(space, "low"):
+        raise ValueError(f"gymnax space {space!r}: only Box and Discrete are supported")
+    shape = tuple(shape)
+    return Box(shape, bounds(space.low, shape), bounds(space.high, shape), dtype)

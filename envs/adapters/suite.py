@@ -1,0 +1,178 @@
+"""What the adapters share, and `SuiteEnv`: a Brax or Playground environment as our `Env`.
+
+Both suites carry everything in one `State` (physics, obs, reward, done, metrics, info)
+and leave episodes to wrappers. Those wrappers restart from one cached start and let
+`info` leak into the next episode, so none of them is used here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.interpreters import partial_eval
+
+from envs import cholesky
+from envs.registry import nearest
+from envs.transforms.time_limit import time_limit
+from envs.types import Box, Env, Space, State, first_state
+
+POSE = ("q", "qd", "qpos", "qvel", "mocap_pos", "mocap_quat")  # what a picture needs
+
+
+@struct.dataclass
+class SuiteEnv:
+    """A Brax-like environment. Actions are in [-1, 1], as both suites assume.
+
+    `state.data` is the suite's own state, in which the leaves that no later step can
+    read are None: for `brax/ant` on mjx that leaves 0.7 kB of 12 kB to carry, to select
+    at a reset and to keep as a restart state.
+    """
+
+    template: Any  # a suite state, to fill the leaves that are not carried
+    suite: Any = struct.field(pytree_node=False)
+    carried: tuple[bool, ...] = struct.field(pytree_node=False)
+    obs_spaces: tuple[tuple[str | None, Box], ...] = struct.field(pytree_node=False)
+
+    @property
+    def observation_space(self) -> Space:
+        return self.obs_spaces[0][1] if self.obs_spaces[0][0] is None else dict(self.obs_spaces)
+
+    @property
+    def action_space(self) -> Box:
+        return Box((self.suite.action_size,), -1.0, 1.0)
+
+    @property
+    def dt(self) -> float:
+        """Seconds per step."""
+        return float(self.suite.dt)
+
+    def reset(self, key: jax.Array) -> State:
+        new = self.suite.reset(key)
+        return first_state(self._pack(new), new.obs, _metrics(new))
+
+    def step(self, state: State, action: jax.Array) -> State:
+        new = self.suite.step(self._unpack(state.data), action)
+        return state.replace(
+            data=self._pack(new),
+            obs=new.obs,
+            reward=jnp.asarray(new.reward, jnp.float32),
+            terminated=jnp.asarray(new.done).astype(bool),
+            truncated=jnp.zeros((), bool),
+            metrics=_metrics(new),
+        )
+
+    def _pack(self, suite_state: Any) -> Any:
+        # Cast, so that a reset and a step agree where the suite returns a Python number.
+        cast = jax.tree.map(lambda x, t: jnp.asarray(x, t.dtype), suite_state, self.template)
+        leaves, treedef = jax.tree.flatten(cast)
+        return treedef.unflatten(
+            [x if c else None for x, c in zip(leaves, self.carried, strict=True)]
+        )
+
+    def _unpack(self, data: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(self.template, is_leaf=_is_none)
+        given = jax.tree.leaves(data, is_leaf=_is_none)
+        return treedef.unflatten(
+            [t if x is None else x for x, t in zip(given, leaves, strict=True)]
+        )
+
+
+def adapt(suite: Any) -> SuiteEnv:
+    """Wraps an environment with Brax's `reset(key)`, `step(state, action)`, `action_size`."""
+    cholesky.install()  # before MJX is traced
+    state = jax.tree.map(_zeros, jax.eval_shape(suite.reset, jax.random.key(0)))
+    carried = read_by_step(suite.step, state, jnp.zeros(suite.action_size))
+    obs = state.obs if isinstance(state.obs, dict) else {None: state.obs}
+    spaces = tuple((name, unbounded(x)) for name, x in obs.items())
+    return SuiteEnv(state, suite, carried, spaces)
+
+
+def read_by_step(step: Callable, state: Any, action: jax.Array) -> tuple[bool, ...]:
+    """Which leaves of `state` can change what a later step shows.
+
+    A leaf counts if an observation, reward, done or metric of the step depends on it,
+    or a leaf that counts does: the least fixed point, found by dead-code elimination on
+    the traced step. The pose counts always.
+    """
+    paths, treedef = jax.tree_util.tree_flatten_with_path(state)
+
+    def flat_step(leaves, action):
+        new = step(treedef.unflatten(leaves), action)
+        return jax.tree.leaves((new, (new.obs, new.reward, new.done, new.metrics)))
+
+    leaves = [leaf for _, leaf in paths]
+    jaxpr = jax.make_jaxpr(flat_step)(leaves, action).jaxpr
+    shown = [True] * (len(jaxpr.outvars) - len(leaves))
+    carried = [getattr(path[-1], "name", None) in POSE for path, _ in paths]
+    while True:
+        _, used = partial_eval.dce_jaxpr(jaxpr, carried + shown)
+        grown = [c or u for c, u in zip(carried, used[: len(leaves)], strict=True)]
+        if grown == carried:
+            return tuple(carried)
+        carried = grown
+
+
+def load_suite(module: str, package: str, install: str) -> Any:
+    """Imports a suite.
+
+    Raises:
+      ImportError: it is missing or does not import; one line says what to install.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is missing
+            return importlib.import_module(module)
+    except ImportError as error:
+        cause = str(error).splitlines()[0]
+        raise ImportError(f"{package} cannot be imported ({cause}): {install}") from error
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError with the nearest matches when `name` is not among `known`."""
+    known = sorted(known)
+    if name not in known:
+        raise ValueError(
+            f"unknown {kind} {name!r}{nearest(name, known)}; known: {', '.join(known)}"
+        )
+
+
+def limited(env: Env, limit: int | None) -> Env:
+    return env if limit is None else time_limit(env, limit)
+
+
+def unbounded(x: Any) -> Box:
+    return Box(tuple(x.shape), dtype=np.dtype(x.dtype))
+
+
+def bounds(x: Any, shape: tuple[int, ...]) -> Any:
+    """A hashable `Box.low` or `Box.high`; a suite's largest float means no bound."""
+    x = np.broadcast_to(np.asarray(x, np.float64), shape)
+    x = np.where(np.abs(x) > 1e38, np.copysign(np.inf, x), x)
+    return float(x.flat[0]) if x.size and (x == x.flat[0]).all() else _tuples(x.tolist())
+
+
+def _tuples(x: Any) -> Any:
+    return tuple(map(_tuples, x)) if isinstance(x, list) else x
+
+
+def _metrics(suite_state: Any) -> dict[str, jax.Array]:
+    """Playground writes `reward/upright` where we write `reward_upright`."""
+    metrics = suite_state.metrics
+    return {k.replace("/", "_"): jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
+
+
+def _zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), x.shape)
+    return jnp.zeros(x.shape, x.dtype)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

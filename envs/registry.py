@@ -1,0 +1,88 @@
+"""`make(name, **overrides)` and `names()`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+
+from envs.transforms.time_limit import time_limit
+from envs.types import Env
+
+# name: (module, class, time limit in control steps). Gymnasium's limits for Gymnasium's tasks.
+TASKS: dict[str, tuple[str, str, int]] = {
+    "ant": ("envs.tasks.ant", "Ant", 1000),
+    "cartpole_swingup": ("envs.tasks.cartpole_swingup", "CartpoleSwingup", 500),
+    "half_cheetah": ("envs.tasks.half_cheetah", "HalfCheetah", 1000),
+    "hopper": ("envs.tasks.hopper", "Hopper", 1000),
+    "humanoid": ("envs.tasks.humanoid", "Humanoid", 1000),
+    "inverted_double_pendulum": (
+        "envs.tasks.inverted_double_pendulum",
+        "InvertedDoublePendulum",
+        1000,
+    ),
+    "inverted_pendulum": ("envs.tasks.inverted_pendulum", "InvertedPendulum", 1000),
+    "pendulum_swingup": ("envs.tasks.pendulum_swingup", "PendulumSwingup", 200),
+    "point_maze": ("envs.tasks.point_maze", "PointMaze", 150),
+    "point_maze_large": ("envs.tasks.point_maze", "PointMazeLarge", 300),
+    "point_maze_medium": ("envs.tasks.point_maze", "PointMazeMedium", 200),
+    "point_maze_open": ("envs.tasks.point_maze", "PointMazeOpen", 100),
+    "pusher": ("envs.tasks.pusher", "Pusher", 100),
+    "reacher": ("envs.tasks.reacher", "Reacher", 50),
+    "swimmer": ("envs.tasks.swimmer", "Swimmer", 1000),
+    "walker2d": ("envs.tasks.walker2d", "Walker2d", 1000),
+}
+
+
+def names() -> list[str]:
+    """The registered tasks; other suites are reached as `brax/NAME`, `playground/NAME`, `gymnax/NAME`."""
+    return sorted(TASKS)
+
+
+def make(name: str, **overrides) -> Env:
+    """Builds an environment with its time limit.
+
+    Args:
+      name: one of `names()`, or `SUITE/NAME` for an installed suite (brax,
+        playground, gymnax).
+      **overrides: fields of the task (reward weights, ranges, ...), `time_limit`
+        in control steps (None: no limit), and for MJX tasks `physics` ("accurate":
+        the model's own solver options; "fast": the task's `FAST` options) and
+        `impl` ("jax" or "warp").
+
+    Raises:
+      ValueError: unknown name or override; the message gives the nearest matches.
+    """
+    if "/" in name:
+        suite, _, task = name.partition("/")
+        if suite not in ("brax", "playground", "gymnax"):
+            raise ValueError(
+                f"unknown suite {suite!r} in {name!r}: allowed are brax, playground, gymnax"
+            )
+        return importlib.import_module(f"envs.adapters.{suite}").make(task, **overrides)
+    if name not in TASKS:
+        raise ValueError(
+            f"unknown task {name!r}{nearest(name, TASKS)}; known: {', '.join(names())}"
+        )
+    module, cls_name, limit = TASKS[name]
+    cls = getattr(importlib.import_module(module), cls_name)
+    limit = overrides.pop("time_limit", limit)
+    fields = {f.name for f in dataclasses.fields(cls)} - {"sim"}
+    build = {"physics", "impl"} if hasattr(cls, "simulator") else set()
+    for key in overrides:
+        if key not in fields | build:
+            allowed = sorted(fields | build | {"time_limit"})
+            raise ValueError(
+                f"task {name!r} has no option {key!r}{nearest(key, allowed)}; allowed: {', '.join(allowed)}"
+            )
+    given = {k: v for k, v in overrides.items() if k in fields}
+    if build:
+        given["sim"] = cls.simulator(**{k: v for k, v in overrides.items() if k in build})
+    env = cls(**given)
+    return env if limit is None else time_limit(env, limit)
+
+
+def nearest(word: str, words) -> str:
+    """', did you mean ...?' or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+    return f", did you mean {' or '.join(close)}?" if close else ""

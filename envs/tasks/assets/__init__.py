@@ -1,0 +1,26 @@
+"""Our own MJCF files, and how a task loads one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mujoco
+
+from envs.physics import FAST, Simulator, load
+
+
+def load_asset(xml: str, physics: str = "accurate", impl: str = "jax") -> Simulator:
+    """Loads a model file of this folder.
+
+    Args:
+      xml: file name.
+      physics: "accurate" (the file's own options) or "fast" (`FAST` on top).
+      impl: see `envs.physics.load`.
+
+    Raises:
+      ValueError: unknown `physics` or `impl`.
+    """
+    if physics not in ("accurate", "fast"):
+        raise ValueError(f"physics={physics!r}: allowed are 'accurate' and 'fast'")
+    mj_model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / xml))
+    return load(mj_model, impl, FAST if physics == "fast" else {})

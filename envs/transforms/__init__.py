@@ -1,0 +1,21 @@
+"""Environment transforms: each takes an environment and returns an environment."""
+
+from envs.transforms.action_repeat import action_repeat
+from envs.transforms.base import Transform, on_task
+from envs.transforms.delay import delay
+from envs.transforms.history import history
+from envs.transforms.noise import noise
+from envs.transforms.randomise import randomise, scale_physics
+from envs.transforms.time_limit import time_limit
+
+__all__ = [
+    "Transform",
+    "action_repeat",
+    "delay",
+    "history",
+    "noise",
+    "on_task",
+    "randomise",
+    "scale_physics",
+    "time_limit",
+]

@@ -1,0 +1,51 @@
+"""One decision lasts several control steps."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs.transforms.base import Transform, check_count
+from envs.types import Env, State
+
+
+@struct.dataclass
+class ActionRepeat(Transform):
+    """Repeats every action; rewards add up until the episode ends, then the state stays."""
+
+    repeats: int = struct.field(pytree_node=False, kw_only=True)
+
+    @property
+    def limit(self) -> int:
+        """The time limit inside, in decisions."""
+        return -(-self.env.limit // self.repeats)
+
+    def reset(self, key: jax.Array) -> State:
+        return self.env.reset(key)
+
+    def step(self, state: State, action: jax.Array) -> State:
+        def again(_, state: State) -> State:
+            new = self.env.step(state, action)
+            metrics = {
+                k: v + state.metrics[k] if k.startswith("reward_") else v
+                for k, v in new.metrics.items()
+            }
+            new = new.replace(reward=state.reward + new.reward, metrics=metrics)
+            ended = state.terminated | state.truncated
+            return jax.tree.map(lambda old, x: jnp.where(ended, old, x), state, new)
+
+        # The first step is outside: flags in `state` may be those of the episode before.
+        return jax.lax.fori_loop(1, self.repeats, again, self.env.step(state, action))
+
+
+def action_repeat(env: Env, n: int) -> ActionRepeat:
+    """Holds every action for `n` steps of `env`.
+
+    A time limit inside `env` goes on counting its own steps.
+
+    Raises:
+      ValueError: `n` < 1.
+    """
+    check_count("n", n, 1)
+    return ActionRepeat(env, repeats=n)

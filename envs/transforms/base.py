@@ -1,0 +1,82 @@
+"""What every transform shares: it is an environment, and it passes through what it does not change.
+
+A transform reads of a state only its own `state.info[self.slot]`: `obs`, `reward` and the
+two flags are what the environment around it last reported, which may be those of another
+transform or of the episode before.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from envs.types import Box, Env, Space
+
+
+@struct.dataclass
+class Transform:
+    """An environment around `env`. Attributes it lacks are read from `env`."""
+
+    env: Env
+
+    @property
+    def observation_space(self) -> Space:
+        return self.env.observation_space
+
+    @property
+    def action_space(self):
+        return self.env.action_space
+
+    @property
+    def slot(self) -> str:
+        """The key of `state.info` that is this transform's: its class, and how many of it are inside.
+
+        `TimeLimit` has "time_limit", a second one around it "time_limit_1".
+        """
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        env, depth = self.env, 0
+        while isinstance(env, Transform):
+            depth += type(env).__name__ == type(self).__name__
+            env = env.env
+        return f"{name}_{depth}" if depth else name
+
+    def own_key(self, key: jax.Array) -> jax.Array:
+        """A key for this transform's draws; `key` itself still goes to `env.reset`, which
+        therefore starts as it would without the transform."""
+        return jax.random.fold_in(key, zlib.crc32(self.slot.encode()))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "env":  # not yet built, or a protocol probe
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+
+def on_task(env: Env, change: Callable[[Env], Env]) -> Env:
+    """`env` with the task below all transforms replaced by `change(task)`."""
+    if isinstance(env, Transform):
+        return env.replace(env=on_task(env.env, change))
+    return change(env)
+
+
+def box(low: np.ndarray, high: np.ndarray, dtype: Any = np.float32) -> Box:
+    """The `Box` with these bounds, stored as numbers where all entries agree."""
+    return Box(low.shape, _bound(low), _bound(high), dtype)
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raises ValueError unless `value` is an integer of at least `least`."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r}: must be an integer, at least {least}")
+
+
+def _bound(x: np.ndarray) -> Any:
+    if x.size and (x == x.flat[0]).all():
+        return x.flat[0].item()
+    nested = lambda rows: tuple(map(nested, rows)) if isinstance(rows, list) else rows
+    return nested(x.tolist())

@@ -1,0 +1,103 @@
+"""The types every environment speaks: spaces, `State`, `Env`.
+
+An environment is one instance: no batch axis and no hidden state. Batching is
+`envs.vectorize`; learners never see an unbatched environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+
+@dataclass(frozen=True)
+class Box:
+    """Real vectors of `shape` with `low <= x <= high` (scalars or nested tuples of that shape)."""
+
+    shape: tuple[int, ...]
+    low: Any = -np.inf
+    high: Any = np.inf
+    dtype: Any = np.float32
+
+    @property
+    def lows(self) -> np.ndarray:
+        return np.broadcast_to(np.asarray(self.low, self.dtype), self.shape)
+
+    @property
+    def highs(self) -> np.ndarray:
+        return np.broadcast_to(np.asarray(self.high, self.dtype), self.shape)
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Integers 0 .. n-1, as a scalar int32."""
+
+    n: int
+
+    shape = ()
+    dtype = np.int32
+
+
+Space = Box | Discrete | dict[str, Box]
+
+
+@struct.dataclass
+class State:
+    """Everything one environment instance is at one time.
+
+    `data` is the task's own state: enough to continue (and, for MJX tasks, only
+    that: a few hundred bytes, not an `mjx.Data`). `info` holds what transforms
+    carry, keyed by transform. Both are restored by a reset, so nothing leaks
+    from one episode into the next.
+    """
+
+    data: Any
+    obs: Any  # array [obs] or dict of arrays
+    reward: jax.Array  # []
+    terminated: jax.Array  # [] bool: the MDP ended, its value is 0 from here
+    truncated: jax.Array  # [] bool: the clock ended it, bootstrap from this obs
+    metrics: dict[str, jax.Array]  # named scalars; `reward_*` are summed over an episode
+    info: dict[str, Any]
+
+
+@runtime_checkable
+class Env(Protocol):
+    """One environment instance: a frozen pytree whose numbers are leaves."""
+
+    def reset(self, key: jax.Array) -> State: ...
+
+    def step(self, state: State, action: jax.Array) -> State: ...
+
+    @property
+    def observation_space(self) -> Space: ...
+
+    @property
+    def action_space(self) -> Box | Discrete: ...
+
+
+def first_state(data: Any, obs: Any, metrics: dict[str, jax.Array] | None = None) -> State:
+    """The state a `reset` returns: no reward, not ended, no transform has run yet."""
+    return State(
+        data=data,
+        obs=obs,
+        reward=jnp.zeros((), jnp.float32),
+        terminated=jnp.zeros((), bool),
+        truncated=jnp.zeros((), bool),
+        metrics=metrics or {},
+        info={},
+    )
+
+
+def sample_space(space: Box | Discrete, key: jax.Array) -> jax.Array:
+    """One uniform action; unbounded directions are drawn from a standard normal."""
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, (), 0, space.n, jnp.int32)
+    bounded = np.isfinite(space.lows) & np.isfinite(space.highs)
+    low, high = np.where(bounded, space.lows, -1.0), np.where(bounded, space.highs, 1.0)
+    uniform = jax.random.uniform(key, space.shape, minval=low, maxval=high)
+    return jnp.where(bounded, uniform, jax.random.normal(key, space.shape))

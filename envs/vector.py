@@ -1,0 +1,176 @@
+"""`vectorize`: one instance to `num_envs`, with auto-reset that loses nothing.
+
+What a learner needs and what wrappers elsewhere drop: the true final observation
+beside the observation to act on next; `terminated` and `truncated` apart; fresh
+starts at the price of a cached one; and a non-finite state that ends one episode
+instead of a run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs.types import Env, State
+
+POOL_PERIOD = 16  # steps in which every restart state is renewed once
+
+
+@struct.dataclass
+class VecState:
+    """The state of `num_envs` environments (leading axis N) after one step.
+
+    `env.data`, `env.obs` and `env.info` are already those of the next episode where
+    one ended; `env.reward`, `terminated`, `truncated` and `metrics` are those of the
+    step just taken.
+    """
+
+    env: State  # [N]
+    final_obs: Any  # [N, ...] what the last action led to, before any reset
+    nonfinite: jax.Array  # [N] bool: this step was NaN or infinite; give it weight 0
+    episode_return: jax.Array  # [N] of the episode the last step belongs to, that step included
+    episode_length: jax.Array  # [N] int32
+    restart: State  # [N] where each environment starts its next episode
+    index: jax.Array  # [N] int32, the environment's number among all devices
+    key: jax.Array  # [] the same on every device
+    time: jax.Array  # [] int32
+
+    @property
+    def obs(self) -> Any:
+        return self.env.obs
+
+    @property
+    def done(self) -> jax.Array:
+        return self.env.terminated | self.env.truncated
+
+
+@struct.dataclass
+class VecEnv:
+    """`num_envs` instances of `env`; see `vectorize`."""
+
+    env: Env
+    num_envs: int = struct.field(pytree_node=False)
+    resets: str = struct.field(pytree_node=False, default="pool")
+    stagger: bool = struct.field(pytree_node=False, default=False)
+
+    @property
+    def observation_space(self):
+        return self.env.observation_space
+
+    @property
+    def action_space(self):
+        return self.env.action_space
+
+    def reset(self, key: jax.Array) -> VecState:
+        """Starts every environment. Environment i depends on `key` and i only."""
+        n = self.num_envs
+        index = jnp.arange(n, dtype=jnp.int32)
+        key, k_first, k_restart, k_clock = jax.random.split(key, 4)
+        first = jax.vmap(self.env.reset)(fold_keys(k_first, index))
+        restart = first
+        if self.resets == "pool":
+            restart = jax.vmap(self.env.reset)(fold_keys(k_restart, index))
+        if self.stagger:
+            first = jax.vmap(self.env.stagger)(first, fold_keys(k_clock, index))
+        return VecState(
+            env=first,
+            final_obs=first.obs,
+            nonfinite=jnp.zeros(n, bool),
+            episode_return=jnp.zeros(n),
+            episode_length=jnp.zeros(n, jnp.int32),
+            restart=restart,
+            index=index,
+            key=key,
+            time=jnp.zeros((), jnp.int32),
+        )
+
+    def step(self, state: VecState, action: jax.Array) -> VecState:
+        """Steps every environment with `action` [N, ...] and restarts those that ended."""
+        last, was_done = state.env, state.done
+        new = jax.vmap(self.env.step)(last, action)
+        bad = ~jax.vmap(all_finite)((new.data, new.obs, new.reward, new.info))
+        new = new.replace(
+            obs=_where(bad, last.obs, new.obs),
+            reward=jnp.where(bad, 0.0, new.reward),
+            terminated=new.terminated & ~bad,
+            truncated=new.truncated | bad,
+            metrics=_where(bad, last.metrics, new.metrics),
+        )
+        done = new.terminated | new.truncated
+        key, k_reset = jax.random.split(state.key)
+        restart = self._renew(state, k_reset)
+        return state.replace(
+            env=new.replace(
+                data=_where(done, restart.data, new.data),
+                obs=_where(done, restart.obs, new.obs),
+                info=_where(done, restart.info, new.info),
+            ),
+            final_obs=new.obs,
+            nonfinite=bad,
+            episode_return=jnp.where(was_done, 0.0, state.episode_return) + new.reward,
+            episode_length=jnp.where(was_done, 0, state.episode_length) + 1,
+            restart=restart,
+            key=key,
+            time=state.time + 1,
+        )
+
+    def _renew(self, state: VecState, key: jax.Array) -> State:
+        """The restart states for this step: some are drawn anew at every step."""
+        if self.resets == "cached":
+            return state.restart
+        if self.resets == "fresh":
+            return jax.vmap(self.env.reset)(fold_keys(key, state.index))
+        # Environment i is renewed where time = i modulo POOL_PERIOD, however many there are and
+        # however they are spread over devices; a slot past the last one is dropped.
+        first = (state.time - state.index[0]) % POOL_PERIOD
+        slots = first + jnp.arange(0, state.index.shape[0], POOL_PERIOD)
+        fresh = jax.vmap(self.env.reset)(fold_keys(key, state.index[slots]))
+        return jax.tree.map(
+            lambda old, new: old.at[slots].set(new, mode="drop"), state.restart, fresh
+        )
+
+
+def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = False) -> VecEnv:
+    """Batches `env` and restarts every episode that ends.
+
+    Args:
+      env: one instance.
+      num_envs: how many; >= 1.
+      resets: where a new episode starts. "pool": every environment keeps a restart
+        state that is drawn anew every `POOL_PERIOD` steps (an environment that ends
+        twice within them starts twice alike); the cost is `num_envs / POOL_PERIOD`
+        resets a step. "fresh": all are reset at every step and the ended ones use it.
+        "cached": always the environment's first start, as Brax does.
+      stagger: start the clocks of the outermost time limit at random, so that
+        environments do not all time out together.
+
+    Raises:
+      ValueError: `num_envs` < 1, unknown `resets`, or `stagger` without a time limit.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs={num_envs}: must be at least 1")
+    if resets not in ("pool", "fresh", "cached"):
+        raise ValueError(f"resets={resets!r}: allowed are 'pool', 'fresh', 'cached'")
+    if stagger and not hasattr(env, "stagger"):
+        raise ValueError("stagger=True: the environment has no time limit to stagger")
+    return VecEnv(env, num_envs, resets, stagger)
+
+
+def fold_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+    """One key per environment that depends on its global number, not on the batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every floating-point leaf is finite. []"""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves] or [jnp.array(True)]).all()
+
+
+def _where(mask: jax.Array, a: Any, b: Any) -> Any:
+    """Chooses whole environments: mask [N], leaves [N, ...]."""
+    pick = lambda x, y: jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), x, y)
+    return jax.tree.map(pick, a, b)

@@ -1,0 +1,87 @@
+"""Collects finished runs into a results file, and writes the README's table from it.
+
+python experiments/collect.py runs/ppo_hopper runs/ppo_reacher --out experiments/results/ppo.json
+python experiments/collect.py --out experiments/results/ppo.json --readme README.md
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from jaxrl import log, runs, script
+from jaxrl.stats import bootstrap_interval, iqm
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+@dataclass
+class Args:
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # finished run directories to add
+    out: Path = Path("experiments/results/ppo.json")  # entries of the same task are replaced
+    readme: Path | None = None  # write the table between the markers in this file
+
+
+def entry(run_dir: Path) -> dict:
+    """One task's result: settings, every seed's learning curve, cost."""
+    config = runs.read_config(run_dir)
+    records = log.read(run_dir)
+    evals = [r for r in records if r["kind"] == "eval"]
+    if not evals or evals[-1]["env_steps"] != config["train"]["total_steps"]:
+        raise ValueError(f"{run_dir} is not finished")
+    return {
+        "learner": config["learner"],
+        "env": config["env"],
+        "env_overrides": config["env_overrides"],
+        "config": config["config"],
+        "train": config["train"],
+        "versions": config["versions"],
+        "hardware": config["hardware"],
+        "seconds": evals[-1]["seconds"],
+        "env_steps": [r["env_steps"] for r in evals],
+        "return": [[round(x, 3) for x in r["return"]] for r in evals],
+    }
+
+
+def table(results: list[dict]) -> str:
+    """A Markdown table: the final deterministic evaluation, IQM over seeds and its interval."""
+    lines = [
+        "| task | physics | return (IQM) | 95% interval | worst seed | seeds | env steps each | seconds, all seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in sorted(results, key=lambda r: r["env"]):
+        final = np.array(r["return"][-1])
+        low, high = bootstrap_interval(final)
+        physics = r["env_overrides"].get("physics", "accurate")
+        lines.append(
+            f"| {r['env']} | {physics} | {iqm(final):.1f} | {low:.1f} .. {high:.1f}"
+            f" | {final.min():.1f} | {final.size} | {r['env_steps'][-1] / 1e6:.2f} M"
+            f" | {r['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    args = tyro.cli(Args)
+    results = json.loads(args.out.read_text()) if args.out.exists() else []
+    new = [entry(run) for run in args.runs]
+    replaced = {r["env"] for r in new}
+    results = [r for r in results if r["env"] not in replaced] + new
+    if new:
+        args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in results) + "\n]\n")
+    print(table(results))
+    if args.readme is not None:
+        text = args.readme.read_text()
+        if BEGIN not in text or END not in text:
+            raise ValueError(f"{args.readme} has no markers {BEGIN} and {END}")
+        head, tail = text.split(BEGIN)[0], text.split(END)[1]
+        args.readme.write_text(f"{head}{BEGIN}\n{table(results)}\n{END}{tail}")
+    return 0
+
+
+if __name__ == "__main__":
+    script.run(main)

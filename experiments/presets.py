@@ -1,0 +1,52 @@
+"""Settings that solve each task with PPO; experiments/results/ppo.json holds what they reach.
+
+Small batches of environments on purpose: seeds run side by side, so five seeds of 64
+environments keep a machine as busy as 320 and learn from far fewer steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxrl.learners import ppo
+
+
+@dataclass(frozen=True)
+class Preset:
+    total_steps: int  # per seed
+    config: ppo.Config
+    env: dict[str, Any] = field(default_factory=dict)  # overrides of `envs.make`
+
+
+FAST = {"physics": "fast"}
+
+LOCOMOTION = ppo.Config(
+    num_envs=64,
+    unroll_length=64,
+    num_minibatches=8,
+    num_epochs=8,
+    learning_rate=3e-4,
+    lr_schedule="linear",
+    distribution="normal",
+    activation="tanh",
+    normalize_reward=True,
+)
+STEPS = 64 * 64  # of one iteration
+
+PPO: dict[str, Preset] = {
+    "cartpole_swingup": Preset(STEPS * 400, LOCOMOTION.replace(learning_rate=1e-3)),
+    "pendulum_swingup": Preset(STEPS * 100, LOCOMOTION.replace(learning_rate=1e-3)),
+    "inverted_pendulum": Preset(STEPS * 100, LOCOMOTION, FAST),
+    "inverted_double_pendulum": Preset(STEPS * 250, LOCOMOTION, FAST),
+    "reacher": Preset(STEPS * 400, LOCOMOTION, FAST),
+    "pusher": Preset(STEPS * 500, LOCOMOTION, FAST),
+    "swimmer": Preset(
+        STEPS * 300,
+        LOCOMOTION.replace(num_envs=16, unroll_length=256, gamma=0.999, gae_lambda=0.98),
+        FAST,
+    ),
+    "hopper": Preset(STEPS * 500, LOCOMOTION.replace(num_envs=128, num_minibatches=16), FAST),
+    "half_cheetah": Preset(STEPS * 750, LOCOMOTION, FAST),
+    "walker2d": Preset(STEPS * 750, LOCOMOTION, FAST),
+}

@@ -1,0 +1,150 @@
+"""Checkpoints: Orbax arrays beside a manifest of digests; written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+KEEP = 3  # newest checkpoints that stay on disk
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be used; the message names it and says why."""
+
+
+def save(folder: Path, step: int, tree: Any) -> Path:
+    """Writes `tree` to `folder/<step>`, then drops all but the newest `KEEP`.
+
+    Raises:
+      RuntimeError: the disk is full or the folder cannot be written; what was there stays.
+    """
+    final = folder / f"{step:012d}"
+    temporary, replaced = final.with_suffix(".tmp"), final.with_suffix(".old")
+    arrays = _to_host(tree)
+    manifest = {
+        name: {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": _digest(x)}
+        for name, x in arrays.items()
+    }
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            full = {name: x for name, x in arrays.items() if x.size}  # Orbax refuses empty ones
+            checkpointer.save((temporary / "arrays").absolute(), full)
+        (temporary / "manifest.json").write_text(json.dumps(manifest))
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            os.rename(final, replaced)
+        os.rename(temporary, final)
+    except Exception as error:  # tensorstore reports a full disk as a ValueError
+        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not final.exists():
+            os.rename(replaced, final)
+        reason = str(error).strip().splitlines()[0]
+        raise RuntimeError(f"cannot write checkpoint {final}: {reason}") from error
+    shutil.rmtree(replaced, ignore_errors=True)
+    for old in steps(folder)[:-KEEP]:
+        shutil.rmtree(folder / f"{old:012d}", ignore_errors=True)
+    return final
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the finished checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def restore(folder: Path, step: int, like: Any) -> Any:
+    """Reads `folder/<step>` into the structure of `like` (arrays or `ShapeDtypeStruct`s).
+
+    `like` may lack top-level entries of what was saved, not parts of an entry.
+
+    Raises:
+      DamagedCheckpoint: unreadable, altered, or of another program (names the entry).
+    """
+    path = folder / f"{step:012d}"
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        empty = {
+            k: np.zeros(v["shape"], v["dtype"]) for k, v in manifest.items() if 0 in v["shape"]
+        }
+        restore_args = {
+            name: ocp.RestoreArgs(restore_type=np.ndarray) for name in manifest if name not in empty
+        }
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            arrays = checkpointer.restore(
+                (path / "arrays").absolute(),
+                args=ocp.args.PyTreeRestore(restore_args=restore_args),
+            )
+        arrays |= empty
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {reason}") from error
+    for name, entry in manifest.items():
+        if _digest(np.asarray(arrays[name])) != entry["sha256"]:
+            raise DamagedCheckpoint(f"checkpoint {path} is damaged: {name} has changed")
+
+    leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+    names = [jax.tree_util.keystr(p) for p, _ in leaves]
+    entries = {name.split("]")[0] for name in names}  # `like` may hold some entries only
+    saved = {name for name in manifest if name.split("]")[0] in entries}
+    if set(names) != saved:
+        odd = sorted(set(names) ^ saved)[0]
+        where = "is missing" if odd in names else "is not part of this run"
+        raise DamagedCheckpoint(f"checkpoint {path} is of another program: {odd} {where}")
+    restored = []
+    for name, (_, expected) in zip(names, leaves, strict=True):
+        x = np.asarray(arrays[name])
+        is_key = jax.dtypes.issubdtype(expected.dtype, jax.dtypes.prng_key)
+        shape = x.shape[:-1] if is_key else x.shape
+        if shape != expected.shape or (not is_key and x.dtype != expected.dtype):
+            raise DamagedCheckpoint(
+                f"checkpoint {path} is of another program: {name} is {x.dtype}{list(shape)},"
+                f" this run has {expected.dtype}{list(expected.shape)}"
+            )
+        restored.append(jax.random.wrap_key_data(x) if is_key else x)
+    return jax.tree.unflatten(tree, restored)
+
+
+def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
+    """The newest checkpoint that is whole: (step, tree, complaints about newer ones).
+
+    Raises:
+      DamagedCheckpoint: there are checkpoints, and none can be used.
+      FileNotFoundError: there are none.
+    """
+    available = steps(folder)
+    if not available:
+        raise FileNotFoundError(f"no checkpoint in {folder}")
+    complaints: list[str] = []
+    for step in reversed(available):
+        try:
+            return step, restore(folder, step, like), complaints
+        except DamagedCheckpoint as error:
+            complaints.append(str(error))
+    raise DamagedCheckpoint("; ".join(complaints))
+
+
+def _to_host(tree: Any) -> dict[str, np.ndarray]:
+    arrays = {}
+    for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+        arrays[jax.tree_util.keystr(path)] = np.asarray(x)
+    return arrays
+
+
+def _digest(x: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()

@@ -1,0 +1,51 @@
+"""Errors that name the field, its value and what is allowed.
+
+Fields may hold arrays (a sweep), all of whose values are checked, or tracers, which
+cannot be and are not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def _values(config: Any, name: str) -> np.ndarray | None:
+    value = getattr(config, name)
+    if isinstance(value, jax.core.Tracer):
+        return None
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={value!r}: must be a number") from None
+
+
+def positive(config: Any, *names: str) -> None:
+    """Whole numbers >= 1."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r}: must be a whole number, at least 1")
+
+
+def in_range(config: Any, low: float, high: float, *names: str) -> None:
+    for name in names:
+        x = _values(config, name)
+        if x is not None and not ((x >= low) & (x <= high)).all():
+            bounds = f"at least {low:g}" if np.isinf(high) else f"between {low:g} and {high:g}"
+            raise ValueError(f"{name}={getattr(config, name)}: must be {bounds}")
+
+
+def above(config: Any, low: float, *names: str) -> None:
+    for name in names:
+        x = _values(config, name)
+        if x is not None and not (x > low).all():
+            raise ValueError(f"{name}={getattr(config, name)}: must be above {low:g}")
+
+
+def one_of(config: Any, name: str, allowed) -> None:
+    value = getattr(config, name)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: allowed are {', '.join(map(repr, allowed))}")

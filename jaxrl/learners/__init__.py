@@ -1,0 +1,1 @@
+"""One algorithm, one file: `Config` and `make(env, config) -> Learner`."""

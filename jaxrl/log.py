@@ -1,0 +1,484 @@
+"""What a run writes while it trains: `metrics.jsonl`, TensorBoard, W&B, a progress bar.
+
+Every metric is an array over seeds, [seeds], or [configs, seeds] in a sweep. One line of
+`metrics.jsonl` is one JSON object:
+
+    {"kind": "train" or "eval", "env_steps": per seed, "seconds": of training,
+     "steps_per_second": ..., METRIC: nested list, null where undefined, ...}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jaxrl.stats import iqm
+
+FILE = "metrics.jsonl"
+PER_SEED_TAGS = 16  # with more seeds (or configs) TensorBoard gets the mean only
+LINE_SECONDS = 30.0  # how often to print at least, where there is no terminal
+
+
+class Logger:
+    """Records one run; a context manager. See the module for the file it writes.
+
+    Args:
+      run_dir: where the files go; None: no files.
+      total_steps: env steps per seed that mean 100 %.
+      seeds, configs: the axes of every metric; `configs` is None unless this is a sweep.
+      start_steps: env steps done by the part of the run that this one resumes. Records
+        beyond them are dropped, in TensorBoard too.
+      progress: True: a live bar; False: a plain line now and then, which is all a file or
+        a pipe should get; None: a bar if stdout is a terminal.
+      quiet: print nothing.
+      tensorboard: write `run_dir/tensorboard`.
+      wandb: Weights & Biases project, or None.
+      config: what W&B shows as the run's configuration.
+
+    Raises:
+      RuntimeError: a file cannot be written (also from `log`), or W&B cannot be used.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike | None,
+        total_steps: int,
+        *,
+        seeds: int = 1,
+        configs: int | None = None,
+        start_steps: int = 0,
+        progress: bool | None = None,
+        quiet: bool = False,
+        tensorboard: bool = True,
+        wandb: str | None = None,
+        config: dict[str, Any] | None = None,
+    ):
+        self._shape = (seeds,) if configs is None else (configs, seeds)
+        self._sinks: list[Any] = []
+        if run_dir is not None:
+            run_dir = Path(run_dir)
+            truncate(run_dir, start_steps)
+            self._sinks.append(_Jsonl(run_dir / FILE))
+            if tensorboard:
+                self._sinks.append(_TensorBoard(run_dir / "tensorboard", start_steps))
+        if wandb:
+            self._sinks.append(_WandB(wandb, run_dir, config))
+        if progress is None:
+            progress = sys.stdout.isatty()
+        display = _Silent if quiet else _Bar if progress else _Lines
+        self._display = display(total_steps, start_steps, math.prod(self._shape))
+
+    def log(
+        self,
+        kind: str,
+        env_steps: int,
+        seconds: float,
+        steps_per_second: float,
+        metrics: dict[str, np.ndarray],
+    ) -> None:
+        """Records one point.
+
+        Args:
+          kind: "train" or "eval".
+          env_steps: done so far, per seed.
+          seconds: of training so far, without compilation, those before a resume included.
+          steps_per_second: of all runs together.
+          metrics: arrays [seeds] or [configs, seeds]; NaN means undefined.
+        """
+        metrics = {name: np.asarray(value) for name, value in metrics.items()}
+        for name, value in metrics.items():
+            if value.shape != self._shape:
+                raise ValueError(f"metric {name!r} has shape {value.shape}, not {self._shape}")
+        clock = {
+            "seconds": round(float(seconds), 3),
+            "steps_per_second": round(float(steps_per_second), 1),
+        }
+        for sink in self._sinks:
+            sink.log(kind, int(env_steps), clock, metrics)
+        self._display.log(kind, int(env_steps), float(steps_per_second), metrics)
+
+    def note(self, text: str) -> None:
+        """Prints a line, above the bar."""
+        self._display.note(text)
+
+    def close(self) -> None:
+        """Flushes everything and leaves the bar as it is; closing twice does nothing."""
+        display, self._display = self._display, _Silent()
+        display.close()
+        sinks, self._sinks = self._sinks, []
+        for sink in sinks:
+            sink.close()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+# --- Reading ---
+
+
+def read(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; none if it has logged nothing.
+
+    A last line that is cut off, as a killed run leaves it, is not there.
+
+    Raises:
+      ValueError: any other line is damaged; names file and line.
+    """
+    return [record for _, record in _parse(Path(run_dir) / FILE)[0]]
+
+
+def truncate(run_dir: str | os.PathLike, env_steps: float) -> None:
+    """Drops the records beyond `env_steps`, and a cut-off last line; all of it or nothing.
+
+    Raises:
+      ValueError: see `read`.
+      RuntimeError: the file cannot be written.
+    """
+    path = Path(run_dir) / FILE
+    lines, complete = _parse(path)
+    kept = [line for line, record in lines if record["env_steps"] <= env_steps]
+    if complete and len(kept) == len(lines):
+        return
+    temporary = path.with_name(FILE + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(line + b"\n" for line in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _parse(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
+    """Lines with their records, and whether the file ends where a line does."""
+    if not path.exists():
+        return [], True
+    *lines, tail = path.read_bytes().split(b"\n")
+    parsed = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record["kind"], record["env_steps"] + 0  # every reader relies on these
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines) and not tail:
+                return parsed, False
+            raise ValueError(f"{path}, line {number}: not a record of metrics") from error
+        parsed.append((line, record))
+    return parsed, not tail
+
+
+# --- Files and services ---
+
+
+class _Jsonl:
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
+        values = {name: _plain(np.asarray(value)) for name, value in (clock | metrics).items()}
+        record = {"kind": kind, "env_steps": env_steps, **values}
+        try:
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError:  # it was full already when `log` said so
+            pass
+
+
+class _TensorBoard:
+    """Writes event files without tensorboardX's queue and thread, which hang on a full disk."""
+
+    def __init__(self, path: Path, start_steps: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self._path, self._event, self._summary = path, event_pb2.Event, summary_pb2.Summary
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # The name has a resolution of seconds: a quick resume must not overwrite.
+            self._writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        if start_steps:  # TensorBoard forgets what it has from here on
+            restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=start_steps + 1, session_log=restart)
+
+    def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
+        scalars = _scalars(kind, clock, metrics)
+        value = [self._summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
+        self._write(step=env_steps, summary=self._summary(value=value))
+
+    def _write(self, **fields) -> None:
+        try:
+            self._writer.write_event(self._event(wall_time=time.time(), **fields))
+            self._writer.flush()
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+        except OSError:
+            pass
+
+
+class _WandB:
+    def __init__(self, project: str, run_dir: Path | None, config: dict | None):
+        try:
+            import wandb
+        except ImportError as error:
+            raise RuntimeError(
+                f"wandb={project!r}: Weights & Biases is missing: pip install jaxrl[wandb]"
+            ) from error
+        run_id = uuid.uuid4().hex[:8]
+        if run_dir is not None:  # a resumed run goes on in the same W&B run
+            kept = run_dir / "wandb_id"
+            try:
+                if kept.exists():
+                    run_id = kept.read_text().strip()
+                else:
+                    kept.write_text(run_id)
+            except OSError as error:
+                raise _cannot_write(kept, error) from error
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=run_dir.name if run_dir else None,
+                dir=run_dir,
+                config=config,
+                id=run_id,
+                resume="allow",
+            )
+        except Exception as error:  # no network, no login, ...
+            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RuntimeError(f"wandb={project!r}: {cause}") from error
+        # Not W&B's own step, which may not go back: a resumed run repeats steps.
+        self._run.define_metric("*", step_metric="env_steps")
+
+    def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
+        self._run.log({"env_steps": env_steps, **_scalars(kind, clock, metrics)})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _scalars(kind: str, clock: dict[str, float], metrics: dict[str, np.ndarray]) -> dict:
+    """Tags and their values: the mean over all, and one per seed (config, in a sweep)."""
+    scalars = {f"{kind}/{name}": value for name, value in clock.items()}
+    for name, value in metrics.items():
+        value = value.astype(np.float64)
+        one = "seed" if value.ndim == 1 else "config"
+        rows = value.reshape(value.shape[0], -1)
+        entries = {f"{kind}/{name}": rows}
+        if 1 < len(rows) <= PER_SEED_TAGS:
+            entries |= {f"{kind}/{name}/{one}_{i}": row for i, row in enumerate(rows)}
+        for tag, x in entries.items():
+            x = x[np.isfinite(x)]
+            if x.size:
+                scalars[tag] = float(x.mean())
+    return scalars
+
+
+def _plain(value: np.ndarray) -> Any:
+    """Nested lists with null for what is not finite, each number as short as it is exact."""
+    if value.ndim:
+        return [_plain(x) for x in value]
+    if value.dtype.kind in "biu":
+        return int(value)
+    return float(str(value)) if np.isfinite(value) else None
+
+
+def _cannot_write(path: Path, error: OSError) -> RuntimeError:
+    return RuntimeError(f"cannot write {path}: {error.strerror or error}")
+
+
+# --- The terminal ---
+
+
+def short(x: float) -> str:
+    """1234567 -> '1.23M'."""
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(x) >= 0.9995 * size:  # three digits round up to it
+            return f"{x / size:.3g}{suffix}"
+    return f"{x:.3g}"
+
+
+def number(x: float) -> str:
+    """A score: whole from 100, three digits below."""
+    return f"{x:.0f}" if 100 <= abs(x) < 1e7 else f"{x:.3g}"
+
+
+def spread(value: np.ndarray) -> str | None:
+    """'IQM (min..max)' over the seeds, of the best config in a sweep; None if all undefined."""
+    rows = [row[np.isfinite(row)] for row in np.atleast_2d(value)]
+    rows = [row for row in rows if row.size]
+    if not rows:
+        return None
+    best = max(rows, key=iqm)
+    text = number(iqm(best))
+    if best.size > 1:
+        text += f" ({number(best.min())}..{number(best.max())})"
+    return text + (f", best of {len(value)}" if value.ndim > 1 else "")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Prints a titled table: the first column to the left, the others to the right."""
+    grid = Table()
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        grid.add_row(*(Text(str(x)) for x in row))
+    # 80 columns, which Rich assumes of a pipe, would cut wide tables.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(Text(title), grid)
+
+
+class _Silent:
+    def __init__(self, *_):
+        pass
+
+    def log(self, *_) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Display(_Silent):
+    """What both displays say."""
+
+    def __init__(self, total_steps: int, start_steps: int, num_runs: int):
+        self.total, self.steps, self.num_runs = max(total_steps, 1), start_steps, num_runs
+        self.rate = math.nan
+        self.returns: dict[str, str] = {}  # kind: text
+        self._began: tuple[float, int] | None = None  # time and steps at the first point
+
+    @property
+    def fraction(self) -> float:
+        return min(self.steps / self.total, 1.0)
+
+    def log(self, kind: str, env_steps: int, rate: float, metrics: dict) -> None:
+        self.steps, self.rate = env_steps, rate
+        self._began = self._began or (time.monotonic(), env_steps)
+        value = metrics.get("episode_return" if kind == "train" else "return")
+        text = None if value is None else spread(value)
+        if text:
+            self.returns[kind] = text
+
+    def eta(self) -> str:
+        """By the wall clock since the first point, so evaluations count, compilation does not."""
+        rate = self.rate
+        if self._began and self.steps > self._began[1]:
+            rate = (self.steps - self._began[1]) / max(time.monotonic() - self._began[0], 1e-9)
+        if not rate > 0:
+            return "-:--"
+        return duration((self.total - min(self.steps, self.total)) / rate)
+
+    def counts(self) -> str:
+        """Steps per seed; the rate is that of all runs together."""
+        text = f"{short(self.steps)}/{short(self.total)} steps"
+        text += f" x {self.num_runs}" if self.num_runs > 1 else ""
+        return f"{text}  {short(self.rate)}/s" if self.rate > 0 else text
+
+    def scores(self, *kinds: str) -> str:
+        names = {"train": "return", "eval": "eval"}
+        return "  ".join(f"{names[k]} {self.returns[k]}" for k in kinds if k in self.returns)
+
+
+class _Lines(_Display):
+    """Plain lines: of each kind one per tenth of the run, or every 30 s."""
+
+    def __init__(self, *steps_and_runs: int):
+        super().__init__(*steps_and_runs)
+        self._printed: dict[str, tuple[int, float]] = {}  # kind: tenth, time
+        self._unprinted: str | None = None
+
+    def log(self, kind: str, env_steps: int, rate: float, metrics: dict) -> None:
+        super().log(kind, env_steps, rate, metrics)
+        if kind == "eval":
+            parts = [self.scores("eval")]
+        else:
+            parts = [self.counts(), f"eta {self.eta()}", self.scores(kind)]
+        line = "  ".join(part for part in (f"{self.fraction:4.0%}", *parts) if part)
+        tenth, now = int(10 * self.fraction), time.monotonic()
+        last_tenth, last_time = self._printed.get(kind, (-1, now))
+        self._unprinted = line if kind == "train" else self._unprinted
+        if tenth > last_tenth or now - last_time >= LINE_SECONDS:
+            self._printed[kind] = tenth, now
+            self._unprinted = None
+            self.note(line)
+
+    def note(self, text: str) -> None:
+        print(text, flush=True)
+
+    def close(self) -> None:
+        if self._unprinted:
+            self.note(self._unprinted)
+
+
+class _Bar(_Display):
+    """A live bar and the scores below it."""
+
+    def __init__(self, *steps_and_runs: int):
+        super().__init__(*steps_and_runs)
+        self._live = Live(
+            console=Console(force_terminal=True),
+            get_renderable=self._picture,
+            refresh_per_second=4,
+        )
+        self._live.start()
+
+    def _picture(self) -> Group:
+        row = Table.grid(padding=(0, 1), expand=True)
+        row.add_column(width=4)
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True)
+        bar = ProgressBar(total=1.0, completed=self.fraction)
+        row.add_row(f"{self.fraction:4.0%}", bar, f"{self.counts()}  eta {self.eta()}")
+        return Group(
+            row, Text(" " * 5 + self.scores("train", "eval"), no_wrap=True, overflow="ellipsis")
+        )
+
+    def note(self, text: str) -> None:
+        self._live.console.print(Text(text))
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def duration(seconds: float) -> str:
+    """75 -> '1:15', 3675 -> '1:01:15'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

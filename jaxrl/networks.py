@@ -1,0 +1,99 @@
+"""Networks shared by the learners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+ACTIVATIONS = {"swish": nn.swish, "tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "gelu": nn.gelu}
+
+
+# Not orthogonal: that is a QR factorisation, and two batched LAPACK calls at once (seeds
+# under vmap, several layers) can wait for each other forever on a CPU with few cores.
+hidden_init = nn.initializers.lecun_uniform()
+
+
+def last_init(scale: float):
+    return nn.initializers.variance_scaling(scale**2, "fan_in", "uniform")
+
+
+class MLP(nn.Module):
+    """Hidden layers with an activation after each, then one linear layer of `out` units."""
+
+    hidden: Sequence[int]
+    out: int
+    activation: str = "swish"
+    out_scale: float = 1.0
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            x = nn.Dense(width, kernel_init=hidden_init)(x)
+            x = nn.LayerNorm()(x) if self.layer_norm else x
+            x = ACTIVATIONS[self.activation](x)
+        return nn.Dense(self.out, kernel_init=last_init(self.out_scale))(x)
+
+
+class GRU(nn.Module):
+    """A GRU over time that forgets at the start of an episode.
+
+    carry [*B, width], x [T, *B, in], reset [T, *B] bool (True: x[t] begins an episode).
+    Returns the last carry and the outputs [T, *B, width].
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, x: jax.Array, reset: jax.Array):
+        def step(cell, carry, inputs):
+            x, reset = inputs
+            return cell(jnp.where(reset[..., None], 0.0, carry), x)
+
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        cell = nn.GRUCell(self.width, recurrent_kernel_init=hidden_init)
+        return scan(cell, carry, (x, reset))
+
+
+class ActorCritic(nn.Module):
+    """Separate actor and critic, recurrent where `gru_width` > 0. Time-major inputs.
+
+    Returns (carry, actor output [T, B, actor_out], value [T, B]); with `free_log_std`
+    the actor output is [T, B, 2 * actor_out], its second half a state-independent
+    parameter.
+    """
+
+    actor_hidden: Sequence[int]
+    critic_hidden: Sequence[int]
+    actor_out: int
+    activation: str
+    free_log_std: bool = False
+    gru_width: int = 0
+
+    def setup(self):
+        self.actor = MLP(self.actor_hidden, self.actor_out, self.activation, out_scale=0.01)
+        self.critic = MLP(self.critic_hidden, 1, self.activation)
+        if self.free_log_std:
+            self.log_std = self.param("log_std", nn.initializers.zeros, (self.actor_out,))
+        if self.gru_width:
+            self.actor_gru = GRU(self.gru_width)
+            self.critic_gru = GRU(self.gru_width)
+
+    def __call__(self, carry, actor_obs: jax.Array, critic_obs: jax.Array, reset: jax.Array):
+        if self.gru_width:
+            actor_carry, actor_obs = self.actor_gru(carry[0], actor_obs, reset)
+            critic_carry, critic_obs = self.critic_gru(carry[1], critic_obs, reset)
+            carry = (actor_carry, critic_carry)
+        # One flat batch: XLA on a CPU is far slower on [T, B, d] @ [d, h].
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        out = self.actor(flat(actor_obs)).reshape(*reset.shape, -1)
+        if self.free_log_std:
+            out = jnp.concatenate([out, jnp.broadcast_to(self.log_std, out.shape)], -1)
+        return carry, out, self.critic(flat(critic_obs)).reshape(reset.shape)
+
+    def init_carry(self, batch: int):
+        """Zeros; an empty tuple where there is no recurrence."""
+        return (jnp.zeros((batch, self.gru_width)),) * 2 if self.gru_width else ()

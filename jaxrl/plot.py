@@ -1,0 +1,222 @@
+"""Learning curves from run directories: `python -m jaxrl.plot RUN [RUN ...]`.
+
+A curve is the interquartile mean over seeds, its band the 95 % bootstrap interval. A
+sweep is one curve per config, and several runs share the axes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from envs import nearest
+from jaxrl import log
+from jaxrl.stats import bootstrap_interval, iqm
+
+CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
+MAX_POINTS = 150  # per curve; more are averaged in groups
+THIN_LINES = 5  # up to so many seeds are also drawn one by one, if there is one curve
+SAMPLES = 400  # of the bootstrap, per point
+COLORS = ("#2166ac", "#d6604d", "#1b9e77", "#7b5ea7", "#c58a1b", "#4c4c4c", "#d1558f", "#5aa5c4")
+
+
+@dataclass(frozen=True)
+class Curve:
+    label: str
+    x: np.ndarray  # [T]
+    y: np.ndarray  # [T, seeds], NaN where undefined
+
+    @property
+    def num_seeds(self) -> str:
+        seeds = self.y.shape[1]
+        return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
+def learning_curve(
+    run_dirs: str | os.PathLike | Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    metric: str = "return",
+    x: str = "env_steps",
+) -> Path:
+    """Draws the learning curves of runs into one PNG.
+
+    Args:
+      run_dirs: one run directory or several.
+      out: the file to write.
+      metric: any in `metrics.jsonl`, at evaluations if it is measured there. A run
+        without evaluations shows `episode_return` instead of `return`.
+      x: "env_steps" (per seed) or "seconds" (of training).
+
+    Raises:
+      ValueError: not a run, nothing logged, unknown metric.
+      RuntimeError: `out` cannot be written.
+    """
+    if x not in ("env_steps", "seconds"):
+        raise ValueError(f"x={x!r}: allowed are 'env_steps' and 'seconds'")
+    if isinstance(run_dirs, str | os.PathLike):
+        run_dirs = [run_dirs]
+    run_dirs = [Path(run_dir) for run_dir in run_dirs]
+    found = [load(run_dir, metric, x, len(run_dirs) > 1) for run_dir in run_dirs]
+    names = list(dict.fromkeys(name for name, _ in found))
+    curves = [curve for _, per_run in found for curve in per_run]
+
+    figure = Figure(figsize=(7.2, 4.5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for curve, color in zip(curves, _colors(len(curves)), strict=True):
+        draw(axes, curve, color, thin_lines=len(curves) == 1)
+    title = _title(run_dirs)
+    if len(curves) > 1:
+        columns = 1 if max(len(curve.label) for curve in curves) > 40 else 2
+        figure.legend(loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
+    else:
+        title = ", ".join(filter(None, (title, curves[0].num_seeds)))
+    _decorate(axes, x, " / ".join(names), title)
+    if any(curve.y.shape[1] > 1 for curve in curves):
+        axes.set_ylabel(axes.get_ylabel() + " (IQM, 95 % interval)")
+    out = Path(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out)
+    except OSError as error:
+        raise RuntimeError(f"cannot write {out}: {error.strerror or error}") from error
+    return out
+
+
+def load(run_dir: Path, metric: str, x: str, name_run: bool = False) -> tuple[str, list[Curve]]:
+    """The metric that was found, and a curve per config of the run."""
+    if not run_dir.is_dir():
+        raise ValueError(f"{run_dir} is not a run: no such directory")
+    records = log.read(run_dir)
+    if not records:
+        raise ValueError(f"{run_dir} has no metrics yet: {log.FILE} is missing or empty")
+    if metric == "return" and not any("return" in r for r in records):
+        metric = "episode_return"
+    having = [r for r in records if metric in r and metric not in CLOCK]
+    if not having:
+        known = sorted({name for r in records for name in r} - set(CLOCK))
+        raise ValueError(
+            f"{run_dir} has no metric {metric!r}{nearest(metric, known)}; it has {', '.join(known)}"
+        )
+    measured = [r for r in having if r["kind"] == "eval"] or having
+    xs = np.array([r[x] for r in measured], np.float64)
+    try:
+        ys = np.array([r[metric] for r in measured], np.float64)  # null becomes NaN
+    except ValueError:
+        raise ValueError(f"{run_dir}: {metric!r} changes its shape from line to line") from None
+    ys = ys.reshape(len(xs), -1, ys.shape[-1])  # [T, configs, seeds]
+    run = run_dir.resolve().name
+    labels = _config_labels(run_dir, ys.shape[1])
+    labels = [" ".join(filter(None, (run if name_run else "", label))) or run for label in labels]
+    curves = [Curve(label, *_thin_out(xs, ys[:, i])) for i, label in enumerate(labels)]
+    if not any(curve.x.size for curve in curves):
+        raise ValueError(f"{run_dir}: {metric!r} is undefined so far")
+    return metric, curves
+
+
+def draw(axes: Axes, curve: Curve, color, thin_lines: bool) -> None:
+    seeds = curve.y.shape[1]
+    scores = [row[np.isfinite(row)] for row in curve.y]
+    label = f"{curve.label} ({curve.num_seeds})"
+    marker = "o" if curve.x.size == 1 else None
+    axes.plot(curve.x, [iqm(s) for s in scores], color=color, lw=1.8, label=label, marker=marker)
+    if seeds == 1:
+        return
+    bounds = np.array([bootstrap_interval(s, samples=SAMPLES) for s in scores]).reshape(-1, 2)
+    axes.fill_between(curve.x, *bounds.T, color=color, alpha=0.18, lw=0)
+    if thin_lines and seeds <= THIN_LINES:
+        axes.plot(curve.x, curve.y, color=color, lw=0.6, alpha=0.5)
+
+
+def _thin_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MAX_POINTS points, each the mean of a group; points without any value go."""
+    defined = np.isfinite(y).any(1)
+    x, y = x[defined], y[defined]
+    if x.size <= MAX_POINTS:
+        return x, y
+    groups = np.array_split(np.arange(x.size), MAX_POINTS)
+
+    def mean(rows: np.ndarray) -> np.ndarray:  # NaN only where a seed has no value at all
+        finite = np.isfinite(rows)
+        total, count = np.where(finite, rows, 0.0).sum(0), finite.sum(0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    return np.array([x[g].mean() for g in groups]), np.array([mean(y[g]) for g in groups])
+
+
+def _config(run_dir: Path) -> dict:
+    """`config.json`, or nothing: a curve can be drawn without it."""
+    try:
+        config = json.loads((run_dir / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _config_labels(run_dir: Path, configs: int) -> list[str]:
+    """What tells the configs of a sweep apart: its values, the last one varying fastest."""
+    sweep = (_config(run_dir).get("train") or {}).get("sweep") or {}
+    if configs == 1 and not sweep:
+        return [""]
+    points = list(itertools.product(*sweep.values()))
+    if len(points) != configs:
+        return [f"config {i}" for i in range(configs)]
+    show = lambda v: f"{v:g}" if isinstance(v, int | float) else str(v)
+    return [
+        ", ".join(f"{k}={show(v)}" for k, v in zip(sweep, point, strict=True)) for point in points
+    ]
+
+
+def _title(run_dirs: Sequence[Path]) -> str:
+    """Environment and learner, where all runs share them."""
+    configs = [_config(run_dir) for run_dir in run_dirs]
+    shared = [{str(c.get(key) or "") for c in configs} for key in ("env", "learner")]
+    return ", ".join(values.pop() for values in shared if len(values) == 1).strip(", ")
+
+
+def _colors(count: int) -> list:
+    if count <= len(COLORS):
+        return list(COLORS[:count])
+    return list(colormaps["viridis"](np.linspace(0.0, 0.92, count)))
+
+
+def _decorate(axes: Axes, x: str, y_label: str, title: str) -> None:
+    axes.set_xlabel("environment steps per seed" if x == "env_steps" else "training seconds")
+    axes.set_ylabel(y_label.replace("_", " "))
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.xaxis.set_major_formatter(lambda value, _: log.short(value))
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, lw=0.6)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m jaxrl.plot", description="Draw learning curves.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a run directory")
+    parser.add_argument("--metric", default="return", help="any in metrics.jsonl")
+    parser.add_argument(
+        "--out", type=Path, help="default: learning_curve.png in the run, or here for several"
+    )
+    parser.add_argument("--x", default="env_steps", choices=("env_steps", "seconds"))
+    args = parser.parse_args(argv)
+    folder = args.runs[0] if len(args.runs) == 1 else Path()
+    try:
+        out = args.out or folder / "learning_curve.png"
+        print(learning_curve(args.runs, out, args.metric, args.x))
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What on-policy and off-policy collection share: episode metrics, shuffling of unrolls."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from envs.vector import VecState, fold_keys
+from jaxrl.types import Metrics
+
+
+def episode_metrics(stepped: VecState) -> Metrics:
+    """Of one vectorised step, scalars: see `jaxrl.types.Metrics`; `metric_*` are means over N."""
+    done = stepped.done
+    task = {f"metric_{k}": v.astype(jnp.float32).mean() for k, v in stepped.env.metrics.items()}
+    return task | {
+        "episodes": done.sum(),
+        "episode_return": jnp.where(done, stepped.episode_return, 0.0).sum(),
+        "episode_length": jnp.where(done, stepped.episode_length, 0).sum(),
+        "nonfinite_count": stepped.nonfinite.sum(),
+    }
+
+
+def over_time(metrics: Metrics, psum) -> Metrics:
+    """Reduces `episode_metrics` [T] over time and devices."""
+    return {
+        k: psum(v.mean(0)) / psum(1) if k.startswith("metric_") else psum(v.sum(0)) * 1.0
+        for k, v in metrics.items()
+    }
+
+
+def shuffle_unrolls(
+    key: jax.Array, index: jax.Array, num_envs: int, num_minibatches: int
+) -> jax.Array:
+    """Which environments each minibatch takes; every one is taken once.
+
+    Environments are shuffled within blocks, at most 8, that do not depend on how many
+    devices share them: the minibatches are the same on one device and on eight.
+
+    Args:
+      index: [n] global numbers of this device's environments.
+      num_envs: on all devices; a multiple of `num_minibatches`.
+
+    Returns:
+      [num_minibatches, n // num_minibatches] positions in `index`.
+
+    Raises:
+      ValueError: the devices cannot share the blocks evenly.
+    """
+    num_blocks = math.gcd(num_envs // num_minibatches, 8)
+    block = num_envs // num_blocks
+    local_blocks, rest = divmod(index.shape[0], block)
+    if rest:
+        raise ValueError(
+            f"num_envs / num_minibatches = {num_envs // num_minibatches} has only {num_blocks}"
+            " blocks to share among devices: make it a multiple of 8"
+        )
+    keys = fold_keys(key, index.reshape(local_blocks, block)[:, 0])
+    order = jax.vmap(lambda k: jax.random.permutation(k, block))(keys)
+    order = order + block * jnp.arange(local_blocks)[:, None]
+    order = order.reshape(local_blocks, num_minibatches, -1).swapaxes(0, 1)
+    return order.reshape(num_minibatches, -1)

@@ -1,0 +1,414 @@
+"""The one driver: runs (configs x seeds) and devices as array axes, chunks of steps on the host.
+
+Every learner is driven by the same program: `step` looped a number of times that is an
+argument (so no chunk length compiles anew), vmapped over runs, sharded over devices. The
+host only chooses when to look: to log, evaluate, checkpoint, or stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrl import checkpoint, runs
+from jaxrl.evaluate import evaluate, summarize
+from jaxrl.log import FILE, Logger, truncate
+from jaxrl.types import Learner
+
+AXIS = "devices"
+CHUNK_SECONDS = 1.0  # how long the program may run before the host looks at signals
+EVAL_KEY = 0  # every evaluation of every run uses the same episodes
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `train` returns. Metrics are [seeds], or [configs, seeds] in a sweep."""
+
+    state: Any  # leaves [configs * seeds, ...]
+    evals: list[dict[str, Any]]  # {"env_steps": int, metric: array}, oldest first
+    env_steps: int  # per seed
+    seconds: float  # training alone
+    compile_seconds: float
+    memory_bytes: int  # of the training program: arguments, outputs and temporaries
+    interrupted: bool  # a signal stopped it; resume to go on
+
+
+def train(
+    learner: Learner,
+    total_steps: int,
+    *,
+    seeds: int = 1,
+    seed: int = 0,
+    sweep: dict[str, list[float]] | None = None,
+    num_evals: int = 10,
+    eval_episodes: int = 32,
+    num_logs: int = 100,
+    devices: int = 1,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    profile: str | Path | None = None,
+    **logging: Any,
+) -> Result:
+    """Trains `seeds` runs (times the grid of `sweep`) in one program.
+
+    Args:
+      learner: from `LEARNER.make(env, config)`.
+      total_steps: environment steps per seed; a multiple of `learner.steps_per_iteration`.
+      seeds, seed: run i uses `seed + i`, and equals the single run of that seed.
+      sweep: numbers of the config to vary, e.g. `{"learning_rate": [1e-4, 3e-4]}`; the
+        grid of all of them is the first axis of every metric.
+      num_evals: evaluations after the one at step 0, evenly spaced; a checkpoint follows each.
+      eval_episodes: episodes per evaluation and run, a multiple of `devices`.
+      num_logs: lines of training metrics in all.
+      devices: how many to shard the environments over.
+      run_dir: where metrics and checkpoints go; None: nowhere.
+      resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
+      profile: write a profiler trace of one second of training here.
+      **logging: passed to `Logger` (progress, quiet, tensorboard, wandb, config).
+
+    Raises:
+      ValueError: an argument out of range, or a checkpoint of another run.
+      RuntimeError: files cannot be written.
+    """
+    sweep = sweep or {}
+    total_iterations = validate(
+        learner, total_steps, seeds, sweep, num_evals, eval_episodes, devices
+    )
+    shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
+    num_runs = math.prod(shape)
+    run_dir = Path(run_dir) if run_dir is not None else None
+    program = _Program(learner, num_runs, devices, eval_episodes)
+    saved = None
+    if run_dir is not None and not resume:
+        for name in (FILE, "checkpoints"):
+            if (run_dir / name).exists():
+                raise ValueError(
+                    f"run_dir={run_dir} already holds a run: resume it or choose another"
+                )
+    if resume:
+        if run_dir is None:
+            raise ValueError("resume=True needs run_dir")
+        try:
+            _, saved, complaints = checkpoint.restore_newest(run_dir / "checkpoints", program.like)
+        except FileNotFoundError:
+            complaints = [f"no checkpoint in {run_dir} yet: starting from step 0"]
+            truncate(run_dir, -1)
+        for complaint in complaints:
+            print(f"warning: {complaint}", flush=True)
+    iteration = int(saved["iterations"]) if saved else 0
+    unlogged = int(saved["unlogged"]) if saved else 0
+    seconds = float(saved["seconds"]) if saved else 0.0
+    per_iteration = learner.steps_per_iteration
+
+    log_at = _evenly(total_iterations, num_logs)
+    eval_at = _evenly(total_iterations, num_evals)
+    evals: list[dict[str, Any]] = []
+    with (
+        Logger(
+            run_dir,
+            total_steps,
+            seeds=seeds,
+            configs=shape[0] if sweep else None,
+            start_steps=iteration * per_iteration,
+            **logging,
+        ) as logger,
+        _Interrupt() as interrupt,
+    ):
+        compile_seconds = program.compile()
+        logger.note(
+            f"compiled in {compile_seconds:.1f} s; {program.memory_bytes / 1e6:,.0f} MB"
+            f" on {devices} {jax.devices()[0].device_kind} device{'s' * (devices > 1)}"
+        )
+        if saved:
+            state, sums = program.put(saved["learner"], saved["sums"])
+            logger.note(f"resumed at {iteration * per_iteration:,} steps")
+        else:
+            keys = jnp.stack([jax.random.key(seed + i) for i in range(seeds)] * (num_runs // seeds))
+            state = program.init(keys, _configs(learner.config, sweep, seeds, num_runs))
+            sums = program.zero_sums()
+
+        def evaluate_now():
+            metrics = {k: np.asarray(v).reshape(shape) for k, v in program.evaluate(state).items()}
+            evals.append({"env_steps": iteration * per_iteration, **metrics})
+            logger.log("eval", iteration * per_iteration, seconds, rate, metrics)
+
+        def save():
+            if run_dir is not None:
+                tree = {
+                    "learner": state,
+                    "sums": sums,
+                    "iterations": np.int32(iteration),
+                    "unlogged": np.int32(unlogged),
+                    "seconds": np.float32(seconds),
+                }
+                checkpoint.save(run_dir / "checkpoints", iteration * per_iteration, tree)
+
+        rate, chunk = 0.0, 1
+        if not saved and num_evals:
+            evaluate_now()
+        while iteration < total_iterations and not interrupt.requested:
+            until_look = min(x for x in log_at + eval_at if x > iteration) - iteration
+            n = min(chunk, until_look)
+            traced = profile is not None and chunk > 1  # the first chunk only sets the pace
+            with jax.profiler.trace(str(profile)) if traced else contextlib.nullcontext():
+                start = time.perf_counter()
+                state, sums = program.step(state, sums, n)
+                jax.block_until_ready(sums)
+                elapsed = time.perf_counter() - start
+            profile = None if traced else profile
+            iteration, unlogged, seconds = iteration + n, unlogged + n, seconds + elapsed
+            chunk = max(1, int(CHUNK_SECONDS * n / elapsed))
+            rate = num_runs * per_iteration * n / elapsed
+            if iteration in log_at:
+                means = _means(sums, unlogged, shape)
+                logger.log("train", iteration * per_iteration, seconds, rate, means)
+                sums, unlogged = program.zero_sums(), 0
+            if iteration in eval_at:
+                evaluate_now()
+                save()
+        interrupted = iteration < total_iterations
+        if interrupted:
+            save()
+            logger.note(f"stopped by {interrupt.requested} at {iteration * per_iteration:,} steps")
+    return Result(
+        state,
+        evals,
+        iteration * per_iteration,
+        seconds,
+        compile_seconds,
+        program.memory_bytes,
+        interrupted,
+    )
+
+
+class _Program:
+    """The three compiled functions of a run: init, step (looped), evaluate."""
+
+    def __init__(self, learner: Learner, num_runs: int, devices: int, eval_episodes: int):
+        available = jax.devices()
+        if devices > len(available):
+            raise ValueError(
+                f"devices={devices}: JAX sees {len(available)}"
+                f" ({available[0].platform}); on a CPU call jaxrl.runtime.setup(devices) first"
+            )
+        self.mesh = Mesh(np.array(available[:devices]), (AXIS,))
+        self.num_runs = num_runs
+        self._learner = learner
+        # On one device there is nothing to map, and jaxlib 0.11 dies compiling MJX under a
+        # `shard_map` (a null pointer in Shardy's ManualComputationUnusedInputsPattern).
+        on_devices = learner.on_axis(AXIS) if devices > 1 else learner
+
+        def shard_map(f, in_specs, out_specs):
+            if devices == 1:
+                return f
+            return jax.shard_map(
+                f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+            )
+
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_runs))
+        configs = jax.eval_shape(lambda: _configs(learner.config, {}, num_runs, num_runs))
+        init = jax.vmap(learner.init)
+        self._state_like = runs.state_like(learner, num_runs)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._state_like)
+        _, metrics = jax.eval_shape(learner.step, one)
+        self._sums_like = {
+            k: jax.ShapeDtypeStruct((num_runs, *x.shape), jnp.float32) for k, x in metrics.items()
+        }
+        scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)
+        self.like = {
+            "learner": self._state_like,
+            "sums": self._sums_like,
+            "iterations": scalar(jnp.int32),
+            "unlogged": scalar(jnp.int32),
+            "seconds": scalar(jnp.float32),
+        }
+        self._specs = jax.tree.map(
+            lambda x: P(None, AXIS) if x else P(), learner.env_axis(self._state_like)
+        )
+        self._shardings = self._sharding(self._specs)
+
+        def step(state, sums, n):
+            def body(_, loop):
+                state, sums = loop
+                state, metrics = jax.vmap(on_devices.step)(state)
+                add = lambda total, x: total + x.astype(jnp.float32)
+                return state, jax.tree.map(add, sums, metrics)
+
+            return jax.lax.fori_loop(0, n, body, (state, sums))
+
+        def eval_episodes_of(policy, keys):
+            return jax.vmap(lambda p: evaluate(learner.env, p, keys))(policy)
+
+        specs = (self._specs, P(), P())
+        self._step = jax.jit(shard_map(step, specs, specs[:2]), donate_argnums=(0, 1))
+        self._init = jax.jit(init, out_shardings=self._shardings)
+        run_episodes = shard_map(eval_episodes_of, (P(), P(AXIS)), P(None, AXIS))
+        self._evaluate = jax.jit(lambda policy, keys: summarize(run_episodes(policy, keys)))
+        self._init_args = (keys, configs)
+        self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
+
+    def _sharding(self, specs):
+        return jax.tree.map(
+            lambda s: NamedSharding(self.mesh, s), specs, is_leaf=lambda x: isinstance(x, P)
+        )
+
+    def compile(self) -> float:
+        """Compiles all three at once, in threads; returns seconds."""
+        start = time.perf_counter()
+        shaped = lambda tree, shardings: jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+        )
+        replicated = NamedSharding(self.mesh, P())
+        everywhere = lambda tree: shaped(tree, jax.tree.map(lambda _: replicated, tree))
+        state, sums = shaped(self._state_like, self._shardings), everywhere(self._sums_like)
+        policy = everywhere(self._learner.policy(self._state_like))
+        self._eval_keys = jax.device_put(self._eval_keys, replicated)
+        n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
+        jobs = {
+            "step": lambda: self._step.lower(state, sums, n).compile(),
+            "eval": lambda: self._evaluate.lower(policy, everywhere(self._eval_keys)).compile(),
+            "init": lambda: self._init.lower(*everywhere(self._init_args)).compile(),
+        }
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            self._compiled = {
+                k: f.result() for k, f in {k: pool.submit(j) for k, j in jobs.items()}.items()
+            }
+        memory = self._compiled["step"].memory_analysis()
+        self.memory_bytes = 0
+        if memory is not None:  # not every backend tells
+            self.memory_bytes = (
+                memory.argument_size_in_bytes
+                + memory.output_size_in_bytes
+                + memory.temp_size_in_bytes
+                - memory.alias_size_in_bytes
+            )
+        return time.perf_counter() - start
+
+    def _replicate(self, tree):
+        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+
+    def init(self, keys, configs):
+        return self._compiled["init"](self._replicate(keys), self._replicate(configs))
+
+    def zero_sums(self):
+        return self._replicate(
+            jax.tree.map(lambda x: np.zeros(x.shape, np.float32), self._sums_like)
+        )
+
+    def put(self, state, sums):
+        """Restored host arrays to the devices."""
+        return jax.tree.map(jax.device_put, state, self._shardings), self._replicate(sums)
+
+    def step(self, state, sums, n: int):
+        return self._compiled["step"](state, sums, self._replicate(np.int32(n)))
+
+    def evaluate(self, state) -> dict[str, jax.Array]:
+        """Means over episodes, [runs]."""
+        return self._compiled["eval"](self._learner.policy(state), self._eval_keys)
+
+
+class _Interrupt:
+    """Turns SIGINT and SIGTERM into a request that the loop honours between chunks."""
+
+    def __init__(self):
+        self.requested: str | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupt:
+        with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._request)
+        return self
+
+    def _request(self, number, _frame) -> None:
+        if self.requested:  # asked twice: stop now
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def validate(
+    learner: Learner,
+    total_steps: int,
+    seeds: int = 1,
+    sweep: dict[str, list[float]] | None = None,
+    num_evals: int = 10,
+    eval_episodes: int = 32,
+    devices: int = 1,
+) -> int:
+    """Raises the ValueError that `train` would, before anything is written.
+
+    Returns the number of iterations.
+    """
+    for name, value, low in (
+        ("seeds", seeds, 1),
+        ("devices", devices, 1),
+        ("eval_episodes", eval_episodes, 1),
+        ("num_evals", num_evals, 0),
+        ("total_steps", total_steps, 1),
+    ):
+        if value != int(value) or value < low:
+            raise ValueError(f"{name}={value}: must be a whole number, at least {low}")
+    if eval_episodes % devices:
+        raise ValueError(f"eval_episodes={eval_episodes}: must be a multiple of devices={devices}")
+    per_iteration = learner.steps_per_iteration
+    iterations, rest = divmod(int(total_steps), per_iteration)
+    if rest:
+        nearest = [x * per_iteration for x in (iterations, iterations + 1) if x]
+        raise ValueError(
+            f"total_steps={int(total_steps)}: must be a multiple of the {per_iteration} steps of one"
+            f" iteration; nearest: {' or '.join(map(str, nearest))}"
+        )
+    fields = dataclasses.fields(learner.config)
+    numbers = [f.name for f in fields if f.metadata.get("pytree_node", True)]
+    for name, values in (sweep or {}).items():
+        if name not in numbers:
+            raise ValueError(f"sweep over {name!r}: allowed are the numbers {', '.join(numbers)}")
+        if len(values) == 0:
+            raise ValueError(f"sweep over {name!r} has no values")
+    return iterations
+
+
+def _configs(config: Any, sweep: dict[str, list[float]], seeds: int, num_runs: int) -> Any:
+    """The config of every run, leaves [configs * seeds] float32: configs major."""
+    grid = itertools.product(*sweep.values())
+    each = [config.replace(**dict(zip(sweep, values, strict=True))) for values in grid]
+    each = [c for c in each for _ in range(num_runs // len(each))]
+    return jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *each)
+
+
+def _evenly(total: int, parts: int) -> list[int]:
+    """`parts` iterations, the last of them `total`, as evenly spaced as they can be."""
+    return sorted({total, *(max(1, round(total * (i + 1) / parts)) for i in range(parts))})
+
+
+def _means(sums: dict[str, jax.Array], iterations: int, shape) -> dict[str, np.ndarray]:
+    """From sums over iterations to means; `episode_*` per episode, counts as they are."""
+    sums = {k: np.asarray(v).reshape(shape) for k, v in sums.items()}
+    episodes = sums["episodes"] if "episodes" in sums else np.zeros(shape)
+    out = {}
+    for name, x in sums.items():
+        if name == "episodes" or name.endswith("_count"):
+            out[name] = x
+        elif name.startswith("episode_"):
+            out[name] = np.where(episodes > 0, x / np.maximum(episodes, 1), np.nan)
+        else:
+            out[name] = x / iterations
+    return out

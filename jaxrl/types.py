@@ -1,0 +1,56 @@
+"""The few types every learner speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import struct
+
+# Fixed-size reductions over one step of a learner, never per-sample arrays. Plain
+# names are means. `episodes` counts the episodes that ended, and every name that
+# begins with `episode_` is a SUM over those; `train` divides. `*_count` are counts.
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class Policy:
+    """How to act in ONE environment instance; batch it with `vmap`, as one does `Env`.
+
+    `params` holds everything learned, normaliser statistics included, so a policy
+    cannot be used with the wrong ones. The carry is whatever the policy remembers
+    within an episode (a recurrent state, an action chunk); start each episode from
+    `init_carry()`.
+    """
+
+    params: Any
+    init_carry: Callable[[], Any] = struct.field(pytree_node=False)
+    apply: Callable[..., tuple[jax.Array, Any]] = struct.field(pytree_node=False)
+
+    def act(
+        self, carry: Any, obs: Any, key: jax.Array, deterministic: bool = True
+    ) -> tuple[jax.Array, Any]:
+        """The action in the environment's units, and the next carry."""
+        return self.apply(self.params, carry, obs, key, deterministic)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A pair of pure functions, and what the driver must know about them.
+
+    `init(key, config) -> state`; `step(state) -> (state, metrics)` collects and
+    updates once; `policy(state) -> Policy`. The numbers of `config` (learning rate,
+    gamma, ...) live in the state, so a sweep is a `vmap` of `init` over configs and
+    every value shares one compiled program.
+    """
+
+    init: Callable[[jax.Array, Any], Any]
+    step: Callable[[Any], tuple[Any, Metrics]]
+    policy: Callable[[Any], Policy]
+    config: Any
+    env: Any  # the single-instance environment, for evaluation
+    steps_per_iteration: int  # environment steps that one `step` takes
+    env_axis: Callable[[Any], Any]  # state -> same tree of bool: has a leading env axis
+    on_axis: Callable[[str], Learner]  # the same learner inside a named device axis

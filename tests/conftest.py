@@ -1,0 +1,21 @@
+"""Compiling is most of what the tests do: programs are kept between test runs."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
+
+# In the environment, not in jax.config, so that processes which a test starts share it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+@pytest.fixture
+def quick_compile():
+    """Half the compile time, for programs that run for milliseconds."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,0 +1,202 @@
+"""`vectorize`: what a learner is told about steps, ends and starts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import Line, assert_trees_equal, random_actions, rollout
+
+from envs.transforms import history, time_limit
+from envs.vector import POOL_PERIOD, REPLICATED_FIELDS, vectorize
+
+LIMIT, STEPS, N = 7, 60, 20
+ENV = time_limit(Line(), LIMIT)
+ACTIONS = random_actions(STEPS, N)
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def standard_run(resets="pool", num_envs=N):
+    return rollout(vectorize(ENV, num_envs, resets), KEY, ACTIONS[:, :num_envs])
+
+
+@pytest.fixture(params=["pool", "fresh", "cached"])
+def run(request):
+    return standard_run(request.param)
+
+
+def at(tree, *index):
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def environments(run, which):
+    """The part of a run, or of one `VecState`, that belongs to some environments."""
+    time_axis = () if run.time.ndim == 0 else (slice(None),)
+    fields = {k: v for k, v in vars(run).items() if k not in REPLICATED_FIELDS}
+    return run.replace(**at(fields, *time_axis, which))
+
+
+def starts(run, i):
+    """The x at which each later episode of environment i starts."""
+    return np.asarray(run.env.data.x[1:, i])[np.asarray(run.done[1:, i])]
+
+
+def test_a_step_is_the_environments_own_step_then_a_restart(run):
+    before, after = at(run, slice(0, -1)), at(run, slice(1, None))
+    expected = jax.vmap(jax.vmap(ENV.step))(before.env, jnp.asarray(ACTIONS))
+    assert_trees_equal(after.final_obs, expected.obs, rtol=1e-6)
+    for name in ("reward", "terminated", "truncated", "metrics"):
+        assert_trees_equal(getattr(after.env, name), getattr(expected, name), rtol=1e-6)
+    done = np.asarray(after.done)
+    for name in ("data", "obs", "info"):
+        new, go_on, restart = (getattr(s, name) for s in (after.env, expected, after.restart))
+        assert_trees_equal(*jax.tree.map(lambda x: x[done], (new, restart)))
+        assert_trees_equal(*jax.tree.map(lambda x: x[~done], (new, go_on)), rtol=1e-6)
+
+
+def test_terminated_and_truncated_stay_apart(run):
+    x = np.asarray(run.final_obs[1:, :, 0])
+    terminated, truncated = np.asarray(run.env.terminated[1:]), np.asarray(run.env.truncated[1:])
+    np.testing.assert_array_equal(terminated, np.abs(x) > ENV.edge)
+    np.testing.assert_array_equal(truncated, np.asarray(run.episode_length[1:]) == LIMIT)
+    assert terminated.any() and (truncated & ~terminated).any()
+
+
+def test_final_obs_is_the_obs_before_the_restart(run):
+    expected = np.asarray(run.env.data.x[:-1]) + ACTIONS[..., 0]
+    np.testing.assert_allclose(run.final_obs[1:, :, 0], expected, rtol=1e-6)
+    done = np.asarray(run.done[1:])
+    clock = np.asarray(run.obs[1:, :, 1])
+    assert (clock[done] == 0).all() and (np.asarray(run.final_obs[1:, :, 1])[done] > 0).all()
+
+
+def test_episode_return_and_length_are_exact(run):
+    reward, done = np.asarray(run.env.reward), np.asarray(run.done)
+    for i in range(N):
+        total, length = np.float32(0), 0
+        for t in range(1, STEPS + 1):
+            total, length = total + reward[t, i], length + 1
+            assert run.episode_return[t, i] == total
+            assert run.episode_length[t, i] == length
+            if done[t, i]:
+                total, length = np.float32(0), 0
+
+
+def test_no_info_leaks_into_the_next_episode():
+    run = rollout(vectorize(history(ENV, 3), N), KEY, ACTIONS)
+    done = np.asarray(run.done)
+    assert done.sum() > N
+    window = np.asarray(run.env.info["history"]["obs"])[done].reshape(-1, 3, 2)
+    np.testing.assert_array_equal(window, np.repeat(window[:, :1], 3, axis=1))
+    np.testing.assert_array_equal(window[:, 0, 1], 0.0)
+    assert (np.asarray(run.env.info["time_limit"])[done] == 0).all()
+
+
+def test_fresh_starts_all_differ():
+    run = standard_run("fresh")
+    x = np.concatenate([starts(run, i) for i in range(N)])
+    assert len(np.unique(x)) == len(x) > 2 * N
+
+
+def test_pool_starts_all_differ_when_episodes_outlast_the_period():
+    env = time_limit(Line(edge=1e9), POOL_PERIOD)
+    run = rollout(vectorize(env, 5), KEY, np.zeros((100, 5, 1), np.float32))
+    x = np.concatenate([np.append(starts(run, i), run.env.data.x[0, i]) for i in range(5)])
+    assert len(np.unique(x)) == len(x) == 5 * 7
+
+
+def test_cached_repeats_the_first_start():
+    run = standard_run("cached")
+    for i in range(N):
+        np.testing.assert_array_equal(starts(run, i), run.env.data.x[0, i])
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, N])
+def test_the_pool_renews_every_slot_once_a_period(num_envs):
+    x = np.asarray(standard_run("pool", num_envs).restart.data.x)
+    renewed = x[1:] != x[:-1]  # [T, N]
+    for period in (renewed[:POOL_PERIOD], renewed[POOL_PERIOD : 2 * POOL_PERIOD]):
+        np.testing.assert_array_equal(period.sum(axis=0), 1)
+    assert renewed.sum(axis=1).max() <= -(-num_envs // POOL_PERIOD)
+
+
+@pytest.mark.parametrize("resets, num_envs", [("pool", 3), ("pool", 16), ("fresh", 3)])
+def test_environment_i_does_not_depend_on_num_envs(resets, num_envs):
+    many = environments(standard_run(resets), slice(num_envs))
+    assert_trees_equal(standard_run(resets, num_envs), many)
+
+
+def test_a_slice_of_the_environments_steps_as_it_does_among_all():
+    """What a device that holds environments 5 to 12 does."""
+    run, part = standard_run(), slice(5, 13)
+    step = jax.jit(vectorize(ENV, N).step)
+    state = environments(at(run, 0), part)
+    for t in range(2 * POOL_PERIOD):
+        state = step(state, ACTIONS[t, part])
+        assert_trees_equal(state, environments(at(run, t + 1), part))
+
+
+def test_stagger_spreads_the_first_time_outs():
+    env = time_limit(Line(edge=1e9), 10)
+    run = rollout(vectorize(env, 50, stagger=True), KEY, np.zeros((25, 50, 1), np.float32))
+    done = np.asarray(run.done[1:])
+    first_end = done.argmax(axis=0) + 1
+    assert set(first_end) == set(range(1, 11))
+    np.testing.assert_array_equal(np.asarray(run.env.truncated[1:]), done)
+    for i in range(50):  # every later episode has its full length
+        ends = np.flatnonzero(done[:, i])
+        np.testing.assert_array_equal(np.diff(ends), 10)
+
+
+def test_stagger_moves_the_outermost_clock_only():
+    env = time_limit(time_limit(Line(), 1000), 10)
+    info = vectorize(env, 50, stagger=True).reset(KEY).env.info
+    assert (np.asarray(info["time_limit"]) == 0).all()
+    assert set(np.asarray(info["time_limit_1"]).tolist()) == set(range(10))
+
+
+def test_a_nan_ends_one_episode_and_touches_nobody_else():
+    bad, when = 2, 3
+    actions = ACTIONS.copy()
+    actions[when, bad] = np.nan
+    run = rollout(vectorize(ENV, N), KEY, actions)
+    others = np.flatnonzero(np.arange(N) != bad)
+    assert_trees_equal(environments(run, others), environments(standard_run(), others))
+
+    hit, last = at(environments(run, bad), when + 1), at(environments(run, bad), when)
+    assert hit.nonfinite and hit.env.truncated and not hit.env.terminated
+    assert hit.env.reward == 0.0 and hit.episode_return == last.episode_return
+    assert_trees_equal(hit.final_obs, last.obs)
+    assert_trees_equal(hit.env.metrics, last.env.metrics)
+    assert_trees_equal(hit.env.data, hit.restart.data)
+    floats = [x for x in jax.tree.leaves(run) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert all(np.isfinite(x).all() for x in floats)
+    assert np.asarray(run.nonfinite).sum() == 1
+
+
+def test_dict_observations_and_discrete_actions():
+    env = time_limit(Line(goals=True, discrete=True), LIMIT)
+    actions = np.random.default_rng(0).integers(0, 3, (20, 5)).astype(np.int32)
+    run = rollout(vectorize(env, 5, "fresh"), KEY, actions)
+    assert run.final_obs["goal"].shape == (21, 5, 1)
+    goal, done = np.asarray(run.obs["goal"][..., 0]), np.asarray(run.done)
+    np.testing.assert_array_equal(goal[1:] != goal[:-1], done[1:])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(num_envs=0), "num_envs=0"),
+        (dict(num_envs=4, resets="lazy"), "resets='lazy'.*pool"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        vectorize(ENV, **arguments)
+
+
+def test_stagger_needs_a_time_limit():
+    with pytest.raises(ValueError, match="stagger=True"):
+        vectorize(Line(), 4, stagger=True)

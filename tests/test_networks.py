@@ -1,0 +1,113 @@
+"""Recurrence forgets at resets, sequences equal steps, and actor and critic share nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import assert_same
+
+from jaxrl.networks import ACTIVATIONS, GRU, MLP, ActorCritic
+
+T, B, IN, WIDTH = 6, 3, 4, 5
+KEY = jax.random.key(0)
+X = np.random.default_rng(0).normal(size=(T, B, IN)).astype(np.float32)
+RESET = np.zeros((T, B), bool)
+RESET[3, 1] = True
+
+
+@pytest.fixture(scope="module")
+def gru():
+    module, carry = GRU(WIDTH), jnp.ones((B, WIDTH))
+    params = module.init(KEY, carry, X, RESET)
+    return jax.jit(lambda carry, x, reset: module.apply(params, carry, x, reset)), carry
+
+
+def test_a_gru_forgets_everything_before_a_reset(gru):
+    apply, carry = gru
+    _, out = apply(carry, X, RESET)
+    other = X.copy()
+    other[:3] += 1.0
+    _, changed = apply(-carry, other, RESET)
+    np.testing.assert_array_equal(out[3:, 1], changed[3:, 1])
+    assert (out[3:, 0] != changed[3:, 0]).all()  # where nothing was reset it remembers
+
+
+def test_a_reset_starts_from_zeros(gru):
+    apply, carry = gru
+    _, after = apply(carry, X[:1], np.ones((1, B), bool))
+    _, fresh = apply(jnp.zeros_like(carry), X[:1], np.zeros((1, B), bool))
+    assert_same(after, fresh)
+
+
+def test_a_sequence_equals_its_steps_one_by_one(gru):
+    apply, carry = gru
+    last, out = apply(carry, X, RESET)
+    for t in range(T):
+        carry, step = apply(carry, X[t : t + 1], RESET[t : t + 1])
+        np.testing.assert_allclose(step[0], out[t], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(carry, last, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gru_width", [0, WIDTH])
+def test_actor_critic_over_a_sequence_equals_its_steps(gru_width):
+    network = ActorCritic((8,), (8,), 2, "tanh", free_log_std=True, gru_width=gru_width)
+    carry = network.init_carry(B)
+    params = network.init(KEY, carry, X, X, RESET)
+    apply = jax.jit(network.apply)
+    _, outs, values = apply(params, carry, X, X, RESET)
+    assert outs.shape == (T, B, 4) and values.shape == (T, B)
+    for t in range(T):
+        now = slice(t, t + 1)
+        carry, out, value = apply(params, carry, X[now], X[now], RESET[now])
+        np.testing.assert_allclose(out[0], outs[t], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(value[0], values[t], rtol=1e-5, atol=1e-6)
+
+
+def test_actor_and_critic_each_see_their_own_observation_only():
+    network = ActorCritic((8,), (8,), 2, "tanh", gru_width=WIDTH)
+    carry = network.init_carry(B)
+    params = network.init(KEY, carry, X, X[..., :2], RESET)
+    nan = np.full_like(X, np.nan)
+    _, out, value = network.apply(params, carry, X, nan[..., :2], RESET)
+    assert np.isfinite(out).all() and np.isnan(value).all()
+    _, out, value = network.apply(params, carry, nan, X[..., :2], RESET)
+    assert np.isnan(out).all() and np.isfinite(value).all()
+
+
+def test_a_new_policy_acts_near_0_and_its_log_std_is_a_parameter():
+    network = ActorCritic((8,), (8,), 2, "tanh", free_log_std=True)
+    params = network.init(KEY, (), X, X, RESET)
+    params = {"params": params["params"] | {"log_std": jnp.array([-1.0, 2.0])}}
+    _, out, _ = network.apply(params, (), X, X, RESET)
+    assert np.abs(out[..., :2]).max() < 0.05
+    np.testing.assert_array_equal(out[..., 2:], np.broadcast_to([-1.0, 2.0], (T, B, 2)))
+
+
+def test_an_mlp_is_affine_maps_with_the_activation_between_and_none_after():
+    for name in ("relu", "tanh"):
+        mlp = MLP((7,), 2, name)
+        params = mlp.init(KEY, X[0])
+        one, two = params["params"]["Dense_0"], params["params"]["Dense_1"]
+        hidden = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}[name](
+            X[0] @ one["kernel"] + one["bias"]
+        )
+        expected = hidden @ two["kernel"] + two["bias"]
+        np.testing.assert_allclose(mlp.apply(params, X[0]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_norm_makes_the_output_blind_to_the_scale_of_the_input():
+    mlp = MLP((16,), 2, "tanh", layer_norm=True)
+    params = mlp.init(KEY, X[0])
+    np.testing.assert_allclose(
+        mlp.apply(params, X[0]), mlp.apply(params, 100 * X[0]), rtol=1e-3, atol=1e-4
+    )
+    plain = MLP((16,), 2, "tanh")
+    assert not np.allclose(*(plain.apply(plain.init(KEY, X[0]), s * X[0]) for s in (1, 100)))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_keeps_the_signal_at_its_size(name):
+    """Initial weights neither blow up nor kill an input of unit variance."""
+    x = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
+    mlp = MLP((128,), 64, name)
+    assert 0.2 < float(np.std(mlp.apply(mlp.init(KEY, x), x))) < 2.0

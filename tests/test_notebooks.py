@@ -1,0 +1,26 @@
+"""The notebooks run, from the first cell to the last, and draw what they promise."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs_and_plots(path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # the same cells on a size for tests
+        cell.source = cell.source.replace("ITERATIONS = 50", "ITERATIONS = 2")
+        cell.source = cell.source.replace("ITERATIONS = 30", "ITERATIONS = 2")
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": path.parent}}).execute()
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert pictures, "no plot"
+
+
+def test_there_are_two_notebooks():
+    assert [p.stem for p in NOTEBOOKS] == ["quick_start", "sweeping_seeds"]

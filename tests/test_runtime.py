@@ -1,0 +1,168 @@
+"""What is set before JAX starts, and that containment of broken simulations survives it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jaxlib
+import pytest
+
+from jaxrl import runtime
+
+ROOT = Path(__file__).parent.parent
+COUNT = "xla_force_host_platform_device_count"
+
+
+@pytest.fixture
+def setup(monkeypatch):
+    """`runtime.setup` with given XLA_FLAGS and jaxlib; returns the flags it leaves."""
+
+    def flags_after(before: str | None = None, version: str = "0.10.2", **options) -> list[str]:
+        monkeypatch.setattr(jaxlib, "__version__", version)
+        if before is None:
+            monkeypatch.delenv("XLA_FLAGS", raising=False)
+        else:
+            monkeypatch.setenv("XLA_FLAGS", before)
+        runtime.setup(cache=False, **options)
+        return os.environ["XLA_FLAGS"].split()
+
+    monkeypatch.setenv("XLA_FLAGS", "")  # so that whatever `setup` does is undone
+    return flags_after
+
+
+# --- Flags ---
+
+
+def test_ours_are_appended_to_the_users(setup):
+    flags = setup("--xla_dump_to=/tmp/x")
+    assert flags[0] == "--xla_dump_to=/tmp/x"
+    assert "--xla_cpu_enable_fast_math=true" in flags
+    assert len(flags) == 1 + len(runtime.CPU_FLAGS)
+
+
+def test_the_users_value_wins(setup):
+    flags = setup(f"--xla_cpu_enable_fast_math=false --{COUNT}=3", devices=8)
+    assert [f for f in flags if "enable_fast_math" in f] == ["--xla_cpu_enable_fast_math=false"]
+    assert [f for f in flags if COUNT in f] == [f"--{COUNT}=3"]
+
+
+def test_a_flag_that_only_begins_alike_is_not_taken_for_ours(setup):
+    assert "--xla_cpu_enable_fast_math=true" in setup("--xla_cpu_enable_fast_math_of_mine=false")
+
+
+def test_setting_up_twice_adds_nothing(setup):
+    once = setup(devices=2)
+    assert setup(" ".join(once), devices=4) == once
+
+
+@pytest.mark.parametrize("version", ["0.9.2", "0.12.0", "1.0.0", "0.100.1"])
+def test_a_jaxlib_that_is_not_known_gets_no_flag_that_might_end_the_process(setup, version):
+    assert setup(version=version) == []
+    assert setup(version=version, devices=2) == [f"--{COUNT}=2"]
+
+
+def test_fast_math_is_never_set_without_honouring_nan_and_infinity():
+    assert runtime.CPU_FLAGS["xla_cpu_fast_math_honor_nans"] == "true"
+    assert runtime.CPU_FLAGS["xla_cpu_fast_math_honor_infs"] == "true"
+
+
+def test_the_cache_goes_where_the_user_says_or_home(setup, monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+        runtime.setup()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        runtime.setup()
+        assert jax.config.jax_compilation_cache_dir == str(Path.home() / ".cache" / "jaxrl")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+# --- Devices ---
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    def pretend(cores: int, platforms: str = "", accelerator: bool = False):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        monkeypatch.setattr(runtime, "_has_accelerator", lambda: accelerator)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    "cores, num_envs, expected",
+    [(2, 1024, 2), (4, 1024, 4), (8, 1024, 8), (4, 32, 2), (4, 16, 1), (2, 17, 1), (1, 64, 1)],
+)
+def test_a_cpu_gets_a_device_per_core_as_far_as_the_environments_divide(
+    machine, cores, num_envs, expected
+):
+    machine(cores)
+    assert runtime.default_devices(num_envs) == expected
+
+
+@pytest.mark.parametrize("cores", [3, 5, 6, 7, 12, 16, 64])
+@pytest.mark.parametrize("num_envs", [960, 1024, 4096])
+def test_ppos_8_blocks_of_environments_divide_among_the_devices(machine, cores, num_envs):
+    machine(cores)
+    devices = runtime.default_devices(num_envs)
+    assert 8 % devices == 0 and num_envs % (16 * devices) == 0 and 2 <= devices <= cores
+
+
+def test_an_accelerator_is_one_device_unless_the_cpu_is_asked_for(machine):
+    machine(4, accelerator=True)
+    assert runtime.default_devices(1024) == 1
+    machine(4, platforms="cpu", accelerator=True)
+    assert runtime.default_devices(1024) == 4
+    machine(4, platforms="cuda")
+    assert runtime.default_devices(1024) == 1
+
+
+# --- In a process of its own ---
+
+CONTAINMENT = """
+from jaxrl import runtime
+runtime.setup(2)
+import jax, jax.numpy as jnp, numpy as np
+from envs.vector import vectorize
+from probes import Probe
+assert jax.device_count() == 2
+
+def run(plant):
+    vec = vectorize(Probe(length=50.0, sees_cue=1.0, plant=plant, plant_at=3.0), 32)
+    def step(state, _):
+        state = vec.step(state, jnp.zeros((32, 1)))
+        return state, (state.nonfinite, state.env, state.final_obs)
+    return jax.lax.scan(step, vec.reset(jax.random.key(0)), None, length=3)[1]
+
+run = jax.jit(run)
+sound = run(0.0)[1]
+for plant in (jnp.nan, jnp.inf, -jnp.inf):
+    broken, env, final_obs = run(plant)
+    cursed = np.asarray(sound.data.cue[0] > 0)
+    assert 0 < cursed.sum() < 32
+    np.testing.assert_array_equal(broken[-1], cursed)
+    assert not broken[:-1].any()
+    np.testing.assert_array_equal(env.truncated[-1], cursed)
+    for x in (env.obs, env.reward, env.data.t, final_obs):
+        assert np.isfinite(x).all()
+    for a, b in zip(jax.tree.leaves(env), jax.tree.leaves(sound)):
+        np.testing.assert_array_equal(a[:, ~cursed], b[:, ~cursed])
+print("contained")
+"""
+
+
+def test_a_broken_simulation_is_contained_under_fast_math():
+    done = subprocess.run(
+        [sys.executable, "-c", CONTAINMENT],
+        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+        | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.stdout.strip() == "contained", done.stderr[-3000:]
