@@ -9,7 +9,7 @@ import pytest
 from toys import Line, assert_trees_equal, random_actions, rollout
 
 from envs.transforms import history, time_limit
-from envs.vector import POOL_PERIOD, REPLICATED_FIELDS, vectorize
+from envs.vector import POOL_PERIOD, vectorize
 
 LIMIT, STEPS, N = 7, 60, 20
 ENV = time_limit(Line(), LIMIT)
@@ -34,7 +34,7 @@ def at(tree, *index):
 def environments(run, which):
     """The part of a run, or of one `VecState`, that belongs to some environments."""
     time_axis = () if run.time.ndim == 0 else (slice(None),)
-    fields = {k: v for k, v in vars(run).items() if k not in REPLICATED_FIELDS}
+    fields = {k: v for k, v in vars(run).items() if k not in ("key", "time")}
     return run.replace(**at(fields, *time_axis, which))
 
 
