@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxrl.learners import ppo
+from jaxrl.learners import ppo, sac, td3
 
 
 @dataclass(frozen=True)
 class Preset:
     total_steps: int  # per seed
-    config: ppo.Config
+    config: Any
     env: dict[str, Any] = field(default_factory=dict)  # overrides of `envs.make`
 
 
@@ -50,3 +50,28 @@ PPO: dict[str, Preset] = {
     "half_cheetah": Preset(STEPS * 750, LOCOMOTION, FAST),
     "walker2d": Preset(STEPS * 750, LOCOMOTION, FAST),
 }
+
+OFF_POLICY = {
+    "num_envs": 32,
+    "unroll_length": 1,
+    "updates_per_step": 16,
+    "batch_size": 256,
+    "replay_size": 320_000,
+    "learning_starts": 6_400,
+    "normalize_obs": True,
+}
+
+SAC: dict[str, Preset] = {
+    "pendulum_swingup": Preset(
+        32_000, sac.Config(**(OFF_POLICY | {"replay_size": 32_000, "learning_starts": 1_600}))
+    ),
+    "hopper": Preset(320_000, sac.Config(**OFF_POLICY), FAST),
+    "half_cheetah": Preset(320_000, sac.Config(**OFF_POLICY), FAST),
+}
+
+TD3: dict[str, Preset] = {
+    task: Preset(preset.total_steps, td3.Config(**OFF_POLICY), preset.env)
+    for task, preset in SAC.items()
+}
+
+RLPD: dict[str, Preset] = {}

@@ -43,12 +43,18 @@ def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]
         return Categorical
 
     def continuous(outputs: jax.Array):
-        mean, spread = jnp.split(outputs, 2, -1)
         if kind == "normal":
+            mean, spread = jnp.split(outputs, 2, -1)
             return Normal(mean, jnp.exp(spread))
-        return TanhNormal(mean, jax.nn.softplus(spread + 0.5413) + MIN_STD)
+        return tanh_normal(outputs)
 
     return continuous
+
+
+def tanh_normal(outputs: jax.Array) -> TanhNormal:
+    """Outputs [..., 2A]: means, then what softplus makes standard deviations (1 at 0)."""
+    mean, spread = jnp.split(outputs, 2, -1)
+    return TanhNormal(mean, jax.nn.softplus(spread + 0.5413) + MIN_STD)
 
 
 def to_env(space: Box | Discrete) -> Callable[[jax.Array], jax.Array]:
@@ -61,3 +67,10 @@ def to_env(space: Box | Discrete) -> Callable[[jax.Array], jax.Array]:
     half = np.where(bounded, (np.where(bounded, highs, 1) - np.where(bounded, lows, -1)) / 2, 1.0)
     center, half = center.astype(np.float32), half.astype(np.float32)
     return lambda action: (center + half * action).reshape(*action.shape[:-1], *space.shape)
+
+
+def from_env(space: Box) -> Callable[[jax.Array], jax.Array]:
+    """The inverse of `to_env` for a bounded space: flat actions [..., A] in [-1, 1]."""
+    lows, highs = space.lows.ravel(), space.highs.ravel()
+    center, half = (highs + lows) / 2, (highs - lows) / 2
+    return lambda action: (action.reshape(*action.shape[: -len(space.shape)], -1) - center) / half

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-KEEP = 3  # newest checkpoints that stay on disk
+KEEP = 3  # newest checkpoints that stay on disk, unless told otherwise
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
@@ -23,8 +23,8 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint that cannot be used; the message names it and says why."""
 
 
-def save(folder: Path, step: int, tree: Any) -> Path:
-    """Writes `tree` to `folder/<step>`, then drops all but the newest `KEEP`.
+def save(folder: Path, step: int, tree: Any, keep: int = KEEP) -> Path:
+    """Writes `tree` to `folder/<step>`, then drops all but the newest `keep` (0: none).
 
     Raises:
       RuntimeError: the disk is full or the folder cannot be written; what was there stays.
@@ -54,7 +54,7 @@ def save(folder: Path, step: int, tree: Any) -> Path:
         reason = str(error).strip().splitlines()[0]
         raise RuntimeError(f"cannot write checkpoint {final}: {reason}") from error
     shutil.rmtree(replaced, ignore_errors=True)
-    for old in steps(folder)[:-KEEP]:
+    for old in steps(folder)[:-keep] if keep else []:
         shutil.rmtree(folder / f"{old:012d}", ignore_errors=True)
     return final
 

@@ -12,6 +12,11 @@ from jaxrl.types import Policy
 DEFAULT_MAX_STEPS = 1000  # for an environment without a time limit
 
 
+def episode_limit(env: Env) -> int:
+    """Steps until the longest episode of `env` is cut."""
+    return getattr(env, "limit", DEFAULT_MAX_STEPS)
+
+
 def evaluate(
     env: Env,
     policy: Policy,
@@ -32,7 +37,7 @@ def evaluate(
       broke; the return counts what came before), and the task's metrics: `reward_*`
       summed over the episode, others as they were at its last step.
     """
-    max_steps = max_steps or getattr(env, "limit", DEFAULT_MAX_STEPS)
+    max_steps = max_steps or episode_limit(env)
     n = keys.shape[0]
     k_reset, k_act = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     state = jax.vmap(env.reset)(k_reset)

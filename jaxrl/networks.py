@@ -38,6 +38,27 @@ class MLP(nn.Module):
         return nn.Dense(self.out, kernel_init=last_init(self.out_scale))(x)
 
 
+class Ensemble(nn.Module):
+    """`size` MLPs with parameters of their own on the same input: [B, in] to [size, B, out]."""
+
+    size: int
+    hidden: Sequence[int]
+    out: int
+    activation: str = "relu"
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        members = nn.vmap(
+            MLP,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
+            axis_size=self.size,
+        )
+        return members(self.hidden, self.out, self.activation, 1.0, self.layer_norm)(x)
+
+
 class GRU(nn.Module):
     """A GRU over time that forgets at the start of an episode.
 

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs import nearest
-from jaxrl import log
+from jaxrl import data, log
 from jaxrl.stats import bootstrap_interval, iqm
 
 CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
@@ -84,6 +84,51 @@ def learning_curve(
     _decorate(axes, x, " / ".join(names), title)
     if any(curve.y.shape[1] > 1 for curve in curves):
         axes.set_ylabel(axes.get_ylabel() + " (IQM, 95 % interval)")
+    return _save(figure, out)
+
+
+def dataset_page(dataset: data.Dataset, out: str | os.PathLike, title: str = "data set") -> Path:
+    """One page on a data set: returns, lengths, order, actions, states, and the numbers."""
+    stats = data.statistics(dataset)
+    figure = Figure(figsize=(10.5, 6.4), dpi=130, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    (returns, order, lengths), (actions, states, numbers) = figure.subplots(2, 3)
+    returns.hist(dataset.returns, 40, color=COLORS[0])
+    returns.set(xlabel="return of an episode", ylabel="episodes")
+    order.plot(dataset.returns, ".", ms=3, color=COLORS[0])
+    order.set(xlabel="episode, in the order recorded", ylabel="return")
+    lengths.hist(dataset.lengths, 40, color=COLORS[2])
+    lengths.set(xlabel="steps of an episode", ylabel="episodes")
+    action = dataset.steps.action.reshape(len(dataset), -1)
+    shown = action[:, : len(COLORS)]
+    actions.hist(shown, 30, histtype="step", color=COLORS[: shown.shape[1]])
+    actions.set(xlabel="action, a line per dimension", ylabel="steps")
+    x, y, names = _two_dimensions(dataset)
+    states.hexbin(x, y, gridsize=40, bins="log", cmap="Blues", mincnt=1, linewidths=0)
+    states.set(xlabel=names[0], ylabel=names[1])
+    for axes in (returns, order, lengths, actions, states):
+        axes.spines[["top", "right"]].set_visible(False)
+    numbers.axis("off")
+    lines = [f"{name.replace('_', ' '):<14}{value:>14,.5g}" for name, value in stats.items()]
+    numbers.text(0, 1, "\n".join(lines), va="top", family="monospace", fontsize=9)
+    return _save(figure, out)
+
+
+def _two_dimensions(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
+    """Positions where observations are planar, else their two principal components."""
+    obs = dataset.steps.obs
+    flat = obs["obs"] if isinstance(obs, dict) and "obs" in obs else obs
+    leaves = flat.values() if isinstance(flat, dict) else [flat]
+    x = np.concatenate([leaf.reshape(len(dataset), -1) for leaf in leaves], 1)
+    if isinstance(obs, dict) and "goal" in obs:
+        return x[:, 0], x[:, 1], ("observation 0", "observation 1")
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
+    _, directions = np.linalg.eigh(x.T @ x)
+    projected = x @ directions[:, ::-1][:, :2] if x.shape[1] > 1 else np.repeat(x, 2, 1)
+    return projected[:, 0], projected[:, 1], ("principal component 1", "principal component 2")
+
+
+def _save(figure: Figure, out: str | os.PathLike) -> Path:
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,9 @@ import itertools
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,46 @@ import jax
 import numpy as np
 import tyro
 
-from jaxrl import play, plot, runs
+import envs
+from jaxrl import play, plot, runs, runtime
 from jaxrl.log import table
 from jaxrl.stats import bootstrap_interval, iqm
-from jaxrl.train import Result
+from jaxrl.train import Result, train, validate
+from jaxrl.types import Learner
 
 
-def parse(default: Callable[[str], Any], default_env: str) -> Any:
-    """Command-line flags over the preset of the environment that `--env` names.
+@dataclass
+class Args:
+    """The flags that every training script has."""
 
-    `default(env)` returns the arguments dataclass filled in, so `--help` shows the preset's
-    values; fields of nested configs are flags of their own (`--learning-rate`).
+    env: str  # one of envs.names(), or SUITE/NAME (brax, playground, gymnax)
+    env_options: dict[str, str] = field(default_factory=dict)  # e.g. --env-options physics fast
+    seeds: int = 1  # runs that train side by side
+    seed: int = 0  # of the first run; the others count up
+    total_steps: float = 1e6  # environment steps per seed (offline: updates)
+    num_evals: int = 20  # evaluations, each followed by a checkpoint
+    eval_episodes: int = 32  # per evaluation and seed
+    run_dir: Path | None = None  # default: runs/LEARNER_ENV_TIME
+    resume: bool = False  # go on with the run in --run-dir
+    keep_checkpoints: int = 3  # how many stay on disk; 0: all
+    devices: int = 0  # to shard the environments over; 0: what suits this machine
+    profile: Path | None = None  # write a profiler trace of a second of training here
+    video: bool = True  # film an episode of the best seed at the end
+    wandb: str | None = None  # Weights & Biases project
+
+
+def parse(defaults: Callable[..., Any], **peek: str) -> Any:
+    """Command-line flags over defaults that depend on some of them.
+
+    `peek` names those flags and their defaults: `parse(defaults, env="hopper")` calls
+    `defaults(env=...)` with what --env says, which returns the arguments dataclass filled in.
+    So `--help` shows a preset's values. Fields of a nested config are flags of their own
+    (`--learning-rate`).
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--env", default=default_env)
-    args = default(first.parse_known_args()[0].env)
+    for name, value in peek.items():
+        first.add_argument(f"--{name}", default=value)
+    args = defaults(**vars(first.parse_known_args()[0]))
     return tyro.cli(type(args), default=args, config=(tyro.conf.OmitArgPrefixes,))
 
 
@@ -43,6 +70,61 @@ def run(main: Callable[[], int | None]) -> None:
             raise  # ours, not the user's
         print(f"error: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         sys.exit(2)
+
+
+def prepare(args: Args, default_devices: int) -> Any:
+    """Sets JAX up for `args.devices`, then makes the environment. Call before any JAX array."""
+    args.devices = args.devices or default_devices
+    runtime.setup(args.devices)
+    return envs.make(args.env, **numbers(args.env_options))
+
+
+def launch(
+    name: str,
+    args: Args,
+    learner: Learner,
+    data: Path | None = None,
+    sweep: dict[str, list[float]] | None = None,
+) -> int:
+    """Trains into a run directory and reports; returns the exit code.
+
+    Args:
+      name: of the module in `jaxrl.learners` that made the learner.
+      args, learner: what to run.
+      data: the file that the learner reads, if any.
+      sweep: see `jaxrl.train.train`.
+    """
+    label = f"{'sweep' if sweep else name}_{args.env.replace('/', '_')}"
+    run_dir = args.run_dir or Path("runs") / f"{label}_{time.strftime('%Y%m%d-%H%M%S')}"
+    settings = {
+        "total_steps": int(args.total_steps),
+        "seeds": args.seeds,
+        "num_evals": args.num_evals,
+        "eval_episodes": args.eval_episodes,
+        "devices": args.devices,
+    }
+    if sweep:
+        settings["sweep"] = sweep
+    validate(learner, **settings)
+    settings["seed"] = args.seed
+    description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
+    if data is not None:
+        description["train"] = settings | {"data": str(data)}
+    open_run(run_dir, description, args.resume)
+    result = train(
+        learner,
+        **settings,
+        run_dir=run_dir,
+        resume=args.resume,
+        keep_checkpoints=args.keep_checkpoints,
+        profile=args.profile,
+        wandb=args.wandb,
+    )
+    if result.interrupted:
+        print(f"saved; go on with --run-dir {run_dir} --resume")
+        return 130
+    report(run_dir, learner, result, args.video, sweep)
+    return 0
 
 
 def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:

@@ -60,6 +60,7 @@ def train(
     devices: int = 1,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    keep_checkpoints: int = checkpoint.KEEP,
     profile: str | Path | None = None,
     **logging: Any,
 ) -> Result:
@@ -77,6 +78,7 @@ def train(
       devices: how many to shard the environments over.
       run_dir: where metrics and checkpoints go; None: nowhere.
       resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
+      keep_checkpoints: how many of the newest stay on disk; 0: all.
       profile: write a profiler trace of one second of training here.
       **logging: passed to `Logger` (progress, quiet, tensorboard, wandb, config).
 
@@ -155,7 +157,8 @@ def train(
                     "unlogged": np.int32(unlogged),
                     "seconds": np.float32(seconds),
                 }
-                checkpoint.save(run_dir / "checkpoints", iteration * per_iteration, tree)
+                folder = run_dir / "checkpoints"
+                checkpoint.save(folder, iteration * per_iteration, tree, keep_checkpoints)
 
         rate, chunk = 0.0, 1
         if not saved and num_evals:
@@ -237,14 +240,17 @@ class _Program:
             "seconds": scalar(jnp.float32),
         }
         self._specs = jax.tree.map(
-            lambda x: P(None, AXIS) if x else P(), learner.env_axis(self._state_like)
+            lambda axis: P() if axis < 0 else P(*[None] * (axis + 1), AXIS),
+            learner.env_axis(self._state_like),
         )
         self._shardings = self._sharding(self._specs)
 
-        def step(state, sums, n):
+        self._data = () if learner.data is None else (learner.data,)
+
+        def step(state, sums, n, *data):
             def body(_, loop):
                 state, sums = loop
-                state, metrics = jax.vmap(on_devices.step)(state)
+                state, metrics = jax.vmap(lambda one: on_devices.step(one, *data))(state)
                 add = lambda total, x: total + x.astype(jnp.float32)
                 return state, jax.tree.map(add, sums, metrics)
 
@@ -253,7 +259,7 @@ class _Program:
         def eval_episodes_of(policy, keys):
             return jax.vmap(lambda p: evaluate(learner.env, p, keys))(policy)
 
-        specs = (self._specs, P(), P())
+        specs = (self._specs, P(), P(), *(P() for _ in self._data))
         self._step = jax.jit(shard_map(step, specs, specs[:2]), donate_argnums=(0, 1))
         self._init = jax.jit(init, out_shardings=self._shardings)
         run_episodes = shard_map(eval_episodes_of, (P(), P(AXIS)), P(None, AXIS))
@@ -278,8 +284,9 @@ class _Program:
         policy = everywhere(self._learner.policy(self._state_like))
         self._eval_keys = jax.device_put(self._eval_keys, replicated)
         n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
+        self._data = self._replicate(self._data)
         jobs = {
-            "step": lambda: self._step.lower(state, sums, n).compile(),
+            "step": lambda: self._step.lower(state, sums, n, *everywhere(self._data)).compile(),
             "eval": lambda: self._evaluate.lower(policy, everywhere(self._eval_keys)).compile(),
             "init": lambda: self._init.lower(*everywhere(self._init_args)).compile(),
         }
@@ -314,7 +321,7 @@ class _Program:
         return jax.tree.map(jax.device_put, state, self._shardings), self._replicate(sums)
 
     def step(self, state, sums, n: int):
-        return self._compiled["step"](state, sums, self._replicate(np.int32(n)))
+        return self._compiled["step"](state, sums, self._replicate(np.int32(n)), *self._data)
 
     def evaluate(self, state) -> dict[str, jax.Array]:
         """Means over episodes, [runs]."""

@@ -36,6 +36,19 @@ class Policy:
         return self.apply(self.params, carry, obs, key, deterministic)
 
 
+@struct.dataclass
+class Transition:
+    """One step of an environment, or many along leading axes (time-major: [T, N, ...])."""
+
+    obs: Any
+    action: jax.Array  # [..., A] in [-1, 1], or in the environment's units in a `Dataset`
+    reward: jax.Array
+    next_obs: Any  # what the action led to: the final observation where the episode ended
+    terminated: jax.Array  # bool: the MDP ended, no value after it
+    truncated: jax.Array  # bool: the clock or a recording ended it, bootstrap from `next_obs`
+    valid: jax.Array  # bool; False: the simulation was not finite, learn nothing from it
+
+
 @dataclass(frozen=True)
 class Learner:
     """A pair of pure functions, and what the driver must know about them.
@@ -44,13 +57,18 @@ class Learner:
     updates once; `policy(state) -> Policy`. The numbers of `config` (learning rate,
     gamma, ...) live in the state, so a sweep is a `vmap` of `init` over configs and
     every value shares one compiled program.
+
+    A learner from recorded data has it in `data`, and `step` takes it as an optional second
+    argument (`data` itself by default): so it is one copy for all runs, not a constant
+    compiled into the program.
     """
 
     init: Callable[[jax.Array, Any], Any]
-    step: Callable[[Any], tuple[Any, Metrics]]
+    step: Callable[..., tuple[Any, Metrics]]
     policy: Callable[[Any], Policy]
     config: Any
     env: Any  # the single-instance environment, for evaluation
-    steps_per_iteration: int  # environment steps that one `step` takes
-    env_axis: Callable[[Any], Any]  # state -> same tree of bool: has a leading env axis
+    steps_per_iteration: int  # environment steps (offline: updates) that one `step` takes
+    env_axis: Callable[[Any], Any]  # state -> same tree of int: the axis of environments, or -1
     on_axis: Callable[[str], Learner]  # the same learner inside a named device axis
+    data: Any = None

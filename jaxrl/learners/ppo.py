@@ -344,9 +344,9 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         return Policy((state.params, state.obs_moments), init_carry, act)
 
     def env_axis(state: PPOState) -> Any:
-        none = jax.tree.map(lambda _: False, state)
-        every = lambda tree: jax.tree.map(lambda _: True, tree)
-        env_leaves = every(state.env).replace(key=False, time=False)
+        none = jax.tree.map(lambda _: -1, state)
+        every = lambda tree: jax.tree.map(lambda _: 0, tree)
+        env_leaves = every(state.env).replace(key=-1, time=-1)
         return none.replace(
             env=env_leaves, carry=every(state.carry), discounted=every(state.discounted)
         )

@@ -12,6 +12,8 @@ from toys import assert_trees_equal
 import envs
 from envs.types import sample_space
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 WARM_UP, STEPS, N = 3, 10, 2
 QUICK = ("cartpole_swingup", "pendulum_swingup", "point_maze")  # the others compile for long
 EVERY_TASK = [

@@ -1,0 +1,63 @@
+"""Learns from a recorded data set alone: bc, td3_bc or iql.
+
+    python experiments/offline.py --data data/hopper_medium.npz --learner iql --seeds 5
+    python experiments/offline.py --data data/hopper_replay.npz --learner bc --weighted 0.1
+
+The environment is the one that the data set names, unless --env says another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl import data_files, script
+from jaxrl.learners import bc, iql, td3_bc
+
+LEARNERS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
+
+
+@dataclass
+class Args(script.Args):
+    env: str = ""  # default: what the data set says
+    data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    learner: str = "iql"  # bc, td3_bc or iql
+    weighted: float = 0.0  # temperature of return-weighted sampling; 0: uniform
+    normalize_reward: bool = False  # scale rewards by 1000 / (best - worst return), as IQL does
+    total_steps: float = 100_000  # updates per seed
+
+
+def defaults(learner: str) -> Any:
+    """`Args` with the settings of one learner as its last field."""
+    if learner not in LEARNERS:
+        raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
+    config = LEARNERS[learner].Config
+    fields = [("config", config, dataclasses.field(default_factory=config))]
+    return dataclasses.make_dataclass("Args", fields, bases=(Args,))(learner=learner)
+
+
+def main() -> int:
+    args = script.parse(defaults, learner="iql")
+    dataset = data_files.load(args.data)
+    if not args.env:
+        if "env" not in dataset.metadata:
+            raise ValueError(f"{args.data} does not name its environment: add --env")
+        args.env = dataset.metadata["env"]
+        recorded = {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
+        args.env_options = recorded | args.env_options
+    config = args.config
+    if args.normalize_reward:
+        config = config.replace(reward_scale=1000.0 / float(np.ptp(dataset.returns)))
+    env = script.prepare(args, default_devices=1)
+    if args.weighted:
+        dataset = dataset.weighted(args.weighted)
+    learner = LEARNERS[args.learner].make(env, config, dataset)
+    return script.launch(args.learner, args, learner, args.data)
+
+
+if __name__ == "__main__":
+    script.run(main)

@@ -1,0 +1,110 @@
+"""Records data sets from a run's checkpoints: random, medium, expert, and its replay buffer.
+
+    python experiments/sac.py --env hopper --run-dir runs/hopper --keep-checkpoints 0
+    python experiments/record.py runs/hopper --out data/hopper
+
+writes data/hopper_random.npz and so on, with a page of statistics beside each. `medium` is the
+first checkpoint that reaches half of the last one's return; `replay` is all that an off-policy
+run had stored by then ("medium-replay" of D4RL).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+
+from envs.types import sample_space
+from jaxrl import checkpoint, data, data_files, log, plot, runs, runtime, script
+from jaxrl.types import Policy
+
+KINDS = ("random", "medium", "expert", "replay")
+
+
+@dataclass
+class Args:
+    run: tyro.conf.Positional[Path]  # a run directory
+    out: Path = Path("data/recorded")  # KIND.npz is added
+    kinds: tuple[str, ...] = KINDS
+    episodes: int = 100  # of each kind but replay
+    medium: float = 0.5  # share of the last evaluation's return, counted from the first's
+    deterministic: bool = False  # act by the mode instead of sampling
+    seed: int = 0
+    seed_index: int = 0  # which of the run's seeds
+    suffix: str = ".npz"  # or ".hdf5"
+
+
+def random_policy(env) -> Policy:
+    """Uniform actions."""
+
+    def apply(params, carry, obs, key, deterministic):
+        return sample_space(env.action_space, key), carry
+
+    return Policy((), lambda: (), apply)
+
+
+def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
+    """The first checkpoint whose evaluation reached `share` of the way to the last."""
+    evals = [r for r in log.read(run_dir) if r["kind"] == "eval"]
+    curve = {r["env_steps"]: np.ravel(r["return"])[seed_index] for r in evals}
+    values = list(curve.values())
+    wanted = values[0] + share * (values[-1] - values[0])
+    kept = checkpoint.steps(run_dir / "checkpoints")
+    for step in kept:
+        if curve.get(step, -np.inf) >= wanted:
+            if step == kept[0] and step != min(s for s in curve if s > 0):
+                break
+            return step
+    raise ValueError(
+        f"{run_dir} kept no checkpoint from when it was at {wanted:.1f}:"
+        " train with --keep-checkpoints 0"
+    )
+
+
+def main() -> int:
+    args = tyro.cli(Args)
+    for kind in args.kinds:
+        if kind not in KINDS:
+            raise ValueError(f"kinds={kind!r}: allowed are {', '.join(KINDS)}")
+    paths = {k: args.out.with_name(f"{args.out.name}_{k}{args.suffix}") for k in args.kinds}
+    for path in paths.values():
+        if path.exists():
+            raise ValueError(f"{path} exists: choose another --out")
+    runtime.setup()
+    rows = []
+    for i, (kind, path) in enumerate(paths.items()):
+        step = (
+            None
+            if kind in ("random", "expert")
+            else medium_step(args.run, args.medium, args.seed_index)
+        )
+        run = runs.load(args.run, step)
+        about = {
+            "env": run.config["env"],
+            "env_overrides": run.config["env_overrides"],
+            "kind": kind,
+            "learner": run.config["learner"],
+            "env_steps": 0 if kind == "random" else run.env_steps,
+        }
+        if kind == "replay":
+            dataset = data.from_replay(run.state, args.seed_index, run.env, about)
+        else:
+            policy = random_policy(run.env) if kind == "random" else run.policy(args.seed_index)
+            key = jax.random.fold_in(jax.random.key(args.seed), i)
+            dataset = data.record(
+                policy, run.env, args.episodes, key, args.deterministic, metadata=about
+            )
+        data_files.save(dataset, path)
+        plot.dataset_page(dataset, path.with_suffix(".png"), title=path.stem)
+        stats = data.statistics(dataset)
+        shown = ("episodes", "steps", "return_mean", "return_std", "coverage")
+        rows.append([str(path), *(f"{stats[k]:,.4g}" for k in shown)])
+    log.table("recorded", ["file", "episodes", "steps", "return", "std", "coverage"], rows)
+    return 0
+
+
+if __name__ == "__main__":
+    script.run(main)

@@ -1,0 +1,41 @@
+"""SAC from scratch with recorded data mixed into every batch (RLPD, Ball et al. 2023).
+
+    python experiments/rlpd.py --data data/demos.npz --seeds 5
+
+It is `experiments/sac.py` with a data set and the settings `sac.RLPD`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from presets import RLPD, Preset
+
+from jaxrl import data_files, script
+from jaxrl.learners import sac
+
+
+@dataclass
+class Args(script.Args):
+    env: str = "point_maze"  # one of envs.names(), or SUITE/NAME
+    data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    config: sac.Config = field(default_factory=lambda: sac.RLPD)
+
+
+def defaults(env: str) -> Args:
+    preset = RLPD.get(env, Preset(total_steps=250_000, config=sac.RLPD))
+    options = {k: str(v) for k, v in preset.env.items()}
+    return Args(env=env, env_options=options, total_steps=preset.total_steps, config=preset.config)
+
+
+def main() -> int:
+    args = script.parse(defaults, env=Args.env)
+    sac.validate(args.config)
+    prior = data_files.load(args.data)
+    env = script.prepare(args, default_devices=1)
+    return script.launch("sac", args, sac.make(env, args.config, prior), args.data)
+
+
+if __name__ == "__main__":
+    script.run(main)

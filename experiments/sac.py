@@ -1,0 +1,39 @@
+"""Trains SAC on one environment, any number of seeds, in one program.
+
+    python experiments/sac.py --env pendulum_swingup
+    python experiments/sac.py --env half_cheetah --seeds 5 --run-dir runs/sac_cheetah
+
+Flags default to the environment's preset (experiments/presets.py); --help shows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from presets import SAC, Preset
+
+from jaxrl import script
+from jaxrl.learners import sac
+
+
+@dataclass
+class Args(script.Args):
+    env: str = "pendulum_swingup"  # one of envs.names(), or SUITE/NAME (brax, playground, gymnax)
+    config: sac.Config = field(default_factory=sac.Config)
+
+
+def defaults(env: str) -> Args:
+    preset = SAC.get(env, Preset(total_steps=1_000_000, config=sac.Config()))
+    options = {k: str(v) for k, v in preset.env.items()}
+    return Args(env=env, env_options=options, total_steps=preset.total_steps, config=preset.config)
+
+
+def main() -> int:
+    args = script.parse(defaults, env=Args.env)
+    sac.validate(args.config)
+    env = script.prepare(args, default_devices=1)  # small batches: nothing to share
+    return script.launch("sac", args, sac.make(env, args.config))
+
+
+if __name__ == "__main__":
+    script.run(main)

@@ -1,0 +1,332 @@
+"""Data sets: recorded episodes as one long column of transitions, on the host until used."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.types import Box, Env
+from envs.vector import all_finite
+from jaxrl import acting
+from jaxrl.evaluate import episode_limit
+from jaxrl.replay import Trajectories
+from jaxrl.stats import Moments
+from jaxrl.types import Policy, Transition
+
+BINS = 5  # per dimension, of the grid that coverage counts
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Episodes one after another: the replay's layout with a single column.
+
+    Every episode ends by `terminated` or `truncated`. Actions are in the environment's
+    units. Arrays are NumPy and are not to be written to.
+    """
+
+    steps: Transition  # [T, 1, ...]
+    extras: dict[str, np.ndarray] = field(default_factory=dict)  # [T] the task's metrics
+    metadata: dict[str, Any] = field(default_factory=dict)  # plain JSON values
+    trajectories: Trajectories | None = None  # how likely each episode is drawn; None: uniform
+
+    def __len__(self) -> int:
+        return self.steps.reward.shape[0]
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The row of every episode's last step. [E]"""
+        return np.flatnonzero((self.steps.terminated | self.steps.truncated)[:, 0])
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The row of every episode's first step. [E]"""
+        return np.concatenate([[0], self.ends[:-1] + 1]).astype(int)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.ends - self.starts + 1
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Undiscounted return of every episode. [E]"""
+        return np.add.reduceat(self.steps.reward[:, 0].astype(np.float64), self.starts)
+
+    def steps_for(self, env: Env) -> Transition:
+        """The steps with actions in [-1, 1], as learners on `env` want them.
+
+        Raises:
+          ValueError: observations or actions do not fit the spaces of `env`.
+        """
+        space = env.action_space
+        if not isinstance(space, Box):
+            raise ValueError(f"action_space={space}: data sets are for continuous actions")
+        action = self.steps.action
+        if action.shape[2:] != space.shape:
+            raise ValueError(f"data: actions have shape {action.shape[2:]}, not {space.shape}")
+        outside = (action < space.lows - 1e-3) | (action > space.highs + 1e-3)
+        if outside.any():
+            row = int(np.argwhere(outside)[0, 0])
+            raise ValueError(
+                f"data: actions[{row}]={action[row, 0]} is outside"
+                f" {space.lows.min():g} .. {space.highs.max():g}"
+            )
+        wanted = env.observation_space
+        have = jax.tree.map(lambda x: x.shape[2:], self.steps.obs)
+        want = jax.tree.map(lambda b: b.shape, wanted, is_leaf=lambda b: isinstance(b, Box))
+        if have != want:
+            raise ValueError(f"data: observations have shape {have}, the environment's {want}")
+        scaled = acting.from_env(space)(action)
+        return self.steps.replace(action=np.clip(scaled, -1.0, 1.0).astype(np.float32))
+
+    def obs_moments(self) -> Moments:
+        """Mean and variance of the observations."""
+        mean = jax.tree.map(lambda x: x[:, 0].mean(0, dtype=np.float64), self.steps.obs)
+        var = jax.tree.map(lambda x: x[:, 0].var(0, dtype=np.float64), self.steps.obs)
+        single = lambda tree: jax.tree.map(np.float32, tree)
+        return Moments(np.float32(len(self)), single(mean), single(var))
+
+    def take(self, episodes: np.ndarray) -> Dataset:
+        """A data set of the episodes with these numbers, in this order."""
+        rows = [np.arange(self.starts[e], self.ends[e] + 1) for e in np.atleast_1d(episodes)]
+        rows = np.concatenate(rows)
+        return Dataset(
+            jax.tree.map(lambda x: x[rows], self.steps),
+            {k: v[rows] for k, v in self.extras.items()},
+            self.metadata,
+        )
+
+    def weighted(self, temperature: float = 0.1, baseline: np.ndarray | None = None) -> Dataset:
+        """Draws good episodes more often (Hong et al. 2023, "Harnessing mixed offline data").
+
+        The probability of a step is proportional to exp(score / temperature), the score of
+        its episode being its return scaled to 0 .. 1 over the data set (return weighting),
+        or its return minus `baseline` [E], such as a value of its start (advantage weighting).
+        """
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature}: must be above 0")
+        score = self.returns - (0.0 if baseline is None else np.asarray(baseline))
+        score = (score - score.min()) / max(np.ptp(score), 1e-12)
+        mass = np.exp((score - 1.0) / temperature) * self.lengths
+        cdf = np.cumsum(mass / mass.sum())
+        index = lambda x: jnp.asarray(x, jnp.int32)
+        table = Trajectories(index(self.starts), index(self.lengths), jnp.asarray(cdf, jnp.float32))
+        return dataclasses.replace(self, trajectories=table)
+
+
+def concatenate(*datasets: Dataset) -> Dataset:
+    """All episodes of several data sets of one environment."""
+    join = lambda *x: np.concatenate(x)
+    shared = set.intersection(*(set(d.extras) for d in datasets))
+    return Dataset(
+        jax.tree.map(join, *(d.steps for d in datasets)),
+        {k: join(*(d.extras[k] for d in datasets)) for k in sorted(shared)},
+        datasets[0].metadata,
+    )
+
+
+def from_arrays(
+    obs: Any,
+    action: np.ndarray,
+    reward: np.ndarray,
+    next_obs: Any,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    extras: dict[str, np.ndarray] | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Dataset:
+    """A data set from flat arrays [T, ...]; the last step ends an episode in any case."""
+    terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
+    truncated &= ~terminated
+    truncated[-1] |= ~terminated[-1]
+    column = lambda tree: jax.tree.map(lambda x: np.asarray(x)[:, None], tree)
+    steps = Transition(
+        column(_single(obs)),
+        column(_single(action)),
+        column(_single(reward)),
+        column(_single(next_obs)),
+        column(terminated),
+        column(truncated),
+        np.ones((len(terminated), 1), bool),
+    )
+    return Dataset(steps, extras or {}, metadata or {})
+
+
+def _single(tree: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
+
+
+def record(
+    policy: Policy,
+    env: Env,
+    num_episodes: int,
+    key: jax.Array,
+    deterministic: bool = False,
+    num_envs: int = 256,
+    metadata: dict[str, Any] | None = None,
+) -> Dataset:
+    """Exactly `num_episodes` episodes of `policy`, `num_envs` of them at a time.
+
+    Each depends on `key` and its number only. An episode whose simulation turns non-finite is
+    cut before that step.
+
+    Raises:
+      ValueError: `num_episodes` < 1.
+      RuntimeError: an episode was non-finite from its first step.
+    """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes={num_episodes}: must be at least 1")
+    limit = episode_limit(env)
+
+    @jax.jit
+    def run(policy, keys):
+        """steps and metrics [limit, n, ...], and the length of every episode [n]."""
+        k_reset, k_act = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        state = jax.vmap(env.reset)(k_reset)
+        carry = jax.vmap(lambda _: policy.init_carry())(keys)
+
+        def step(state, carry, t):
+            act = lambda carry, obs, key: policy.act(carry, obs, key, deterministic)
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(k_act, t)
+            action, carry = jax.vmap(act)(carry, state.obs, step_keys)
+            new = jax.vmap(env.step)(state, action)
+            finite = jax.vmap(all_finite)((new.data, new.obs, new.reward))
+            terminated, truncated = new.terminated, new.truncated & ~new.terminated
+            steps = Transition(
+                state.obs, action, new.reward, new.obs, terminated, truncated, finite
+            )
+            return new, carry, (steps, new.metrics)
+
+        shapes = jax.eval_shape(step, state, carry, 0)[2]
+        zeros = lambda x: jnp.zeros((limit, *x.shape), x.dtype)
+
+        def running(loop):
+            t, alive, *_ = loop
+            return (t < limit) & alive.any()
+
+        def body(loop):
+            t, alive, length, state, carry, history = loop
+            state, carry, now = step(state, carry, t)
+            history = jax.tree.map(lambda all, x: all.at[t].set(x), history, now)
+            counts = alive & now[0].valid
+            return (
+                t + 1,
+                counts & ~now[0].terminated & ~now[0].truncated,
+                length + counts,
+                (state),
+                carry,
+                history,
+            )
+
+        n = keys.shape[0]
+        loop = (
+            jnp.zeros((), jnp.int32),
+            jnp.ones(n, bool),
+            jnp.zeros(n, jnp.int32),
+            state,
+            carry,
+            jax.tree.map(zeros, shapes),
+        )
+        *_, length, _, _, history = jax.lax.while_loop(running, body, loop)
+        return history, length
+
+    parts = []
+    index = jnp.arange(num_episodes)
+    all_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    for first in range(0, num_episodes, num_envs):
+        keys = all_keys[first : first + num_envs]
+        missing = min(num_envs, num_episodes) - len(keys)  # the last batch: compile once
+        keys = jnp.concatenate([keys, all_keys[:missing]])
+        history, length = jax.device_get(run(policy, keys))
+        for e in range(keys.shape[0] - missing):
+            if length[e] == 0:
+                raise RuntimeError(f"episode {first + e}: the simulation was not finite at once")
+            parts.append(jax.tree.map(lambda x, e=e, n=length[e]: x[:n, e], history))
+    steps, metrics = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    last = np.cumsum([len(p[0].reward) for p in parts]) - 1
+    truncated = steps.truncated
+    truncated[last] |= ~steps.terminated[last]  # cut short by the limit or a broken simulation
+    return from_arrays(
+        steps.obs,
+        steps.action,
+        steps.reward,
+        steps.next_obs,
+        steps.terminated,
+        truncated,
+        extras={k: np.asarray(v, np.float32) for k, v in metrics.items()},
+        metadata=metadata,
+    )
+
+
+def from_replay(
+    state: Any, index: int, env: Env, metadata: dict[str, Any] | None = None
+) -> Dataset:
+    """All that run `index` of an off-policy learner's state had stored, oldest first.
+
+    Each environment's history is one stretch; where it was cut off it counts as truncated.
+    """
+    if not hasattr(state, "replay"):
+        raise ValueError("this run has no replay: only online off-policy learners store one")
+    ring = jax.tree.map(lambda x: np.asarray(x[index]), state.replay)
+    order = (ring.position - ring.size + np.arange(ring.size)) % ring.capacity
+    steps = jax.tree.map(lambda x: x[order], ring.steps)
+    steps.truncated[-1] |= ~steps.terminated[-1]
+    column = jax.tree.map(lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), steps)
+    # A step that was not finite says nothing: drop it, and end the episode before it.
+    broken = ~column.valid
+    cut = np.append(broken[1:], False) & ~column.terminated
+    keep = ~broken
+    to_env = acting.to_env(env.action_space)
+    return from_arrays(
+        jax.tree.map(lambda x: x[keep], column.obs),
+        np.asarray(to_env(column.action[keep])),
+        column.reward[keep],
+        jax.tree.map(lambda x: x[keep], column.next_obs),
+        column.terminated[keep],
+        (column.truncated | cut)[keep],
+        metadata=metadata,
+    )
+
+
+def statistics(
+    dataset: Dataset, random_return: float | None = None, best_return: float | None = None
+) -> dict[str, float]:
+    """What a data set holds.
+
+    Returns and lengths; `success`, the share of episodes that ever succeed (where the task
+    measures it); `coverage`, the number of distinct cells that states and actions visit on
+    a grid of `BINS` per dimension over the data's own range, divided by the number of steps
+    (SACo of Schweighofer et al. 2022, for continuous spaces); and, given a random and the
+    best known return, `quality`: where the mean return lies between them (TQ, ibid.).
+    """
+    returns, lengths = dataset.returns, dataset.lengths
+    out = {
+        "episodes": float(len(returns)),
+        "steps": float(len(dataset)),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "length_mean": float(lengths.mean()),
+        "terminated": float(dataset.steps.terminated.sum() / len(returns)),
+    }
+    if "success" in dataset.extras:
+        ever = np.maximum.reduceat(dataset.extras["success"], dataset.starts)
+        out["success"] = float((ever > 0).mean())
+    leaves = [*jax.tree.leaves(dataset.steps.obs), dataset.steps.action]
+    x = np.concatenate([leaf.reshape(len(dataset), -1) for leaf in leaves], 1)
+    low, high = x.min(0), x.max(0)
+    cells = ((x - low) / np.maximum(high - low, 1e-12) * BINS).astype(np.int8).clip(0, BINS - 1)
+    out["coverage"] = len(np.unique(cells, axis=0)) / len(dataset)
+    if random_return is not None and best_return is not None:
+        out["quality"] = normalized(out["return_mean"], random_return, best_return)
+    return out
+
+
+def normalized(score: Any, random_return: float, expert_return: float) -> Any:
+    """0 for a random policy, 1 for the expert (D4RL's score, over 100)."""
+    return (score - random_return) / (expert_return - random_return)

@@ -1,0 +1,324 @@
+"""Data sets in files: D4RL-style arrays in .npz or HDF5, and Minari. Nothing is unpickled.
+
+The arrays of a file, all with one leading axis of T steps:
+
+    observations       [T, obs], or observations/KEY for each entry of a dict
+    actions            [T, A] in the environment's units
+    rewards            [T]
+    terminals          [T] the MDP ended
+    timeouts           [T] optional: the clock ended the episode
+    next_observations  [T, obs] optional: else the next row, and steps without one are dropped
+    infos/NAME         [T] optional: the task's metrics
+    metadata           optional: a text of JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl.data import Dataset, from_arrays
+
+HDF5 = (".hdf5", ".h5")
+
+
+def save(dataset: Dataset, path: str | Path) -> None:
+    """Writes `.npz` or `.hdf5`, whole or not at all; an existing file is not overwritten.
+
+    Raises:
+      ValueError: the file exists or has another ending.
+      RuntimeError: it cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise ValueError(f"{path} exists: choose another name")
+    if path.suffix not in (".npz", *HDF5):
+        raise ValueError(f"{path}: must end in .npz, .hdf5 or .h5")
+    arrays = _flatten("observations", dataset.steps.obs)
+    arrays |= _flatten("next_observations", dataset.steps.next_obs)
+    arrays |= {
+        "actions": dataset.steps.action[:, 0],
+        "rewards": dataset.steps.reward[:, 0],
+        "terminals": dataset.steps.terminated[:, 0],
+        "timeouts": dataset.steps.truncated[:, 0],
+    }
+    arrays |= {f"infos/{k}": v for k, v in dataset.extras.items()}
+    text = json.dumps(dataset.metadata)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npz":
+            with part.open("wb") as file:
+                np.savez_compressed(file, metadata=np.array(text), **arrays)
+        else:
+            with _h5py().File(part, "w") as file:
+                file.attrs["metadata"] = text
+                for name, x in arrays.items():
+                    file.create_dataset(name, data=x, compression="gzip")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RuntimeError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
+    """Reads a data set from `.npz` or HDF5, ours or any in this layout.
+
+    Args:
+      path: the file.
+      terminals_are_timeouts: `terminals` only mark where a recording ends (OGBench).
+
+    Raises:
+      ValueError: no such file, damaged, an array missing, of a wrong shape, or not finite; one
+        line that names the array and the row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    read = _read_hdf5 if path.suffix in HDF5 else _read_npz
+    arrays, metadata = read(path)
+    for name in ("actions", "terminals"):
+        if name not in arrays:
+            raise ValueError(f"{path}: array {name!r} is missing; it has {', '.join(arrays)}")
+    rows = len(arrays["actions"]) if arrays["actions"].ndim else 0
+    if rows == 0:
+        raise ValueError(f"{path}: array 'actions' is empty")
+    arrays.setdefault("rewards", np.zeros(rows, np.float32))  # OGBench: the task adds them
+    _check(path, arrays, rows)
+    obs = _unflatten(path, arrays, "observations")
+    terminals = arrays["terminals"].astype(bool)
+    timeouts = arrays.get("timeouts", np.zeros(rows)).astype(bool)
+    if terminals_are_timeouts:
+        terminals, timeouts = np.zeros_like(terminals), terminals | timeouts
+    extras = {
+        k.removeprefix("infos/"): v.astype(np.float32)
+        for k, v in arrays.items()
+        if k.startswith("infos/") and v.ndim == 1
+    }
+    keep = np.ones(rows, bool)
+    if any(k.split("/")[0] == "next_observations" for k in arrays):
+        next_obs = _unflatten(path, arrays, "next_observations")
+    else:
+        # Where a time-out led was not recorded: such a step is dropped, and the one before it
+        # ends the episode. What a terminal step led to has no value: its own observation stands.
+        following = np.where(terminals, np.arange(rows), np.minimum(np.arange(rows) + 1, rows - 1))
+        next_obs = _rows(obs, following)
+        timeouts[-1] = True
+        keep = terminals | ~timeouts
+        timeouts = np.append(~keep[1:], False)
+    if not keep.any():
+        raise ValueError(
+            f"{path}: no step is left: every one is a time-out without next_observations"
+        )
+    return from_arrays(
+        _rows(obs, keep),
+        arrays["actions"][keep],
+        arrays["rewards"][keep],
+        _rows(next_obs, keep),
+        terminals[keep],
+        timeouts[keep],
+        _rows(extras, keep),
+        metadata,
+    )
+
+
+def _rows(tree: Any, rows: Any) -> Any:
+    return {k: v[rows] for k, v in tree.items()} if isinstance(tree, Mapping) else tree[rows]
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = file.files
+            arrays = {}
+            for name in names:
+                try:
+                    arrays[name] = file[name]
+                except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
+                    raise ValueError(f"{path}: array {name!r} cannot be read ({error})") from None
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or no .npz file ({error})") from None
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path} is damaged or no .npz file ({error})") from None
+    return arrays, _metadata(path, arrays.pop("metadata", None))
+
+
+def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    h5py = _h5py()
+    arrays: dict[str, np.ndarray] = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and not name.startswith("metadata"):
+            try:
+                arrays[name] = np.asarray(item[()])
+            except OSError as error:
+                raise ValueError(f"{path}: array {name!r} cannot be read ({error})") from None
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+            text = file.attrs.get("metadata")
+    except OSError as error:
+        raise ValueError(f"{path} is damaged or no HDF5 file ({error})") from None
+    return arrays, _metadata(path, text)
+
+
+def _metadata(path: Path, text: Any) -> dict:
+    if text is None:
+        return {}
+    try:
+        metadata = json.loads(str(text))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: metadata is not JSON ({error.msg})") from None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:
+    """One line on the first array that is not [rows, ...] finite numbers."""
+    known = ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts")
+    for name, x in arrays.items():
+        if name.split("/")[0] not in known:
+            continue
+        if x.ndim == 0 or len(x) != rows:
+            raise ValueError(
+                f"{path}: array {name!r} has shape {x.shape}, but there are {rows} actions"
+            )
+        if x.ndim != 1 and name in ("rewards", "terminals", "timeouts"):
+            raise ValueError(f"{path}: array {name!r} has shape {x.shape}, allowed is ({rows},)")
+        if x.ndim == 1 and name == "actions":
+            raise ValueError(f"{path}: array 'actions' has shape {x.shape}, allowed is ({rows}, A)")
+        if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+            raise ValueError(f"{path}: array {name!r} holds {x.dtype}, not numbers")
+        bad = ~np.isfinite(x.reshape(rows, -1)).all(1)
+        if bad.any():
+            raise ValueError(f"{path}: array {name!r} row {int(bad.argmax())} is not finite")
+
+
+def _flatten(name: str, obs: Any) -> dict[str, np.ndarray]:
+    if isinstance(obs, Mapping):
+        return {f"{name}/{k}": v[:, 0] for k, v in obs.items()}
+    return {name: obs[:, 0]}
+
+
+def _unflatten(path: Path, arrays: dict[str, np.ndarray], name: str) -> Any:
+    if name in arrays:
+        return arrays[name]
+    parts = {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
+    if not parts:
+        raise ValueError(f"{path}: array {name!r} is missing; it has {', '.join(arrays)}")
+    return parts
+
+
+def _h5py():
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError("HDF5 files need h5py: pip install 'jaxrl[minari]'") from None
+    return h5py
+
+
+# --- Minari ---
+
+
+def _minari():
+    try:
+        import minari
+    except ImportError:
+        raise ImportError("Minari data sets need minari: pip install 'jaxrl[minari]'") from None
+    return minari
+
+
+def from_minari(dataset_id: str) -> Dataset:
+    """A local Minari data set (download it first with `minari download ID`).
+
+    Raises:
+      ValueError: there is no such data set here.
+    """
+    minari = _minari()
+    try:
+        source = minari.load_dataset(dataset_id)
+    except FileNotFoundError:
+        raise ValueError(f"no Minari data set {dataset_id!r} on this machine") from None
+    columns: dict[str, list] = {k: [] for k in ("obs", "next", "action", "reward", "term", "trunc")}
+    extras: list[dict] = []
+    for episode in source.iterate_episodes():
+        columns["obs"].append(_rows(episode.observations, slice(None, -1)))
+        columns["next"].append(_rows(episode.observations, slice(1, None)))
+        columns["action"].append(episode.actions)
+        columns["reward"].append(episode.rewards)
+        columns["term"].append(episode.terminations)
+        truncated = np.array(episode.truncations, bool)
+        truncated[-1] |= not episode.terminations[-1]
+        columns["trunc"].append(truncated)
+        infos = episode.infos or {}
+        extras.append({k: np.asarray(v)[1:] for k, v in infos.items() if np.ndim(v) == 1})
+
+    def join(parts):
+        if isinstance(parts[0], dict):
+            return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        return np.concatenate(parts)
+
+    shared = set.intersection(*(set(e) for e in extras))
+    return from_arrays(
+        *(join(columns[k]) for k in ("obs", "action", "reward", "next", "term", "trunc")),
+        extras={k: np.concatenate([e[k] for e in extras]).astype(np.float32) for k in shared},
+        metadata={"minari": dataset_id},
+    )
+
+
+def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
+    """Writes a local Minari data set, which `from_minari` reads back equal.
+
+    Args:
+      dataset: ours.
+      dataset_id: such as "hopper/medium-v0".
+      env: the environment of ours that it was recorded in, for its spaces.
+      **about: passed to Minari (author, description, ...).
+
+    Raises:
+      ValueError: a data set of that name exists.
+    """
+    minari = _minari()
+    from minari.data_collector import EpisodeBuffer
+
+    from envs.adapters.gymnasium import to_gymnasium_space
+
+    buffers = []
+    steps = dataset.steps
+    for i, (start, end) in enumerate(zip(dataset.starts, dataset.ends, strict=True)):
+        rows = slice(start, end + 1)
+        path = lambda obs, last, rows=rows, end=end: np.concatenate(
+            [obs[rows, 0], last[end : end + 1, 0]]
+        )
+        obs = (
+            {k: path(v, steps.next_obs[k]) for k, v in steps.obs.items()}
+            if isinstance(steps.obs, Mapping)
+            else path(steps.obs, steps.next_obs)
+        )
+        infos = {k: np.append(np.float32(0), v[rows]) for k, v in dataset.extras.items()}
+        buffers.append(
+            EpisodeBuffer(
+                id=i,
+                observations=obs,
+                actions=steps.action[rows, 0],
+                rewards=list(steps.reward[rows, 0]),
+                terminations=list(steps.terminated[rows, 0]),
+                truncations=list(steps.truncated[rows, 0]),
+                infos=infos or None,
+            )
+        )
+    return minari.create_dataset_from_buffers(
+        dataset_id=dataset_id,
+        buffer=buffers,
+        observation_space=to_gymnasium_space(env.observation_space),
+        action_space=to_gymnasium_space(env.action_space),
+        **about,
+    )

@@ -1,0 +1,27 @@
+"""TD3+BC (Fujimoto & Gu 2021): TD3 from data alone, whose actor also imitates the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import struct
+
+from envs.types import Env
+from jaxrl import off_policy
+from jaxrl.learners import td3
+from jaxrl.types import Learner
+
+
+@struct.dataclass
+class Config(td3.Config):
+    """TD3's settings with the paper's defaults."""
+
+    clone: bool = struct.field(pytree_node=False, default=True)
+    normalize_obs: bool = struct.field(pytree_node=False, default=True)
+    updates_per_step: int = struct.field(pytree_node=False, default=100)
+
+
+def make(env: Env, config: Config, dataset: Any = None) -> Learner:
+    """TD3+BC on a `jaxrl.data.Dataset`; see `jaxrl.off_policy.offline`."""
+    td3.validate(config)
+    return off_policy.offline(env, config, td3.algorithm, dataset)

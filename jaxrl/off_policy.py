@@ -1,0 +1,483 @@
+"""What off-policy and offline learners share: collect, store, sample, and the order of updates.
+
+An algorithm (`jaxrl/learners/sac.py`, td3, iql, ...) says how to act and how to update from a
+batch; it sees flat, normalised observations and actions in [-1, 1] only. This file gives it
+batches: from its own environments (`online`), from recorded data (`offline`), or from both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from envs.types import Box, Env
+from envs.vector import VecState, fold_keys, vectorize
+from jaxrl import acting, checks, replay, rollout
+from jaxrl.replay import Replay
+from jaxrl.stats import Moments
+from jaxrl.types import Learner, Metrics, Policy, Transition
+
+
+@struct.dataclass
+class Config:
+    """Settings of every off-policy learner, which each extends by its own."""
+
+    gamma: float = 0.99  # discount
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0  # added after scaling; -1 turns a reward of 1 for success to -1/0
+
+    num_envs: int = struct.field(pytree_node=False, default=32)
+    unroll_length: int = struct.field(pytree_node=False, default=1)  # steps between updates
+    updates_per_step: int = struct.field(pytree_node=False, default=16)  # per unroll of every env
+    policy_delay: int = struct.field(pytree_node=False, default=1)  # critic updates per actor's
+    batch_size: int = struct.field(pytree_node=False, default=256)
+    replay_size: int = struct.field(pytree_node=False, default=1_000_000)  # transitions
+    learning_starts: int = struct.field(pytree_node=False, default=5_000)  # random steps before
+    n_step: int = struct.field(pytree_node=False, default=1)
+    prior_ratio: float = struct.field(pytree_node=False, default=0.0)  # of a batch, from `prior`
+    normalize_obs: bool = struct.field(pytree_node=False, default=False)
+    actor_obs: tuple[str, ...] = struct.field(pytree_node=False, default=())  # (): every key
+    critic_obs: tuple[str, ...] = struct.field(pytree_node=False, default=())  # (): every key
+    resets: str = struct.field(pytree_node=False, default="pool")
+    stagger: bool = struct.field(pytree_node=False, default=False)
+
+
+@struct.dataclass
+class Batch:
+    """Transitions to learn from, [B, ...]; an n-step return counts as one transition."""
+
+    actor_obs: jax.Array
+    critic_obs: jax.Array
+    action: jax.Array  # [B, A] in [-1, 1]
+    reward: jax.Array  # [B]
+    next_actor_obs: jax.Array
+    next_critic_obs: jax.Array
+    discount: jax.Array  # [B] gamma^n, 0 where the MDP terminated
+    weight: jax.Array  # [B]; sums to 1 over all devices, so losses are weighted sums
+    key: jax.Array  # [B] one key per transition, for whatever noise the update draws
+    shared_key: jax.Array  # [] the same on every device
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """This device's share of the mean of x [..., B] over the batch."""
+        return jnp.where(self.weight > 0, x * self.weight, 0.0).sum(-1)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm's own part. `agent` is any tree, `hp` the config with its numbers traced.
+
+    `init(key, actor_obs, critic_obs, hp) -> agent` from example observations [1, obs];
+    `update_critic` and `update_actor`: `(agent, batch, hp) -> (agent, metrics)`;
+    `explore(agent, actor_obs, noise, key, hp) -> action` in [-1, 1] for one environment;
+    `new_noise(key, hp)`: that environment's `noise` for its next episode;
+    `acting_params(agent)` is what a policy keeps, and
+    `act(acting_params, actor_obs, key, deterministic) -> action` for one environment.
+    """
+
+    init: Callable[..., Any]
+    update_critic: Callable[..., tuple[Any, Metrics]]
+    update_actor: Callable[..., tuple[Any, Metrics]]
+    acting_params: Callable[[Any], Any]
+    act: Callable[..., jax.Array]
+    explore: Callable[..., jax.Array] | None = None
+    new_noise: Callable[..., jax.Array] = lambda key, hp: jnp.zeros(())
+
+
+@struct.dataclass
+class OnlineState:
+    agent: Any
+    obs_moments: Moments
+    env: VecState  # [N]
+    noise: jax.Array  # [N, ...] exploration noise that lasts an episode
+    replay: Replay  # [T, N, ...]
+    iteration: jax.Array  # [] int32
+    key: jax.Array
+    config: Config
+
+
+@struct.dataclass
+class OfflineState:
+    agent: Any
+    obs_moments: Moments
+    key: jax.Array
+    config: Config
+
+
+def online(
+    env: Env,
+    config: Config,
+    build: Callable[..., Algorithm],
+    prior: Any = None,
+    axis_name: str | None = None,
+) -> Learner:
+    """A learner that collects, stores and updates.
+
+    Args:
+      env: one environment instance with bounded continuous actions.
+      config: see `Config`.
+      build: `build(config, action_size, psum) -> Algorithm`.
+      prior: a `jaxrl.data.Dataset` that `config.prior_ratio` of every batch comes from.
+      axis_name: the mapped device axis that environments are sharded over, if any.
+
+    Raises:
+      ValueError: a field out of range, discrete actions, a replay smaller than a window or
+        larger than the device, a prior that does not fit the environment.
+    """
+    validate(config)
+    c = config
+    size = _action_size(env)
+    vec = vectorize(env, c.num_envs, c.resets, c.stagger)
+    to_env = acting.to_env(env.action_space)
+    psum = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else (lambda x: x)
+    algorithm = build(c, size, psum)
+    steps_per_iteration = c.num_envs * c.unroll_length
+    num_prior = round(c.prior_ratio * c.batch_size)
+    num_online = c.batch_size - num_prior
+    prior_steps = None if prior is None else prior.steps_for(env)
+    rows = c.replay_size // steps_per_iteration * c.unroll_length
+    if rows < c.n_step or rows < 1:
+        raise ValueError(
+            f"replay_size={c.replay_size}: holds {rows} steps of {c.num_envs} environments,"
+            f" fewer than a window of n_step={c.n_step}"
+        )
+    # Columns are drawn from within blocks, so that devices which share them draw alike.
+    num_blocks = math.gcd(c.num_envs, num_online, 8)
+    block = c.num_envs // num_blocks
+
+    def example() -> Transition:
+        state = jax.eval_shape(env.reset, jax.random.key(0))
+        zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+        no, obs = jnp.zeros((), bool), zeros(state.obs)
+        return Transition(obs, jnp.zeros(size), jnp.zeros(()), obs, no, no, no)
+
+    _check_fits_device(replay.num_bytes(example(), rows, c.num_envs), c)
+    to_batch = _batcher(c, psum)
+
+    def init(key: jax.Array, config: Config = config) -> OnlineState:
+        k_agent, k_env, k_noise, key = jax.random.split(key, 4)
+        config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
+        env_state = vec.reset(k_env)
+        moments = Moments.zeros(jax.tree.map(lambda x: x[0], env_state.obs))
+        agent = algorithm.init(k_agent, *_flat(c, moments, example().obs), config)
+        noise_keys = fold_keys(k_noise, env_state.index)
+        return OnlineState(
+            agent=agent,
+            obs_moments=moments,
+            env=env_state,
+            noise=jax.vmap(algorithm.new_noise, (0, None))(noise_keys, config),
+            replay=replay.empty(example(), rows, c.num_envs),
+            iteration=jnp.zeros((), jnp.int32),
+            key=key,
+            config=config,
+        )
+
+    def collect(state: OnlineState, key: jax.Array) -> tuple[OnlineState, Transition, Metrics]:
+        hp = state.config
+        started = state.iteration * steps_per_iteration >= c.learning_starts
+
+        def action_of(obs, noise, key):
+            actor_obs, _ = _flat(c, state.obs_moments, obs)
+            explored = algorithm.explore(state.agent, actor_obs[0], noise, key, hp)
+            return jnp.where(started, explored, jax.random.uniform(key, (size,), minval=-1.0))
+
+        def one_step(loop, key):
+            env_state, noise = loop
+            k_act, k_noise = jax.random.split(key)
+            action_keys = fold_keys(k_act, env_state.index)
+            action = jax.vmap(action_of)(env_state.obs, noise, action_keys)
+            stepped = vec.step(env_state, to_env(action))
+            fresh = jax.vmap(algorithm.new_noise, (0, None))(
+                fold_keys(k_noise, env_state.index), hp
+            )
+            done = stepped.done.reshape((-1,) + (1,) * (noise.ndim - 1))
+            step = Transition(
+                obs=env_state.obs,
+                action=action,
+                reward=stepped.env.reward,
+                next_obs=stepped.final_obs,
+                terminated=stepped.env.terminated,
+                truncated=stepped.env.truncated & ~stepped.env.terminated,
+                valid=~stepped.nonfinite,
+            )
+            return (stepped, jnp.where(done, fresh, noise)), (
+                step,
+                rollout.episode_metrics(stepped),
+            )
+
+        keys = jax.random.split(key, c.unroll_length)
+        loop, (steps, episodes) = jax.lax.scan(one_step, (state.env, state.noise), keys)
+        return state.replace(env=loop[0], noise=loop[1]), steps, episodes
+
+    def draw(state: OnlineState, data: Transition | None, key: jax.Array) -> Batch:
+        """One batch. Sample i depends on `key` and i, not on how devices share the samples."""
+        hp, index = state.config, state.env.index
+        per_block = num_online // num_blocks
+        first_block, local_blocks = index[0] // block, index.shape[0] // block
+        ids = first_block * per_block + jnp.arange(local_blocks * per_block)
+        keys = fold_keys(key, ids)
+        first_env = (ids - ids[0]) // max(per_block, 1) * block
+        age, column = replay.uniform(state.replay, keys, first_env, block)
+        window = replay.window(state.replay, age, column, c.n_step)
+        if num_prior:
+            share = num_prior * index.shape[0] // c.num_envs
+            ids = c.batch_size + index[0] // index.shape[0] * share + jnp.arange(share)
+            prior_keys = fold_keys(key, ids)
+            recorded = replay.full(data)
+            age, column = replay.uniform(recorded, prior_keys, jnp.zeros(share, jnp.int32), 1)
+            prior_window = replay.window(recorded, age, column, c.n_step)
+            join = lambda a, b: jnp.concatenate([a, b], 1)
+            window = jax.tree.map(join, window, prior_window)
+            keys = jnp.concatenate([keys, prior_keys])
+        return to_batch(window, keys, key, state.obs_moments, hp)
+
+    def step(state: OnlineState, data: Any = None) -> tuple[OnlineState, Metrics]:
+        # --- Collect and store ---
+        data = prior_steps if data is None else data
+        if num_prior and data is None:
+            raise ValueError(f"prior_ratio={c.prior_ratio}: no prior data was given")
+        local = state.env.index.shape[0]
+        if local % block or num_prior * local % c.num_envs:
+            raise ValueError(
+                f"num_envs={c.num_envs} and batch_size={c.batch_size} cannot be shared evenly"
+                f" among {c.num_envs // local} devices"
+            )
+        k_collect, k_update, key = jax.random.split(state.key, 3)
+        state, steps, episodes = collect(state.replace(key=key), k_collect)
+        state = state.replace(replay=replay.insert(state.replay, steps))
+
+        # --- Update, with the normaliser as it was while collecting ---
+        taken = (state.iteration + 1) * steps_per_iteration
+        started = taken >= c.learning_starts
+        agent, metrics = update_loop(
+            algorithm, state.agent, lambda key: draw(state, data, key), k_update, c, state.config
+        )
+        agent = jax.tree.map(lambda new, old: jnp.where(started, new, old), agent, state.agent)
+        moments = state.obs_moments
+        if c.normalize_obs:
+            moments = moments.update(steps.obs, steps.valid.astype(jnp.float32), axis_name)
+        metrics = {k: jnp.where(started, psum(v), 0.0) for k, v in metrics.items()}
+        return state.replace(
+            agent=agent, obs_moments=moments, iteration=state.iteration + 1
+        ), metrics | rollout.over_time(episodes, psum)
+
+    def env_axis(state: OnlineState) -> Any:
+        axis = lambda tree, i: jax.tree.map(lambda _: i, tree)
+        rings = axis(state.replay, -1).replace(steps=axis(state.replay.steps, 1))
+        return axis(state, -1).replace(
+            env=axis(state.env, 0).replace(key=-1, time=-1),
+            noise=axis(state.noise, 0),
+            replay=rings,
+        )
+
+    return Learner(
+        init=init,
+        step=step,
+        policy=_policy(env, c, algorithm),
+        config=config,
+        env=env,
+        steps_per_iteration=steps_per_iteration,
+        env_axis=env_axis,
+        on_axis=lambda axis: online(env, config, build, prior, axis),
+        data=prior_steps if num_prior else None,
+    )
+
+
+def offline(env: Env, config: Config, build: Callable[..., Algorithm], dataset: Any) -> Learner:
+    """A learner from recorded data alone; `env` is for spaces and evaluation.
+
+    One `step` is `config.updates_per_step` updates, and steps are counted in updates.
+
+    Args:
+      env, config, build: as for `online`; what is about environments has no effect.
+      dataset: a `jaxrl.data.Dataset`, whose `trajectories` (if weighted) say how likely
+        each episode is drawn; None for a learner that can only act.
+
+    Raises:
+      ValueError: a field out of range, discrete actions, data that do not fit.
+    """
+    validate(config)
+    c = config
+    algorithm = build(c, _action_size(env), lambda x: x)
+    to_batch = _batcher(c, lambda x: x)
+    data = None if dataset is None else (dataset.steps_for(env), dataset.trajectories)
+
+    def init(key: jax.Array, config: Config = config) -> OfflineState:
+        k_agent, key = jax.random.split(key)
+        obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
+        obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obs)
+        moments = Moments.zeros(obs)
+        if dataset is not None and c.normalize_obs:
+            moments = jax.tree.map(jnp.asarray, dataset.obs_moments())
+        config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
+        return OfflineState(
+            agent=algorithm.init(k_agent, *_flat(c, moments, obs), config),
+            obs_moments=moments,
+            key=key,
+            config=config,
+        )
+
+    def step(state: OfflineState, data: Any = data) -> tuple[OfflineState, Metrics]:
+        if data is None:
+            raise ValueError("this learner was made without a data set: it can only act")
+        recorded, trajectories = replay.full(data[0]), data[1]
+
+        def draw(key):
+            keys = fold_keys(key, jnp.arange(c.batch_size))
+            if trajectories is None:
+                zeros = jnp.zeros(c.batch_size, jnp.int32)
+                age, column = replay.uniform(recorded, keys, zeros, 1)
+            else:
+                age, column = replay.weighted(trajectories, keys), jnp.zeros_like(keys, jnp.int32)
+            window = replay.window(recorded, age, column, c.n_step)
+            return to_batch(window, keys, key, state.obs_moments, state.config)
+
+        key, k_update = jax.random.split(state.key)
+        agent, metrics = update_loop(algorithm, state.agent, draw, k_update, c, state.config)
+        return state.replace(agent=agent, key=key), metrics
+
+    return Learner(
+        init=init,
+        step=step,
+        policy=_policy(env, c, algorithm),
+        config=config,
+        env=env,
+        steps_per_iteration=c.updates_per_step,
+        env_axis=lambda state: jax.tree.map(lambda _: -1, state),
+        on_axis=lambda axis: _no_devices(),
+        data=data,
+    )
+
+
+def update_loop(algorithm: Algorithm, agent, draw, key, c: Config, hp) -> tuple[Any, Metrics]:
+    """`updates_per_step` critic updates, each on a batch of its own, with an actor update on
+    the last of every `policy_delay` of them. Returns mean metrics."""
+
+    def critic_update(agent, key):
+        batch = draw(key)
+        agent, metrics = algorithm.update_critic(agent, batch, hp)
+        return agent, metrics
+
+    def round_of_updates(agent, key):
+        keys = jax.random.split(key, c.policy_delay)
+        critic_metrics: Metrics = {}
+        if c.policy_delay > 1:
+            agent, critic_metrics = jax.lax.scan(critic_update, agent, keys[:-1])
+        batch = draw(keys[-1])
+        agent, metrics = algorithm.update_critic(agent, batch, hp)
+        for name, x in critic_metrics.items():
+            metrics[name] = (x.sum(0) + metrics[name]) / c.policy_delay
+        agent, actor_metrics = algorithm.update_actor(agent, batch, hp)
+        return agent, metrics | actor_metrics
+
+    keys = jax.random.split(key, c.updates_per_step // c.policy_delay)
+    agent, metrics = jax.lax.scan(round_of_updates, agent, keys)
+    return agent, jax.tree.map(lambda x: x.mean(0), metrics)
+
+
+def _flat(c: Config, moments: Moments, obs: Any) -> tuple[jax.Array, jax.Array]:
+    """Actor's and critic's observation [1, obs] of one environment."""
+    return _flat_batch(c, moments, jax.tree.map(lambda x: x[None], obs))
+
+
+def _flat_batch(c: Config, moments: Moments, obs: Any) -> tuple[jax.Array, jax.Array]:
+    """Actor's and critic's observations [B, obs]."""
+    obs = moments.normalize(obs) if c.normalize_obs else obs
+    return acting.select(obs, c.actor_obs, 1), acting.select(obs, c.critic_obs, 1)
+
+
+def _batcher(c: Config, psum) -> Callable[..., Batch]:
+    """From windows to what algorithms see."""
+
+    def to_batch(window, keys, shared_key, moments: Moments, hp: Config) -> Batch:
+        scaled = window.steps.reward * hp.reward_scale + hp.reward_shift
+        window = window.replace(steps=window.steps.replace(reward=scaled))
+        b = replay.n_step(window, hp.gamma)
+        actor_obs, critic_obs = _flat_batch(c, moments, b.obs)
+        next_actor_obs, next_critic_obs = _flat_batch(c, moments, b.next_obs)
+        return Batch(
+            actor_obs,
+            critic_obs,
+            b.action,
+            b.reward,
+            next_actor_obs,
+            next_critic_obs,
+            b.discount,
+            b.weight / jnp.maximum(psum(b.weight.sum()), 1.0),
+            keys,
+            jax.random.fold_in(shared_key, 2 * c.batch_size),
+        )
+
+    return to_batch
+
+
+def _policy(env: Env, c: Config, algorithm: Algorithm) -> Callable[[Any], Policy]:
+    to_env = acting.to_env(env.action_space)
+
+    # Defined once: functions are part of a Policy's type, and a new one would compile anew.
+    def init_carry():
+        return ()
+
+    def apply(params, carry, obs, key, deterministic):
+        acting_params, moments = params
+        actor_obs, _ = _flat(c, moments, obs)
+        return to_env(algorithm.act(acting_params, actor_obs[0], key, deterministic)), carry
+
+    def policy(state) -> Policy:
+        return Policy((algorithm.acting_params(state.agent), state.obs_moments), init_carry, apply)
+
+    return policy
+
+
+def _action_size(env: Env) -> int:
+    space = env.action_space
+    if not isinstance(space, Box):
+        raise ValueError(f"action_space={space}: off-policy learners need continuous actions")
+    if not (np.isfinite(space.lows).all() and np.isfinite(space.highs).all()):
+        raise ValueError("action_space has no bounds: off-policy learners need bounded actions")
+    return math.prod(space.shape)
+
+
+def _check_fits_device(needed: int, c: Config) -> None:
+    """Raises ValueError when the replay alone is larger than the device's free memory."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    else:  # a CPU
+        import psutil
+
+        free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"replay_size={c.replay_size}: needs {needed:,} bytes, the device has {free:,} free"
+        )
+
+
+def _no_devices():
+    raise ValueError("devices: offline learners run on one device; vmap seeds instead")
+
+
+def validate(config: Config) -> None:
+    """Raises ValueError naming the first bad field, its value and what is allowed."""
+    c = config
+    checks.positive(
+        c,
+        *("num_envs", "unroll_length", "updates_per_step", "policy_delay"),
+        *("batch_size", "replay_size", "n_step"),
+    )
+    checks.in_range(c, 0.0, 1.0, "gamma")
+    checks.in_range(c, 0.0, math.inf, "learning_starts")
+    checks.above(c, 0.0, "reward_scale")
+    if not 0.0 <= c.prior_ratio < 1.0:
+        raise ValueError(f"prior_ratio={c.prior_ratio}: must be at least 0 and below 1")
+    if c.updates_per_step % c.policy_delay:
+        raise ValueError(
+            f"updates_per_step={c.updates_per_step}: must be a multiple of"
+            f" policy_delay={c.policy_delay}"
+        )

@@ -1,0 +1,242 @@
+"""Transitions on the device: a ring written in place, and windows that respect episodes.
+
+One layout for replay and data sets, time-major [T, N, ...]: a row is one time step of N
+environments, a column one environment's history. A data set is a full ring of one column.
+Everything below is a small pure function on that layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxrl.types import Transition
+
+
+@struct.dataclass
+class Replay:
+    """A ring of T rows. Rows are counted by age: 0 is the oldest one held."""
+
+    steps: Transition  # leaves [T, N, ...]
+    position: jax.Array  # [] int32, the row to be written next
+    size: jax.Array  # [] int32, how many rows are filled
+
+    @property
+    def num_envs(self) -> int:
+        return self.steps.reward.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        return self.steps.reward.shape[0]
+
+
+@struct.dataclass
+class Window:
+    """`length` consecutive steps from each of B starts."""
+
+    steps: Transition  # [length, B, ...]
+    alive: jax.Array  # [length, B] bool: still the first step's episode, recorded and finite
+
+
+@struct.dataclass
+class Batch:
+    """What a temporal-difference update needs, [B, ...]."""
+
+    obs: Any
+    action: jax.Array  # [B, A]; [B, length, A] from `chunk`
+    reward: jax.Array  # [B] discounted sum over the steps taken
+    next_obs: Any  # where they led
+    discount: jax.Array  # [B] gamma^steps, 0 where the MDP terminated
+    weight: jax.Array  # [B] 1, or 0 where the first step is not to be learned from
+
+
+def empty(example: Transition, rows: int, num_envs: int) -> Replay:
+    """A replay of zeros for transitions shaped like `example` (one step of one environment)."""
+    zeros = lambda x: jnp.zeros((rows, num_envs, *x.shape), x.dtype)
+    zero = jnp.zeros((), jnp.int32)
+    return Replay(jax.tree.map(zeros, example), zero, zero)
+
+
+def full(steps: Transition) -> Replay:
+    """Recorded steps [T, N, ...] as a full ring."""
+    rows = steps.reward.shape[0]
+    steps = jax.tree.map(jnp.asarray, steps)
+    return Replay(steps, jnp.zeros((), jnp.int32), jnp.asarray(rows, jnp.int32))
+
+
+def insert(replay: Replay, rows: Transition) -> Replay:
+    """Writes rows [K, N, ...] over the oldest ones; K must divide the capacity.
+
+    The cost depends on K alone: nothing is moved, and a donated replay is not copied.
+    """
+    count, capacity = rows.reward.shape[0], replay.capacity
+    if capacity % count:
+        raise ValueError(f"{count} rows do not divide the replay's capacity of {capacity}")
+    write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, replay.position, 0)
+    return Replay(
+        steps=jax.tree.map(write, replay.steps, rows),
+        position=(replay.position + count) % capacity,
+        size=jnp.minimum(replay.size + count, capacity),
+    )
+
+
+def physical_row(replay: Replay, age: jax.Array) -> jax.Array:
+    """Where in the ring the row of an age lies."""
+    return (replay.position - replay.size + age) % replay.capacity
+
+
+def window(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> Window:
+    """The `length` steps that begin at row `age` [B] of column `env` [B].
+
+    No window crosses the end of an episode, the newest row or a step that was not finite:
+    `alive` is False from there on.
+    """
+    ages = age + jnp.arange(length)[:, None]  # [length, B]
+    rows = physical_row(replay, ages)
+    steps = jax.tree.map(lambda x: x[rows, env], replay.steps)
+    return Window(steps, _alive(steps, ages < replay.size))
+
+
+def _alive(steps: Transition, exists: jax.Array) -> jax.Array:
+    """exists [length, B]. Alive: nothing ended before, and everything so far is to be used."""
+    ended = (steps.terminated | steps.truncated)[:-1]
+    not_before = jnp.concatenate([jnp.ones_like(exists[:1]), ~ended])
+    return jnp.cumprod(not_before & exists & steps.valid, 0, dtype=jnp.int32).astype(bool)
+
+
+def _at_last(w: Window) -> tuple[Callable[[Any], Any], jax.Array]:
+    """A function that takes each window's last living step, and how many live [B]."""
+    count = w.alive.sum(0)
+    last = jnp.maximum(count - 1, 0)
+    columns = jnp.arange(last.shape[0])
+    return lambda tree: jax.tree.map(lambda x: x[last, columns], tree), count
+
+
+def n_step(w: Window, gamma: jax.Array | float) -> Batch:
+    """Returns over up to `length` steps, cut where the episode ends: gamma to the steps taken."""
+    at_last, count = _at_last(w)
+    powers = jnp.asarray(gamma) ** jnp.arange(w.alive.shape[0])[:, None]
+    first = jax.tree.map(lambda x: x[0], w.steps)
+    return Batch(
+        obs=first.obs,
+        action=first.action,
+        reward=jnp.where(w.alive, powers * w.steps.reward, 0.0).sum(0),
+        next_obs=at_last(w.steps.next_obs),
+        discount=jnp.where(at_last(w.steps.terminated), 0.0, jnp.asarray(gamma) ** count),
+        weight=w.alive[0].astype(jnp.float32),
+    )
+
+
+def chunk(w: Window, gamma: jax.Array | float) -> tuple[Batch, jax.Array]:
+    """`n_step` with the whole chunk of actions [B, length, A], and which of them [B, length]
+    were taken in the episode (the others are to be masked)."""
+    actions = jnp.moveaxis(w.steps.action, 0, 1)
+    return n_step(w, gamma).replace(action=actions), w.alive.T
+
+
+# --- Hindsight goals (Andrychowicz et al. 2017) ---
+
+
+def episode_ends(replay: Replay) -> jax.Array:
+    """[T, N] by age: the age of the last recorded row of that row's episode."""
+    ages = jnp.arange(replay.capacity)[:, None]
+    rows = physical_row(replay, ages[:, 0])
+    done = (replay.steps.terminated | replay.steps.truncated)[rows]
+    last = jnp.where(done | (ages == replay.size - 1), ages, replay.capacity)
+    return jax.lax.cummin(last, 0, reverse=True)
+
+
+def hindsight_ages(
+    key: jax.Array,
+    age: jax.Array,
+    end: jax.Array,
+    gamma: jax.Array | float,
+    final: float = 0.0,
+) -> jax.Array:
+    """Which later row of the same episode each start [B] takes its goal from.
+
+    A geometric horizon (each further step with probability `gamma`), cut at `end` [B], the
+    age of the episode's last row; with probability `final` that last row itself. The goal is
+    what the row's `next_obs` achieved, so the start's own row is a possible choice.
+    """
+    k_future, k_final = jax.random.split(key)
+    u = jax.random.uniform(k_future, age.shape, minval=1e-12)
+    ahead = jnp.floor(jnp.log(u) / jnp.minimum(jnp.log(gamma), -1e-30))  # gamma = 1: the end
+    chosen = age + jnp.minimum(ahead, end - age).astype(jnp.int32)
+    return jnp.where(jax.random.bernoulli(k_final, final, age.shape), end, chosen)
+
+
+def relabel(
+    w: Window,
+    goal: jax.Array,
+    chosen: jax.Array,
+    achieved_goal: Callable[[Any], jax.Array],
+    goal_reward: Callable[[jax.Array, jax.Array], jax.Array],
+    goal_terminates: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Window:
+    """The windows as if `goal` [B, ...] had been asked for, where `chosen` [B].
+
+    Rewards and termination are those of the new goal. An episode that ended only because
+    the old goal was reached was cut short as seen from the new one: truncated.
+    """
+    old = w.steps
+    goals = jnp.broadcast_to(goal, old.obs["goal"].shape)
+    achieved = achieved_goal(old.next_obs)
+    terminated = goal_terminates(achieved, goals)
+    new = old.replace(
+        obs=old.obs | {"goal": goals},
+        next_obs=old.next_obs | {"goal": goals},
+        reward=goal_reward(achieved, goals),
+        terminated=terminated,
+        truncated=(old.truncated | old.terminated) & ~terminated,
+    )
+    pick = lambda n, o: jnp.where(chosen.reshape((1, -1) + (1,) * (o.ndim - 2)), n, o)
+    steps = jax.tree.map(pick, new, old)
+    return Window(steps, w.alive & _alive(steps, w.alive))
+
+
+# --- Sampling ---
+
+
+def uniform(replay: Replay, keys: jax.Array, first_env: jax.Array, envs: int):
+    """One start per key [B]: an age [B], and a column [B] of the `envs` from `first_env` [B]."""
+
+    def one(key):
+        k_age, k_env = jax.random.split(key)
+        age = jax.random.randint(k_age, (), 0, jnp.maximum(replay.size, 1))
+        return age, jax.random.randint(k_env, (), 0, envs)
+
+    age, env = jax.vmap(one)(keys)
+    return age, first_env + env
+
+
+@struct.dataclass
+class Trajectories:
+    """Where each episode of a one-column data set lies, and how likely it is drawn."""
+
+    start: jax.Array  # [E] int32
+    length: jax.Array  # [E] int32
+    cdf: jax.Array  # [E] cumulative probability of the episodes
+
+
+def weighted(trajectories: Trajectories, keys: jax.Array) -> jax.Array:
+    """One start per key [B]: an episode by its probability, then any of its steps alike."""
+
+    def one(key):
+        k_episode, k_step = jax.random.split(key)
+        u = jax.random.uniform(k_episode) * trajectories.cdf[-1]
+        episode = jnp.searchsorted(trajectories.cdf, u, side="right")
+        episode = jnp.minimum(episode, trajectories.cdf.shape[0] - 1)
+        step = jax.random.randint(k_step, (), 0, trajectories.length[episode])
+        return trajectories.start[episode] + step
+
+    return jax.vmap(one)(keys)
+
+
+def num_bytes(example: Transition, rows: int, num_envs: int) -> int:
+    """Device memory of `empty(example, rows, num_envs)`."""
+    return rows * num_envs * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(example))

@@ -1,0 +1,469 @@
+"""Off-policy and offline learners on MDPs whose answers are known, and the laws they obey."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+from probes import CLOCK, Probe, assert_same, differ
+
+from jaxrl import data, off_policy, optim
+from jaxrl.learners import bc, iql, sac, td3, td3_bc
+from jaxrl.off_policy import Batch
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+SMALL = dict(
+    num_envs=16,
+    unroll_length=2,
+    updates_per_step=8,
+    batch_size=64,
+    replay_size=16 * 128,
+    learning_starts=64,
+    gamma=0.9,
+    tau=0.1,
+    actor_lr=3e-3,
+    critic_lr=3e-3,
+    actor_hidden=(16,),
+    critic_hidden=(16,),
+    activation="tanh",
+)
+SAC = sac.Config(**SMALL, init_alpha=1e-3, alpha_lr=0.0)
+TD3 = td3.Config(**SMALL, noise_min=0.3, noise_max=0.3)
+C51 = TD3.replace(num_atoms=41, v_min=-12.0, v_max=12.0, target_actor=False)
+KEY = jax.random.key(0)
+
+
+def module_of(config):
+    return td3 if isinstance(config, td3.Config) else sac
+
+
+@jax.jit
+def init(env, config, key):
+    return module_of(config).make(env, config).init(key)
+
+
+@jax.jit
+def advance(env, config, state, iterations):
+    step = module_of(config).make(env, config).step
+    metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
+    return jax.lax.fori_loop(0, iterations, lambda _, loop: step(loop[0]), (state, metrics))
+
+
+def run(env, config, iterations=100, seed=0):
+    return advance(env, config, init(env, config, jax.random.key(seed)), iterations)
+
+
+def q_value(config, state, cue=0.0, clock=None, action=0.0):
+    """The mean of the critics' answers."""
+    obs = jnp.append(cue, jnp.zeros(CLOCK) if clock is None else jax.nn.one_hot(clock, CLOCK))
+    if config.normalize_obs:
+        obs = state.obs_moments.normalize(obs)
+    x = jnp.append(obs, action)[None]
+    atoms = getattr(config, "num_atoms", 0)
+    heads = jax.tree.leaves(state.agent.critic)[0].shape[0]
+    network = sac.Ensemble(heads, config.critic_hidden, max(atoms, 1), "tanh", config.layer_norm)
+    out = network.apply(state.agent.critic, x)[:, 0]
+    if atoms:
+        out = (jax.nn.softmax(out) * jnp.linspace(config.v_min, config.v_max, atoms)).sum(-1)
+    return float(out.mean())
+
+
+def best_action(config, env, state, cue=0.0):
+    policy = module_of(config).make(env, config).policy(state)
+    obs = jnp.append(cue, jnp.zeros(CLOCK))
+    return float(policy.act(policy.init_carry(), obs, KEY)[0][0])
+
+
+ALL = pytest.mark.parametrize("config", [SAC, TD3, C51], ids=["sac", "td3", "c51"])
+
+# --- Probes ---
+
+
+@ALL
+def test_a_constant_reward_of_one_step_is_worth_1(config):
+    state, _ = run(Probe(pays=1.0), config, 60)
+    assert q_value(config, state) == pytest.approx(1.0, abs=0.07)
+
+
+@ALL
+def test_a_reward_that_depends_on_the_observation_is_learned_per_observation(config):
+    state, _ = run(Probe(pays_cue=1.0, sees_cue=1.0), config, 60)
+    values = [q_value(config, state, cue) for cue in (-1.0, 1.0)]
+    assert values == pytest.approx([-1, 1], abs=0.15)
+
+
+@ALL
+def test_a_reward_one_step_ahead_is_worth_gamma(config):
+    state, _ = run(Probe(length=2.0, pays_last=1.0, sees_clock=1.0), config, 100)
+    values = [q_value(config, state, clock=t) for t in (0, 1)]
+    assert values == pytest.approx([0.9, 1.0], abs=0.07)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@ALL
+def test_a_truncated_stream_of_rewards_is_worth_1_over_1_minus_gamma(config, n_step):
+    """An episode keeps its cue, so bootstrapping from the next episode's start fails."""
+    env = Probe(length=5.0, truncates=True, pays_cue=1.0, sees_cue=1.0)
+    state, _ = run(env, config.replace(n_step=n_step), 300)
+    assert [q_value(config, state, cue) for cue in (-1.0, 1.0)] == pytest.approx([-10, 10], rel=0.1)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@ALL
+def test_the_same_stream_terminated_is_worth_what_is_left_of_it(config, n_step):
+    env = Probe(length=5.0, pays=1.0, sees_clock=1.0)
+    state, _ = run(env, config.replace(n_step=n_step), 200)
+    expected = (1 - 0.9 ** np.arange(5, 0, -1)) / (1 - 0.9)
+    assert [q_value(config, state, clock=t) for t in range(5)] == pytest.approx(expected, rel=0.07)
+
+
+@ALL
+def test_the_policy_acts_on_what_it_observes(config):
+    env = Probe(pays_goal=1.0, goal_cue=0.5, sees_cue=1.0)
+    if config is SAC:  # without its temperature it stops exploring too soon
+        config = SAC.replace(init_alpha=0.1, alpha_lr=3e-3, target_entropy=-2.0)
+    state, _ = run(env, config, 250)
+    assert [best_action(config, env, state, c) for c in (-1.0, 1.0)] == pytest.approx(
+        [-0.5, 0.5], abs=0.15
+    )
+
+
+def test_dict_observations_reach_actor_and_critic_separately():
+    """The cue, which decides the reward, is the critic's alone."""
+    env = Probe(pays_cue=1.0, sees_cue=1.0, sees_clock=1.0, split=True)
+    config = SAC.replace(actor_obs=("clock",), critic_obs=("cue",))
+    state, metrics = run(env, config, 60)
+    kernels = jax.tree.leaves(state.agent.actor)
+    assert CLOCK in {x.shape[0] for x in kernels}
+    assert metrics["critic_loss"] < 0.05
+
+
+# --- SAC's own laws ---
+
+
+@jax.jit
+def alpha_path(target):
+    env = Probe(pays=0.0)
+    config = SAC.replace(init_alpha=0.1, alpha_lr=1e-2, target_entropy=target)
+    state, metrics = advance(env, config, init(env, config, KEY), 60)
+    return state.agent.log_alpha, metrics
+
+
+def test_the_temperature_falls_above_the_target_entropy_and_rises_below():
+    low, metrics = alpha_path(-3.0)
+    high, _ = alpha_path(0.69)  # log 2, of uniform actions: out of reach from below
+    assert metrics["entropy"] > -3.0
+    assert low < np.log(0.1) < high
+
+
+def batch_of(key=KEY, size=64, obs=3, action=2):
+    keys = jax.random.split(key, 6)
+    normal = lambda i, *shape: jax.random.normal(keys[i], shape)
+    return Batch(
+        actor_obs=normal(0, size, obs),
+        critic_obs=normal(0, size, obs),
+        action=jnp.tanh(normal(1, size, action)),
+        reward=normal(2, size),
+        next_actor_obs=normal(3, size, obs),
+        next_critic_obs=normal(3, size, obs),
+        discount=jnp.where(normal(4, size) > 0.5, 0.0, 0.9),
+        weight=jnp.full(size, 1.0 / size),
+        key=jax.random.split(keys[5], size),
+        shared_key=keys[5],
+    )
+
+
+def built(module, config, obs=3, action=2):
+    algorithm = module.algorithm(config, action)
+    hp = jax.tree.map(jnp.asarray, config)
+    return algorithm, algorithm.init(KEY, jnp.zeros((1, obs)), jnp.zeros((1, obs)), hp), hp
+
+
+def recovered_target(config, batch):
+    """The critics' regression target, from the gradient of a loss that is quadratic in q."""
+    algorithm, agent, hp = built(sac, config)
+    _, metrics = algorithm.update_critic(agent, batch, hp)
+    return agent, float(metrics["critic_loss"])
+
+
+def test_the_critic_loss_is_the_soft_bellman_error_by_hand():
+    config = SAC.replace(init_alpha=0.3)
+    batch = batch_of()
+    agent, loss = recovered_target(config, batch)
+    from jaxrl import acting
+
+    outputs = sac.MLP((16,), 4, "tanh", 0.01).apply(agent.actor, batch.next_actor_obs)
+    dist = acting.tanh_normal(outputs)
+    keys = jax.vmap(jax.random.split)(batch.key)[:, 0]
+    raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
+    critic = sac.Ensemble(2, (16,), 1, "tanh")
+    q = lambda params, obs, a: critic.apply(params, jnp.concatenate([obs, a], -1))[..., 0]
+    next_q = q(agent.target_critic, batch.next_critic_obs, jnp.tanh(raw)).min(0)
+    target = batch.reward + batch.discount * (next_q - 0.3 * dist.log_prob(raw))
+    now = q(agent.critic, batch.critic_obs, batch.action)
+    oracle = 0.5 * np.mean([np.mean((np.asarray(head) - target) ** 2) for head in now])
+    assert loss == pytest.approx(oracle, rel=1e-4)
+
+
+def test_without_backup_entropy_the_temperature_does_not_matter():
+    batch = batch_of()
+    losses = [
+        recovered_target(SAC.replace(init_alpha=a, backup_entropy=b), batch)[1]
+        for a in (0.1, 2.0)
+        for b in (False, True)
+    ]
+    assert losses[0] == losses[2] and losses[1] != losses[3]
+
+
+def test_the_random_set_of_critics_is_redrawn():
+    config = SAC.replace(num_critics=5, target_critics=1)
+    algorithm, agent, hp = built(sac, config)
+    batch = batch_of()
+    losses = set()
+    for i in range(12):
+        key = jax.random.key(i)
+        _, metrics = algorithm.update_critic(agent, batch.replace(shared_key=key), hp)
+        losses.add(round(float(metrics["critic_loss"]), 6))
+    assert len(losses) == 5  # one target critic, and each of the five is drawn
+
+
+def test_transitions_of_weight_0_do_not_matter():
+    algorithm, agent, hp = built(sac, SAC)
+    batch = batch_of()
+    half = jnp.arange(64) < 32
+    masked = batch.replace(weight=jnp.where(half, 1 / 32, 0.0))
+    poisoned = masked.replace(reward=jnp.where(half, batch.reward, 1e9))
+    for update in (algorithm.update_critic, algorithm.update_actor):
+        assert_same(update(agent, masked, hp), update(agent, poisoned, hp))
+
+
+@pytest.mark.parametrize("module, config", [(sac, SAC), (td3, TD3), (td3, C51)])
+def test_targets_move_by_tau_towards_the_updated_critic(module, config):
+    algorithm, agent, hp = built(module, config)
+    new, _ = algorithm.update_critic(agent, batch_of(), hp)
+    assert differ(new.critic, agent.critic)
+    expected = optim.polyak(agent.target_critic, new.critic, 0.1)
+    assert_same(new.target_critic, expected, rtol=1e-6, atol=1e-7)
+    acted, _ = algorithm.update_actor(new, batch_of(), hp)
+    assert_same(acted.target_critic, new.target_critic)
+    assert_same(acted.critic, new.critic)
+
+
+# --- TD3's own laws ---
+
+
+def test_projection_agrees_with_rlax_and_keeps_mass_and_mean():
+    keys = jax.random.split(KEY, 3)
+    atoms = jnp.linspace(-2.0, 2.0, 9)
+    probs = jax.nn.softmax(jax.random.normal(keys[0], (50, 9)))
+    reward = jnp.round(jax.random.uniform(keys[1], (50,), minval=-1, maxval=1), 1)
+    moved = reward[:, None] + 0.5 * atoms
+    ours = td3.project(probs, moved, atoms)
+    theirs = jax.vmap(lambda z, p: rlax.categorical_l2_project(z, p, atoms))(moved, probs)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours.sum(1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(ours @ atoms, (probs * moved).sum(1), atol=1e-5)
+
+
+def test_a_target_on_an_atom_keeps_its_mass():
+    atoms = jnp.linspace(0.0, 4.0, 5)
+    probs = jnp.eye(5)
+    np.testing.assert_allclose(td3.project(probs, jnp.tile(atoms, (5, 1)), atoms), probs)
+    beyond = td3.project(probs, jnp.full((5, 5), 9.0), atoms)
+    np.testing.assert_allclose(beyond[:, -1], 1.0)
+
+
+def test_noise_scales_last_an_episode_and_differ_between_environments():
+    env = Probe(length=4.0, sees_clock=1.0)
+    config = TD3.replace(noise_min=0.1, noise_max=0.9, unroll_length=1)
+    noise = []
+    state = init(env, config, KEY)
+    for _ in range(9):
+        noise.append(np.asarray(state.noise))
+        state, _ = advance(env, config, state, 1)
+    noise = np.array(noise)
+    assert np.unique(noise[0]).size == 16 and 0.1 <= noise.min() and noise.max() <= 0.9
+    for first in (0, 4):
+        assert (noise[first : first + 4] == noise[first]).all()
+    assert (noise[4] != noise[3]).all()
+
+
+# --- The loop ---
+
+
+def test_nothing_is_learned_before_learning_starts():
+    env, config = Probe(pays=1.0), SAC.replace(learning_starts=32 * 5)
+    first = init(env, config, KEY)
+    early, metrics = advance(env, config, first, 4)
+    assert_same(early.agent, first.agent)
+    assert metrics["critic_loss"] == 0.0 and early.replay.size == 8
+    later, _ = advance(env, config, early, 1)
+    assert differ(later.agent, first.agent)
+
+
+def test_before_learning_starts_actions_are_uniform():
+    env, config = Probe(pays=1.0), SAC.replace(learning_starts=10**6)
+    state, _ = run(env, config, 60)
+    action = np.asarray(state.replay.steps.action[:120]).ravel()
+    counts = np.histogram(action, 8, (-1, 1))[0] / action.size
+    assert np.abs(counts - 1 / 8).max() < 0.03
+
+
+def test_a_poisoned_environment_reaches_no_gradient_and_no_statistic():
+    config = SAC.replace(normalize_obs=True)
+    env = Probe(length=3.0, pays=1.0, sees_cue=1.0, plant=jnp.nan, plant_at=1.0)
+    state, metrics = run(env, config, 40)
+    assert metrics["nonfinite_count"] > 0
+    leaves = jax.tree.leaves((state.agent, state.obs_moments, state.replay.steps.reward))
+    assert all(np.isfinite(x).all() for x in leaves)
+    assert not np.asarray(state.replay.steps.valid[: int(state.replay.size)]).all()
+
+
+def test_seeds_are_independent_and_equal_single_runs():
+    env = Probe(pays_cue=1.0, sees_cue=1.0)
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    many = jax.vmap(lambda k: run_key(env, SAC, k))(keys)
+    for i in (0, 2):
+        one = run_key(env, SAC, jax.random.key(i))
+        assert_same(jax.tree.map(lambda x, i=i: x[i], many), one, rtol=2e-3, atol=2e-4)
+
+
+@functools.partial(jax.jit)
+def run_key(env, config, key):
+    state, _ = advance(env, config, init(env, config, key), 5)
+    return state.agent.critic
+
+
+def test_a_batch_mixes_prior_and_own_data_in_the_exact_ratio():
+    env = Probe(pays=1.0)
+    config = SAC.replace(prior_ratio=0.25, learning_starts=0)
+    prior = recorded(reward=7.0)
+    seen = []
+
+    def spy(c, size, psum):
+        algorithm = sac.algorithm(c, size, psum)
+
+        def update_critic(agent, batch, hp):
+            jax.debug.callback(lambda r: seen.append(np.asarray(r)), batch.reward)
+            return algorithm.update_critic(agent, batch, hp)
+
+        return off_policy.Algorithm(**(vars(algorithm) | {"update_critic": update_critic}))
+
+    learner = off_policy.online(env, config, spy, prior)
+    state = learner.init(KEY)
+    jax.block_until_ready(jax.jit(learner.step)(state))
+    jax.effects_barrier()
+    assert len(seen) == config.updates_per_step
+    for reward in seen:
+        assert (reward == 7.0).sum() == 16 and (reward == 1.0).sum() == 48
+
+
+# --- Offline ---
+
+
+def recorded(reward=None, good=0.6, size=400, env_actions=1):
+    """One-step episodes: the action is random, and -(action - good * cue)^2 is paid."""
+    rng = np.random.default_rng(0)
+    cue = rng.choice([-1.0, 1.0], size)
+    action = rng.uniform(-1, 1, (size, env_actions))
+    paid = -((action[:, 0] - good * cue) ** 2) if reward is None else np.full(size, reward)
+    obs = np.zeros((size, 1 + CLOCK))
+    obs[:, 0] = cue
+    ends = np.ones(size, bool)
+    return data.from_arrays(obs, action, paid, obs, ends, ~ends)
+
+
+OFFLINE = {k: v for k, v in SMALL.items() if k not in ("tau", "critic_lr", "critic_hidden")}
+
+
+def offline_action(module, config, dataset, iterations=30):
+    env = Probe(sees_cue=1.0)
+    learner = module.make(env, config, dataset)
+    state = learner.init(KEY)
+    loop = jax.jit(lambda s: jax.lax.fori_loop(0, iterations, lambda _, s: learner.step(s)[0], s))
+    policy = learner.policy(loop(state))
+    obs = lambda cue: jnp.append(cue, jnp.zeros(CLOCK))
+    return [float(policy.act((), obs(c), KEY)[0][0]) for c in (-1.0, 1.0)]
+
+
+@pytest.mark.parametrize("loss", ["mse", "gaussian"])
+def test_bc_finds_the_mean_action(loss):
+    dataset = recorded()
+    cue = dataset.steps.obs[:, 0, 0]
+    dataset.steps.action[:, 0, 0] = 0.4 * cue + 0.1 * dataset.steps.action[:, 0, 0]
+    config = bc.Config(**OFFLINE, loss=loss).replace(updates_per_step=16)
+    assert offline_action(bc, config, dataset) == pytest.approx([-0.4, 0.4], abs=0.06)
+
+
+@pytest.mark.parametrize("module", [td3_bc, iql])
+def test_offline_learners_improve_on_random_actions(module):
+    """Cloning these data gives 0; the better actions are known only from the rewards."""
+    extra = {"beta": 20.0} if module is iql else {"q_coef": 50.0}
+    config = module.Config(**SMALL, **extra).replace(updates_per_step=32)
+    found = offline_action(module, config, recorded(), 40)
+    assert found[0] == pytest.approx(-0.6, abs=0.25) and found[1] == pytest.approx(0.6, abs=0.25)
+
+
+def test_weighted_sampling_clones_the_better_episodes():
+    config = bc.Config(**OFFLINE).replace(updates_per_step=16)
+    uniform = offline_action(bc, config, recorded())
+    weighted = offline_action(bc, config, recorded().weighted(0.02))
+    assert np.abs(uniform).max() < 0.15
+    assert weighted == pytest.approx([-0.6, 0.6], abs=0.15)
+
+
+def test_iqls_value_is_the_expectile():
+    """One state, rewards of 0 and 1 alike often: the 0.9-expectile is 0.9."""
+    size = 256
+    obs, ends = np.zeros((size, 1 + CLOCK)), np.ones(size, bool)
+    paid = (np.arange(size) % 2).astype(float)
+    action = np.where(paid > 0, 0.5, -0.5)[:, None]  # so that the critic can tell them apart
+    dataset = data.from_arrays(obs, action, paid, obs, ends, ~ends)
+    config = iql.Config(**SMALL, expectile=0.9).replace(updates_per_step=32, normalize_obs=False)
+    learner = iql.make(Probe(), config, dataset)
+    loop = jax.jit(lambda s: jax.lax.fori_loop(0, 60, lambda _, s: learner.step(s)[0], s))
+    state = loop(learner.init(KEY))
+    value = iql.MLP((16,), 1, "tanh").apply(state.agent.value, jnp.zeros((1, 1 + CLOCK)))
+    assert float(value[0, 0]) == pytest.approx(0.9, abs=0.04)
+
+
+# --- Errors ---
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"tau": 2.0}, ("tau=2.0", "between 0 and 1")),
+        ({"batch_size": 0}, ("batch_size=0", "at least 1")),
+        ({"updates_per_step": 3, "policy_delay": 2}, ("updates_per_step=3", "policy_delay=2")),
+        ({"replay_size": 16, "n_step": 3}, ("replay_size=16", "n_step=3")),
+        ({"replay_size": 10**13}, ("replay_size", "bytes")),
+        ({"prior_ratio": 1.0}, ("prior_ratio=1.0", "below 1")),
+        ({"target_critics": 3}, ("target_critics=3", "num_critics=2")),
+        ({"actor_q": "max"}, ("actor_q='max'", "'min'")),
+    ],
+)
+def test_a_bad_setting_is_named(change, words):
+    with pytest.raises(ValueError) as error:
+        sac.make(Probe(), SAC.replace(**change))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_discrete_actions_and_missing_data_are_refused():
+    with pytest.raises(ValueError, match="continuous"):
+        sac.make(Probe(discrete=True), SAC)
+    learner = sac.make(Probe(), SAC.replace(prior_ratio=0.5))
+    with pytest.raises(ValueError, match="prior_ratio=0.5: no prior data"):
+        jax.eval_shape(learner.step, learner.init(KEY))
+    offline = bc.make(Probe(), bc.Config(**OFFLINE))
+    with pytest.raises(ValueError, match="without a data set"):
+        jax.eval_shape(offline.step, offline.init(KEY))
+
+
+def test_prior_data_of_another_task_are_refused():
+    with pytest.raises(ValueError, match="actions have shape"):
+        sac.make(Probe(), SAC.replace(prior_ratio=0.5), recorded(env_actions=2))
