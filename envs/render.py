@@ -111,10 +111,11 @@ def mj_model(env: Env) -> mujoco.MjModel:
 
 def seconds_per_step(env: Env) -> float | None:
     """How long one step lasts in the simulated world, where the task says so."""
+    repeats = getattr(env, "repeats", 1)  # of `action_repeat`
     if hasattr(env, "dt"):
-        return float(env.dt)
+        return repeats * float(env.dt)
     if hasattr(env, "sim") and hasattr(env, "frame_skip"):
-        return env.frame_skip * env.sim.mj_model.opt.timestep
+        return repeats * env.frame_skip * env.sim.mj_model.opt.timestep
     return None
 
 

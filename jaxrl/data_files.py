@@ -8,7 +8,7 @@ The arrays of a file, all with one leading axis of T steps:
     terminals          [T] the MDP ended
     timeouts           [T] optional: the clock ended the episode
     next_observations  [T, obs] optional: else the next row, and steps without one are dropped
-    infos/NAME         [T] optional: the task's metrics
+    infos/NAME         [T] optional: the task's metrics; others are not read
     metadata           optional: a text of JSON
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import numpy as np
 from jaxrl.data import Dataset, from_arrays
 
 HDF5 = (".hdf5", ".h5")
+REAL = "biuf"  # the kinds of dtypes that are real numbers
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
@@ -53,18 +53,24 @@ def save(dataset: Dataset, path: str | Path) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".npz":
-            with part.open("wb") as file:
-                np.savez_compressed(file, metadata=np.array(text), **arrays)
-        else:
-            with _h5py().File(part, "w") as file:
-                file.attrs["metadata"] = text
-                for name, x in arrays.items():
-                    file.create_dataset(name, data=x, compression="gzip")
-        os.replace(part, path)
+        try:
+            _write(part, path.suffix, arrays, text)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise RuntimeError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write(path: Path, suffix: str, arrays: dict[str, np.ndarray], metadata: str) -> None:
+    if suffix == ".npz":
+        with path.open("wb") as file:
+            np.savez_compressed(file, metadata=np.array(metadata), **arrays)
+        return
+    with _h5py().File(path, "w") as file:
+        file.attrs["metadata"] = metadata
+        for name, x in arrays.items():
+            file.create_dataset(name, data=x, compression="gzip")
 
 
 def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
@@ -99,7 +105,7 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
     extras = {
         k.removeprefix("infos/"): v.astype(np.float32)
         for k, v in arrays.items()
-        if k.startswith("infos/") and v.ndim == 1
+        if k.startswith("infos/") and v.shape == (rows,) and v.dtype.kind in REAL
     }
     keep = np.ones(rows, bool)
     if any(k.split("/")[0] == "next_observations" for k in arrays):
@@ -133,42 +139,37 @@ def _rows(tree: Any, rows: Any) -> Any:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    arrays, name = {}, None
     try:
         with np.load(path, allow_pickle=False) as file:
-            names = file.files
-            arrays = {}
-            for name in names:
-                try:
-                    arrays[name] = file[name]
-                except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
-                    raise ValueError(f"{path}: array {name!r} cannot be read ({error})") from None
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or no .npz file ({error})") from None
-    except ValueError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path} is damaged or no .npz file ({error})") from None
+            for name in file.files:
+                arrays[name] = np.asarray(file[name])
+    except Exception as error:  # a damaged file makes NumPy, zipfile and zlib raise anything
+        raise _damaged(path, ".npz", name, error) from None
     return arrays, _metadata(path, arrays.pop("metadata", None))
 
 
 def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     h5py = _h5py()
-    arrays: dict[str, np.ndarray] = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("metadata"):
-            try:
-                arrays[name] = np.asarray(item[()])
-            except OSError as error:
-                raise ValueError(f"{path}: array {name!r} cannot be read ({error})") from None
-
+    arrays, name = {}, None
     try:
         with h5py.File(path, "r") as file:
-            file.visititems(visit)
             text = file.attrs.get("metadata")
-    except OSError as error:
-        raise ValueError(f"{path} is damaged or no HDF5 file ({error})") from None
+            found: list[str] = []
+            file.visititems(lambda n, x: found.append(n) if isinstance(x, h5py.Dataset) else None)
+            for name in found:
+                if not name.startswith("metadata"):
+                    arrays[name] = np.asarray(file[name][()])
+    except Exception as error:  # as above, of HDF5
+        raise _damaged(path, "HDF5", name, error) from None
     return arrays, _metadata(path, text)
+
+
+def _damaged(path: Path, kind: str, name: str | None, error: Exception) -> ValueError:
+    why = " ".join(str(error).split())
+    if name is None:
+        return ValueError(f"{path} is damaged or no {kind} file ({why})")
+    return ValueError(f"{path}: array {name!r} cannot be read ({why})")
 
 
 def _metadata(path: Path, text: Any) -> dict:
@@ -176,8 +177,8 @@ def _metadata(path: Path, text: Any) -> dict:
         return {}
     try:
         metadata = json.loads(str(text))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: metadata is not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: metadata is not JSON ({error})") from None
     return metadata if isinstance(metadata, dict) else {}
 
 
@@ -195,9 +196,10 @@ def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:
             raise ValueError(f"{path}: array {name!r} has shape {x.shape}, allowed is ({rows},)")
         if x.ndim == 1 and name == "actions":
             raise ValueError(f"{path}: array 'actions' has shape {x.shape}, allowed is ({rows}, A)")
-        if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+        if x.dtype.kind not in REAL:
             raise ValueError(f"{path}: array {name!r} holds {x.dtype}, not numbers")
-        bad = ~np.isfinite(x.reshape(rows, -1)).all(1)
+        with np.errstate(over="ignore"):  # what is too large for float32 is not finite to us
+            bad = ~np.isfinite(x.reshape(rows, -1).astype(np.float32)).all(1)
         if bad.any():
             raise ValueError(f"{path}: array {name!r} row {int(bad.argmax())} is not finite")
 
@@ -258,8 +260,7 @@ def from_minari(dataset_id: str) -> Dataset:
         truncated = np.array(episode.truncations, bool)
         truncated[-1] |= not episode.terminations[-1]
         columns["trunc"].append(truncated)
-        infos = episode.infos or {}
-        extras.append({k: np.asarray(v)[1:] for k, v in infos.items() if np.ndim(v) == 1})
+        extras.append(_metrics(episode.infos or {}, len(truncated)))
 
     def join(parts):
         if isinstance(parts[0], dict):
@@ -272,6 +273,13 @@ def from_minari(dataset_id: str) -> Dataset:
         extras={k: np.concatenate([e[k] for e in extras]).astype(np.float32) for k in shared},
         metadata={"minari": dataset_id},
     )
+
+
+def _metrics(infos: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """The numbers of every step [steps]; the infos of a reset, where recorded, come first."""
+    found = {k: np.asarray(v) for k, v in infos.items() if not isinstance(v, Mapping)}
+    fits = lambda x: x.ndim == 1 and len(x) in (steps, steps + 1) and x.dtype.kind in REAL
+    return {k: x[-steps:] for k, x in found.items() if fits(x)}
 
 
 def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:

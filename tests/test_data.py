@@ -242,6 +242,7 @@ POLICY = Policy(jnp.float32(0.05), lambda: jnp.zeros((), jnp.int32), act)
 WALK = time_limit(Walk(), 5)
 KEY = jax.random.key(1)
 record = partial(data.record, POLICY, key=KEY)
+ROUNDING = {"rtol": 1e-5, "atol": 1e-6}  # programs for other batch sizes round otherwise
 
 
 @pytest.fixture(scope="module")
@@ -254,13 +255,13 @@ def seven() -> Dataset:
 def test_a_recording_has_the_episodes_asked_for_however_many_run_at_once(seven, num_envs):
     again = record(WALK, 7, num_envs=num_envs)
     assert len(split(again)) == len(again.lengths) == 7
-    assert_same(again.steps, seven.steps)
-    assert_same(again.extras, seven.extras)
+    assert_same(again.steps, seven.steps, **ROUNDING)
+    assert_same(again.extras, seven.extras, **ROUNDING)
     assert seven.metadata == {"task": "walk"}
 
 
 def test_a_longer_recording_begins_with_the_shorter_one(seven):
-    assert_same(record(WALK, 4).steps, seven.take(np.arange(4)).steps)
+    assert_same(record(WALK, 4).steps, seven.take(np.arange(4)).steps, **ROUNDING)
 
 
 def test_recorded_steps_chain_within_an_episode_and_are_what_the_environment_does(seven):

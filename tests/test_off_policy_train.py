@@ -1,0 +1,101 @@
+"""Off-policy and offline learners under the driver: the same promises as on-policy ones."""
+
+import functools
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from probes import Probe, assert_same
+from test_off_policy import OFFLINE, SMALL, recorded
+from test_train import process
+
+from jaxrl import checkpoint
+from jaxrl.learners import bc, sac
+from jaxrl.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+ENV = Probe(length=5.0, truncates=True, pays_cue=1.0, pays_goal=1.0, sees_cue=1.0)
+CONFIG = sac.Config(
+    **(SMALL | {"updates_per_step": 2, "replay_size": 16 * 24}),
+    n_step=3,
+    prior_ratio=0.25,
+    normalize_obs=True,
+)
+PER = CONFIG.num_envs * CONFIG.unroll_length
+TOTAL = 20 * PER  # the replay holds 12 iterations: it has wrapped round
+OPTIONS = dict(num_evals=4, num_logs=4, eval_episodes=4, quiet=True, tensorboard=False)
+
+
+@functools.cache
+def learner():
+    return sac.make(ENV, CONFIG, recorded(reward=0.5))
+
+
+def go(run_dir=None, **options):
+    return train(learner(), TOTAL, run_dir=run_dir, **(OPTIONS | options))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    jax.config.update("jax_disable_most_optimizations", True)
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, go(folder, seeds=2)
+
+
+def test_resume_continues_bit_for_bit_with_its_replay(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / f"{TOTAL:012d}")
+    result = go(tmp_path, seeds=2, resume=True)
+    assert result.state.replay.size[0] == 24
+    assert_same(result.state, whole[1].state)
+
+
+def test_seed_i_of_many_equals_the_single_run_of_seed_i(whole):
+    one = go(seed=1)
+    of_run = jax.tree.map(lambda x: x[1:], whole[1].state)
+    assert_same(of_run.agent, one.state.agent, rtol=1e-3, atol=1e-4)
+    assert_same(of_run.replay.steps.action, one.state.replay.steps.action, rtol=1e-3, atol=1e-3)
+
+
+def test_settings_can_be_swept(tmp_path):
+    result = go(sweep={"init_alpha": [0.1, 0.5], "gamma": [0.9]}, num_evals=1)
+    assert result.evals[-1]["return"].shape == (2, 1)
+    first, second = np.exp(np.asarray(result.state.agent.log_alpha))
+    assert first < second
+
+
+def test_checkpoints_can_all_be_kept(tmp_path):
+    go(tmp_path, keep_checkpoints=0)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [x * PER for x in (5, 10, 15, 20)]
+
+
+def test_devices_share_replay_and_batches_and_change_only_rounding():
+    code = """
+from test_off_policy_train import *
+one, two = go(num_evals=1), go(num_evals=1, devices=2)
+ring = two.state.replay.steps.reward
+assert {s.data.shape for s in ring.addressable_shards} == {(1, 24, 8)}, ring.sharding
+tolerance = dict(rtol=2e-3, atol=1e-3)
+assert_same(two.state.replay, one.state.replay, **tolerance)
+assert_same(two.state.agent, one.state.agent, **tolerance)
+"""
+    done = process(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_offline_learners_are_driven_alike(tmp_path):
+    """Steps are updates; the data are one copy, not one per seed; what is saved can act."""
+    config = bc.Config(**OFFLINE).replace(updates_per_step=16)
+    offline = bc.make(ENV, config, recorded())
+    result = train(offline, 320, seeds=2, run_dir=tmp_path, **OPTIONS)
+    assert result.env_steps == 320 and result.evals[-1]["return"].shape == (2,)
+    resumed = train(offline, 320, seeds=2, run_dir=tmp_path, resume=True, **OPTIONS)
+    assert_same(resumed.state, result.state)
+    actor = bc.make(ENV, config)  # without the data
+    one = jax.tree.map(lambda x: x[0], result.state)
+    obs = ENV.reset(jax.random.key(0)).obs
+    for made in (offline, actor):
+        action, _ = made.policy(one).act((), obs, jax.random.key(0))
+        assert np.abs(action).max() <= 1.0
