@@ -35,7 +35,10 @@ LOCOMOTION = ppo.Config(
 STEPS = 64 * 64  # of one iteration
 
 PPO: dict[str, Preset] = {
-    "cartpole_swingup": Preset(STEPS * 400, LOCOMOTION.replace(learning_rate=1e-3)),
+    "cartpole_swingup": Preset(
+        512 * 32 * 500,
+        ppo.Config(num_envs=512, unroll_length=32, learning_rate=1e-3, entropy_coef=1e-3),
+    ),
     "pendulum_swingup": Preset(STEPS * 100, LOCOMOTION.replace(learning_rate=1e-3)),
     "inverted_pendulum": Preset(STEPS * 100, LOCOMOTION, FAST),
     "inverted_double_pendulum": Preset(STEPS * 250, LOCOMOTION, FAST),
@@ -54,11 +57,13 @@ PPO: dict[str, Preset] = {
 OFF_POLICY = {
     "num_envs": 32,
     "unroll_length": 1,
-    "updates_per_step": 16,
+    "updates_per_step": 4,  # one per 8 environment steps: what two CPU cores can afford
     "batch_size": 256,
     "replay_size": 320_000,
     "learning_starts": 6_400,
     "normalize_obs": True,
+    "actor_hidden": (128, 128),
+    "critic_hidden": (128, 128),
 }
 
 SAC: dict[str, Preset] = {

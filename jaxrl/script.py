@@ -154,8 +154,9 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
 
 
 def with_schedule(config: Any, total_steps: float) -> Any:
-    """A learning-rate schedule that was given no length ends with the run."""
-    if config.lr_schedule in ("linear", "cosine") and not config.schedule_steps:
+    """A schedule that was given no length ends with the run."""
+    scheduled = config.lr_schedule in ("linear", "cosine") or config.objective == "mdpo"
+    if scheduled and not config.schedule_steps:
         return config.replace(schedule_steps=float(total_steps))
     return config
 

@@ -10,7 +10,7 @@ import rlax
 from probes import CLOCK, Probe, assert_same, differ
 
 from jaxrl import data, off_policy, optim
-from jaxrl.learners import bc, iql, sac, td3, td3_bc
+from jaxrl.learners import bc, dsac, iql, mdpo, pmoe, sac, td3, td3_bc
 from jaxrl.off_policy import Batch
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -36,8 +36,14 @@ C51 = TD3.replace(num_atoms=41, v_min=-12.0, v_max=12.0, target_actor=False)
 KEY = jax.random.key(0)
 
 
+DSAC = dsac.Config(**SMALL, init_alpha=1e-3, alpha_lr=0.0, policy_delay=2)
+MDPO = mdpo.Config(**SMALL, init_alpha=1e-3, alpha_lr=0.0, kl_coef=0.1, refresh_every=100)
+PMOE = pmoe.Config(**SMALL, init_alpha=1e-3, alpha_lr=0.0, num_experts=2)
+MODULES = {m.Config: m for m in (sac, td3, dsac, mdpo, pmoe)}
+
+
 def module_of(config):
-    return td3 if isinstance(config, td3.Config) else sac
+    return MODULES[type(config)]
 
 
 @jax.jit
@@ -64,8 +70,10 @@ def q_value(config, state, cue=0.0, clock=None, action=0.0):
     x = jnp.append(obs, action)[None]
     atoms = getattr(config, "num_atoms", 0)
     heads = jax.tree.leaves(state.agent.critic)[0].shape[0]
-    network = sac.Ensemble(heads, config.critic_hidden, max(atoms, 1), "tanh", config.layer_norm)
+    outputs = 2 if isinstance(config, dsac.Config) else max(atoms, 1)
+    network = sac.Ensemble(heads, config.critic_hidden, outputs, "tanh", config.layer_norm)
     out = network.apply(state.agent.critic, x)[:, 0]
+    out = out if atoms else out[:, :1]
     if atoms:
         out = (jax.nn.softmax(out) * jnp.linspace(config.v_min, config.v_max, atoms)).sum(-1)
     return float(out.mean())
@@ -77,7 +85,11 @@ def best_action(config, env, state, cue=0.0):
     return float(policy.act(policy.init_carry(), obs, KEY)[0][0])
 
 
-ALL = pytest.mark.parametrize("config", [SAC, TD3, C51], ids=["sac", "td3", "c51"])
+ALL = pytest.mark.parametrize(
+    "config",
+    [SAC, TD3, C51, DSAC, MDPO, PMOE],
+    ids=["sac", "td3", "c51", "dsac", "mdpo", "pmoe"],
+)
 
 # --- Probes ---
 
@@ -123,8 +135,8 @@ def test_the_same_stream_terminated_is_worth_what_is_left_of_it(config, n_step):
 @ALL
 def test_the_policy_acts_on_what_it_observes(config):
     env = Probe(pays_goal=1.0, goal_cue=0.5, sees_cue=1.0)
-    if config is SAC:  # without its temperature it stops exploring too soon
-        config = SAC.replace(init_alpha=0.1, alpha_lr=3e-3, target_entropy=-2.0)
+    if isinstance(config, sac.Config):  # without its temperature it stops exploring too soon
+        config = config.replace(init_alpha=0.1, alpha_lr=3e-3, target_entropy=-2.0)
     state, _ = run(env, config, 250)
     assert [best_action(config, env, state, c) for c in (-1.0, 1.0)] == pytest.approx(
         [-0.5, 0.5], abs=0.15
@@ -289,6 +301,58 @@ def test_noise_scales_last_an_episode_and_differ_between_environments():
     for first in (0, 4):
         assert (noise[first : first + 4] == noise[first]).all()
     assert (noise[4] != noise[3]).all()
+
+
+# --- DSAC-T's, MDPO's and PMOE's own laws ---
+
+
+def test_dsac_s_gradients_are_the_papers():
+    """By the mean: Huber of the mean target; by the spread: a clipped Gaussian likelihood's."""
+    mean, std, target, sampled = 1.0, 2.0, 4.0, 30.0
+    spread = 1.5
+    losses = lambda m, s: dsac.critic_losses(m, s, target, sampled, jnp.asarray(spread))
+    by_mean, by_std = jax.grad(losses, (0, 1))(mean, std)
+    scale = min(max(spread**2 / (std**2 + 0.1), 0.1), 10.0)
+    near = mean + min(sampled - mean, 3 * spread)
+    assert by_mean == pytest.approx(scale * (mean - target), rel=1e-5)
+    assert by_std == pytest.approx(scale * (std**2 - (near - mean) ** 2) / (std + 0.1), rel=1e-5)
+    assert dsac.huber(jnp.asarray(60.0)) == pytest.approx(50.0 * 60.0 - 0.5 * 50.0**2)
+
+
+def test_dsac_learns_the_spread_of_returns():
+    """Rewards of -1 and 1 that nothing foretells: mean 0, standard deviation 1."""
+    state, metrics = run(Probe(pays_cue=1.0), DSAC, 150)
+    assert metrics["return_spread"] == pytest.approx(1.0, abs=0.15)
+    assert q_value(DSAC, state) == pytest.approx(0.0, abs=0.15)
+
+
+def test_mdpo_s_old_policy_is_refreshed_and_pulls():
+    algorithm, agent, hp = built(mdpo, MDPO.replace(refresh_every=2))
+    batch = batch_of()
+    ages, same = [], []
+    first = agent.actor
+    for _ in range(4):
+        agent, _ = algorithm.update_actor(agent, batch, hp)
+        ages.append(float(agent.age))
+        same.append(not differ(agent.old_actor, first))
+    assert ages == [1, 2, 1, 2] and same == [True, True, False, False]
+    drift = {}
+    for kl_coef in (0.0, 100.0):
+        algorithm, agent, hp = built(mdpo, MDPO.replace(kl_coef=kl_coef))
+        for _ in range(30):
+            agent, metrics = algorithm.update_actor(agent, batch, hp)
+        drift[kl_coef] = float(metrics["kl"])
+    assert drift[100.0] < 0.1 * drift[0.0]
+
+
+def test_pmoe_s_experts_part_and_its_router_names_the_better():
+    """Two actions pay alike where the cue is hidden; with it, one of them."""
+    config = PMOE.replace(init_alpha=0.05, num_experts=4)
+    env = Probe(pays_goal=1.0, goal_cue=0.7, sees_cue=1.0)
+    state, _ = run(env, config, 300)
+    assert [best_action(config, env, state, c) for c in (-1.0, 1.0)] == pytest.approx(
+        [-0.7, 0.7], abs=0.2
+    )
 
 
 # --- The loop ---

@@ -413,3 +413,14 @@ def test_a_bad_field_is_named_with_its_value_and_what_is_allowed(field, value, a
 def test_a_schedule_without_its_length_is_refused():
     with pytest.raises(ValueError, match="schedule_steps=0.0: must be above 0"):
         ppo.make(VARIED, TINY.replace(lr_schedule="cosine"))
+
+
+def test_mdpo_finds_the_better_action_in_ever_smaller_steps():
+    env = Probe(pays_goal=1.0, goal=0.5)
+    kl = {}
+    for length in (100, 10**6):  # the weight of the KL divergence grows to 100, or stays 1
+        config = TINY.replace(objective="mdpo", schedule_steps=32.0 * 4 * length)
+        state, metrics = run(env, config, 100)
+        kl[length] = float(metrics["kl"])
+        assert best_action(env, config, state) == pytest.approx(0.5, abs=0.15)
+    assert kl[100] < 0.5 * kl[10**6]

@@ -39,7 +39,7 @@ class Config:
     max_grad_norm: float = 0.5  # global norm; inf: off
     reward_scale: float = 1.0
     target_kl: float = 0.01  # what `lr_schedule="adaptive"` steers to
-    schedule_steps: float = 0.0  # env steps until a linear or cosine schedule reaches 0
+    schedule_steps: float = 0.0  # env steps until a linear or cosine schedule, or mdpo's, ends
 
     num_envs: int = struct.field(pytree_node=False, default=1024)
     unroll_length: int = struct.field(pytree_node=False, default=16)
@@ -48,6 +48,7 @@ class Config:
     actor_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
     critic_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(128, 128))
     activation: str = struct.field(pytree_node=False, default="swish")
+    objective: str = struct.field(pytree_node=False, default="clip")  # or "mdpo"
     gru_width: int = struct.field(pytree_node=False, default=0)  # 0: no recurrence
     distribution: str = struct.field(pytree_node=False, default="tanh_normal")  # or "normal"
     lr_schedule: str = struct.field(pytree_node=False, default="constant")
@@ -230,7 +231,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         )
         return advantage, advantage + unroll.value
 
-    def loss_fn(params, hp: Config, moments, batch, key):
+    def loss_fn(params, hp: Config, moments, batch, progress, key):
         unroll, carry, advantage, target = batch
         _, dist_params, value = forward(params, moments, carry, unroll.obs, unroll.reset)
         dist, old_dist = distribution(dist_params), distribution(unroll.dist_params)
@@ -243,7 +244,11 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         advantage = (advantage - center) / (spread + 1e-8)
         ratio = jnp.exp(dist.log_prob(unroll.raw_action) - unroll.log_prob)
         clipped = jnp.clip(ratio, 1.0 - hp.clip_ratio, 1.0 + hp.clip_ratio)
-        policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
+        if c.objective == "mdpo":  # on-policy, Tomar et al. 2022: 1 / t_k grows as t_k falls to 0
+            proximity = mean(dist.kl(old_dist)) / jnp.maximum(1.0 - progress, 1e-2)
+            policy_loss = proximity - mean(ratio * advantage)
+        else:
+            policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
 
         near = unroll.value + jnp.clip(value - unroll.value, -hp.value_clip, hp.value_clip)
         value_loss = 0.5 * mean(jnp.maximum((value - target) ** 2, (near - target) ** 2))
@@ -274,7 +279,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
             batch_carry = jax.tree.map(lambda x: jnp.take(x, chosen, 0), carry)
             batch = (take(unroll), batch_carry, take(advantage), take(target))
             grads, metrics = jax.grad(loss_fn, has_aux=True)(
-                params, hp, state.obs_moments, batch, key
+                params, hp, state.obs_moments, batch, progress, key
             )
             grads, metrics = psum(grads), psum(metrics)
             norm = optax.global_norm(grads)
@@ -375,10 +380,11 @@ def validate(config: Config) -> None:
     checks.one_of(c, "activation", ACTIVATIONS)
     checks.one_of(c, "distribution", ("tanh_normal", "normal"))
     checks.one_of(c, "lr_schedule", schedules.KINDS)
+    checks.one_of(c, "objective", ("clip", "mdpo"))
     if c.num_envs % c.num_minibatches:
         raise ValueError(
             f"num_minibatches={c.num_minibatches}: must divide num_envs={c.num_envs}"
             " (a minibatch is a set of whole unrolls)"
         )
-    if c.lr_schedule in ("linear", "cosine"):
+    if c.lr_schedule in ("linear", "cosine") or c.objective == "mdpo":
         checks.above(c, 0.0, "schedule_steps")

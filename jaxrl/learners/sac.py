@@ -7,6 +7,8 @@ al. 2023) are settings: `RLPD` below is a preset, not another algorithm.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -64,42 +66,77 @@ class Agent:
     alpha_opt: Any
 
 
-def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
-    """SAC's networks, losses and updates; `psum` sums over devices."""
+@dataclass(frozen=True)
+class Networks:
+    """The actor and the critics as functions of their parameters."""
+
+    init: Callable[..., Agent]  # (key, actor_obs [1, obs], critic_obs [1, obs], hp)
+    distribution: Callable[..., Any]  # (actor, obs): of the action, over any batch
+    sample: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, obs, keys): actions, log_probs
+    values: Callable[..., jax.Array]  # (critic, obs, action): [num_critics, B, outputs]
+    act: Callable[..., jax.Array]  # for one environment
+
+
+def networks(c: Config, action_size: int, outputs: int = 1) -> Networks:
+    """A squashed Gaussian actor, and critics with `outputs` numbers each."""
     actor = MLP(c.actor_hidden, 2 * action_size, c.activation, out_scale=0.01)
-    critic = Ensemble(c.num_critics, c.critic_hidden, 1, c.activation, c.layer_norm)
-    target_entropy = lambda hp: hp.target_entropy * action_size
+    critic = Ensemble(c.num_critics, c.critic_hidden, outputs, c.activation, c.layer_norm)
+
+    def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
+        k_actor, k_critic = jax.random.split(key)
+        critic_in = jnp.concatenate([critic_obs, jnp.zeros((1, action_size))], -1)
+        return new_agent(actor.init(k_actor, actor_obs), critic.init(k_critic, critic_in), hp)
+
+    def distribution(params, obs):
+        return acting.tanh_normal(actor.apply(params, obs))
 
     def sample(params, obs, keys):
-        """Actions in [-1, 1] [B, A] and their log-probabilities [B]."""
-        dist = acting.tanh_normal(actor.apply(params, obs))
+        dist = distribution(params, obs)
         raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
         return dist.squash(raw), dist.log_prob(raw)
 
     def values(params, obs, action):
-        """[num_critics, B]"""
-        return critic.apply(params, jnp.concatenate([obs, action], -1))[..., 0]
+        return critic.apply(params, jnp.concatenate([obs, action], -1))
 
-    def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
-        k_actor, k_critic = jax.random.split(key)
-        actor_params = actor.init(k_actor, actor_obs)
-        critic_in = jnp.concatenate([critic_obs, jnp.zeros((1, action_size))], -1)
-        critic_params = critic.init(k_critic, critic_in)
-        log_alpha = jnp.log(hp.init_alpha)
-        return Agent(
-            actor=actor_params,
-            critic=critic_params,
-            target_critic=critic_params,
-            log_alpha=log_alpha,
-            actor_opt=optim.init(actor_params),
-            critic_opt=optim.init(critic_params),
-            alpha_opt=optim.init(log_alpha),
-        )
+    def act(params, obs, key, deterministic):
+        dist = distribution(params, obs)
+        return dist.squash(dist.mode() if deterministic else dist.sample(key))
 
-    def td_target(agent: Agent, batch: Batch, keys) -> jax.Array:
+    return Networks(init, distribution, sample, values, act)
+
+
+def new_agent(actor: Any, critic: Any, hp: Config) -> Agent:
+    log_alpha = jnp.log(hp.init_alpha)
+    return Agent(
+        actor=actor,
+        critic=critic,
+        target_critic=critic,
+        log_alpha=log_alpha,
+        actor_opt=optim.init(actor),
+        critic_opt=optim.init(critic),
+        alpha_opt=optim.init(log_alpha),
+    )
+
+
+def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
+    """SAC's losses and updates; `psum` sums over devices."""
+    nets = networks(c, action_size)
+    return Algorithm(
+        init=nets.init,
+        update_critic=critic_update(nets, c, psum),
+        update_actor=actor_update(nets, c, action_size, psum),
+        acting_params=lambda agent: agent.actor,
+        act=nets.act,
+        explore=lambda agent, obs, noise, key, hp: nets.act(agent.actor, obs, key, False),
+    )
+
+
+def critic_update(nets: Networks, c: Config, psum) -> Callable[..., tuple[Agent, Metrics]]:
+    def td_target(agent: Agent, batch: Batch) -> jax.Array:
         """r + gamma (min over a random set of target critics - alpha log pi). [B]"""
-        action, log_prob = sample(agent.actor, batch.next_actor_obs, keys)
-        q = values(agent.target_critic, batch.next_critic_obs, action)
+        keys, _ = split_each(batch.key)
+        action, log_prob = nets.sample(agent.actor, batch.next_actor_obs, keys)
+        q = nets.values(agent.target_critic, batch.next_critic_obs, action)[..., 0]
         if c.target_critics < c.num_critics:  # one set per update, as REDQ draws it
             chosen = jax.random.permutation(batch.shared_key, c.num_critics)
             q = q[chosen[: c.target_critics]]
@@ -109,56 +146,61 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         return batch.reward + batch.discount * next_value
 
     def update_critic(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        k_target, _ = split_each(batch.key)
-        target = td_target(agent, batch, k_target)
+        target = td_target(agent, batch)
 
         def loss_fn(params):
-            q = values(params, batch.critic_obs, batch.action)
+            q = nets.values(params, batch.critic_obs, batch.action)[..., 0]
             loss = 0.5 * batch.mean((q - target) ** 2).mean()
             return loss, {"critic_loss": loss, "q": batch.mean(q).mean()}
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(agent.critic)
-        params, opt = optim.adam(agent.critic, psum(grads), agent.critic_opt, hp.critic_lr)
-        return agent.replace(
-            critic=params,
-            critic_opt=opt,
-            target_critic=optim.polyak(agent.target_critic, params, hp.tau),
-        ), metrics
+        return step_critic(agent, psum(grads), hp), metrics
 
+    return update_critic
+
+
+def step_critic(agent: Agent, grads: Any, hp: Config) -> Agent:
+    """Adam on the critics, then the targets follow."""
+    params, opt = optim.adam(agent.critic, grads, agent.critic_opt, hp.critic_lr)
+    return agent.replace(
+        critic=params,
+        critic_opt=opt,
+        target_critic=optim.polyak(agent.target_critic, params, hp.tau),
+    )
+
+
+def actor_update(
+    nets: Networks, c: Config, action_size: int, psum
+) -> Callable[..., tuple[Agent, Metrics]]:
     def update_actor(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
         _, keys = split_each(batch.key)
         alpha = jnp.exp(agent.log_alpha)
 
         def loss_fn(params):
-            action, log_prob = sample(params, batch.actor_obs, keys)
-            q = values(agent.critic, batch.critic_obs, action)
+            action, log_prob = nets.sample(params, batch.actor_obs, keys)
+            q = nets.values(agent.critic, batch.critic_obs, action)[..., 0]
             q = q.min(0) if c.actor_q == "min" else q.mean(0)
             return batch.mean(alpha * log_prob - q), batch.mean(-log_prob)
 
-        (actor_loss, entropy), grads = jax.value_and_grad(loss_fn, has_aux=True)(agent.actor)
+        (loss, entropy), grads = jax.value_and_grad(loss_fn, has_aux=True)(agent.actor)
         params, opt = optim.adam(agent.actor, psum(grads), agent.actor_opt, hp.actor_lr)
+        agent = agent.replace(actor=params, actor_opt=opt)
+        agent, metrics = step_temperature(agent, batch, entropy, action_size, psum, hp)
+        return agent, metrics | {"actor_loss": loss, "entropy": entropy}
 
-        # d/d log_alpha of alpha (entropy - target), the dual of the entropy constraint
-        share = batch.mean(jnp.ones_like(batch.weight))
-        alpha_grad = alpha * psum(entropy - share * target_entropy(hp))
-        log_alpha, alpha_opt = optim.adam(agent.log_alpha, alpha_grad, agent.alpha_opt, hp.alpha_lr)
-        metrics = {"actor_loss": actor_loss, "entropy": entropy, "alpha": alpha * share}
-        return agent.replace(
-            actor=params, actor_opt=opt, log_alpha=log_alpha, alpha_opt=alpha_opt
-        ), metrics
+    return update_actor
 
-    def act(params, obs, key, deterministic):
-        dist = acting.tanh_normal(actor.apply(params, obs))
-        return dist.squash(dist.mode() if deterministic else dist.sample(key))
 
-    return Algorithm(
-        init=init,
-        update_critic=update_critic,
-        update_actor=update_actor,
-        acting_params=lambda agent: agent.actor,
-        act=act,
-        explore=lambda agent, obs, noise, key, hp: act(agent.actor, obs, key, False),
-    )
+def step_temperature(
+    agent: Agent, batch: Batch, entropy: jax.Array, action_size: int, psum, hp: Config
+) -> tuple[Agent, Metrics]:
+    """Adam on log alpha, along d/d log_alpha of alpha (entropy - target): the dual of keeping
+    the entropy at `target_entropy` per action dimension. `entropy`: this device's share."""
+    share = batch.mean(jnp.ones_like(batch.weight))
+    alpha = jnp.exp(agent.log_alpha)
+    gap = psum(entropy - share * hp.target_entropy * action_size)
+    log_alpha, opt = optim.adam(agent.log_alpha, alpha * gap, agent.alpha_opt, hp.alpha_lr)
+    return agent.replace(log_alpha=log_alpha, alpha_opt=opt), {"alpha": alpha * share}
 
 
 def split_each(keys: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,118 @@
+"""What the claim scripts share: train variants with equal budgets, keep every raw number, compare.
+
+A result file is a list of entries, one per variant and task, written after each: a script that
+was stopped goes on where it was, and one that has finished only prints its table again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl import log, runs
+from jaxrl.stats import bootstrap_interval, iqm
+from jaxrl.train import train
+from jaxrl.types import Learner
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def load(name: str) -> list[dict]:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def save(name: str, entries: list[dict]) -> None:
+    path = RESULTS / f"{name}.json"
+    part = path.with_suffix(".part")
+    part.write_text("[\n" + ",\n".join(json.dumps(e) for e in entries) + "\n]\n")
+    part.replace(path)
+
+
+def measure(
+    name: str,
+    task: str,
+    variant: str,
+    make: Any,
+    total_steps: int,
+    *,
+    seeds: int,
+    num_evals: int = 10,
+    eval_episodes: int = 32,
+    learner_name: str = "",
+    metric: str = "return",
+    devices: int = 1,
+) -> Any:
+    """Trains `make() -> Learner` and adds its entry to results/NAME.json, unless it is there.
+
+    Returns the result of training, or None where it was there already.
+    """
+    entries = load(name)
+    if any(e["task"] == task and e["variant"] == variant for e in entries):
+        return None
+    print(f"--- {task}: {variant}")
+    learner: Learner = make()
+    result = train(
+        learner,
+        total_steps,
+        seeds=seeds,
+        num_evals=num_evals,
+        eval_episodes=eval_episodes,
+        devices=devices,
+    )
+    about = runs.describe(learner_name or variant, task, {}, learner.config, {})
+    entries.append(
+        {
+            "task": task,
+            "variant": variant,
+            "metric": metric,
+            "seeds": seeds,
+            "eval_episodes": eval_episodes,
+            "steps": [e["env_steps"] for e in result.evals],
+            "values": [[round(float(x), 4) for x in e[metric]] for e in result.evals],
+            "seconds": round(result.seconds, 1),
+            "compile_seconds": round(result.compile_seconds, 1),
+            "config": about["config"],
+            "versions": about["versions"],
+            "hardware": about["hardware"],
+        }
+    )
+    save(name, entries)
+    return result
+
+
+def table(name: str, title: str) -> None:
+    """Every variant's last evaluation: IQM over seeds, its interval, and the spread."""
+    rows = []
+    for e in load(name):
+        final = np.array(e["values"][-1])
+        low, high = bootstrap_interval(final)
+        rows.append(
+            [
+                e["task"],
+                e["variant"],
+                f"{iqm(final):.4g}",
+                f"{low:.4g} .. {high:.4g}",
+                f"{final.min():.4g} .. {final.max():.4g}",
+                str(final.size),
+                f"{e['steps'][-1]:,}",
+                f"{e['seconds']:.0f}",
+            ]
+        )
+    columns = ["task", "variant", "IQM", "95% interval", "min .. max", "seeds", "steps", "seconds"]
+    log.table(title, columns, rows)
+
+
+def better(name: str, task: str, a: str, b: str) -> str:
+    """One line: by how much variant `a` beats `b`, with a bootstrap interval of the difference."""
+    final = {e["variant"]: np.array(e["values"][-1]) for e in load(name) if e["task"] == task}
+    rng = np.random.default_rng(0)
+    draw = lambda x: iqm(x[rng.integers(0, x.size, x.size)])
+    differences = [draw(final[a]) - draw(final[b]) for _ in range(2000)]
+    low, high = np.quantile(differences, [0.025, 0.975])
+    verdict = "holds" if low > 0 else "fails" if high < 0 else "is open"
+    gap = iqm(final[a]) - iqm(final[b])
+    return f"{task}: {a} over {b}: {gap:+.4g} [{low:+.4g}, {high:+.4g}]: {verdict}"
