@@ -14,9 +14,17 @@ import numpy as np
 import tyro
 
 from jaxrl import log, runs, script
-from jaxrl.stats import bootstrap_interval, iqm
+from jaxrl.stats import bootstrap_interval, difference_interval, iqm
 
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+MARKERS = {
+    "results": ("<!-- results: begin -->", "<!-- results: end -->"),
+    "claims": ("<!-- claims: begin -->", "<!-- claims: end -->"),
+}
+# What a claim says wins, over what; the files are experiments/results/CLAIM.json.
+CLAIMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sac_sample_efficiency": ("sac", ("ppo",)),
+    "rlpd_sparse": ("rlpd", ("sac", "sac with RLPD's critics", "bc")),
+}
 
 
 @dataclass
@@ -65,6 +73,30 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def claims_table(folder: Path) -> str:
+    """Every claim that has results: both sides, and the interval of their difference."""
+    lines = [
+        "| claim | task | winner | IQM | over | IQM | difference, 95% interval | seeds | steps |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, (winner, others) in CLAIMS.items():
+        path = folder / f"{name}.json"
+        entries = json.loads(path.read_text()) if path.exists() else []
+        final = {(e["task"], e["variant"]): e for e in entries}
+        for task in dict.fromkeys(e["task"] for e in entries):
+            for other in others:
+                if (task, winner) not in final or (task, other) not in final:
+                    continue
+                best = final[task, winner]
+                a, b = (np.array(final[task, v]["values"][-1]) for v in (winner, other))
+                low, high = difference_interval(a, b)
+                lines.append(
+                    f"| {name} | {task} | {winner} | {iqm(a):.4g} | {other} | {iqm(b):.4g}"
+                    f" | {low:+.4g} .. {high:+.4g} | {a.size} | {best['steps'][-1]:,} |"
+                )
+    return "\n".join(lines)
+
+
 def main() -> int:
     args = tyro.cli(Args)
     results = json.loads(args.out.read_text()) if args.out.exists() else []
@@ -76,10 +108,13 @@ def main() -> int:
     print(table(results))
     if args.readme is not None:
         text = args.readme.read_text()
-        if BEGIN not in text or END not in text:
-            raise ValueError(f"{args.readme} has no markers {BEGIN} and {END}")
-        head, tail = text.split(BEGIN)[0], text.split(END)[1]
-        args.readme.write_text(f"{head}{BEGIN}\n{table(results)}\n{END}{tail}")
+        tables = {"results": table(results), "claims": claims_table(args.out.parent)}
+        for name, (begin, end) in MARKERS.items():
+            if begin not in text or end not in text:
+                raise ValueError(f"{args.readme} has no markers {begin} and {end}")
+            head, tail = text.split(begin)[0], text.split(end)[1]
+            text = f"{head}{begin}\n{tables[name]}\n{end}{tail}"
+        args.readme.write_text(text)
     return 0
 
 

@@ -84,3 +84,15 @@ def bootstrap_interval(
     draws = [statistic(x[rng.integers(0, x.size, x.size)]) for _ in range(samples)]
     tail = (1 - level) / 2
     return tuple(float(q) for q in np.quantile(draws, [tail, 1 - tail]))
+
+
+def difference_interval(
+    a: np.ndarray, b: np.ndarray, level: float = 0.95, samples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of iqm(a) - iqm(b) over independent seeds a [n], b [m]."""
+    rng = np.random.default_rng(seed)
+    draw = lambda x: iqm(x[rng.integers(0, x.size, x.size)])
+    a, b = (np.asarray(x, np.float64).ravel() for x in (a, b))
+    tail = (1 - level) / 2
+    quantiles = np.quantile([draw(a) - draw(b) for _ in range(samples)], [tail, 1 - tail])
+    return tuple(float(q) for q in quantiles)

@@ -15,13 +15,17 @@ import collect  # noqa: E402
 import presets  # noqa: E402
 
 import envs  # noqa: E402
-from jaxrl.learners import ppo  # noqa: E402
+from jaxrl.learners import ppo, sac, td3  # noqa: E402
 
 
-def test_the_table_is_the_one_the_results_give():
+def test_the_tables_are_those_the_results_give():
     results = json.loads((ROOT / "experiments/results/ppo.json").read_text())
-    shown = README.split(collect.BEGIN)[1].split(collect.END)[0].strip()
-    assert shown == collect.table(results)
+    tables = {
+        "results": collect.table(results),
+        "claims": collect.claims_table(ROOT / "experiments/results"),
+    }
+    for name, (begin, end) in collect.MARKERS.items():
+        assert README.split(begin)[1].split(end)[0].strip() == tables[name]
 
 
 def test_results_were_made_with_the_presets():
@@ -32,6 +36,16 @@ def test_results_were_made_with_the_presets():
         assert result["config"]["num_envs"] == preset.config.num_envs
         assert result["config"]["learning_rate"] == preset.config.learning_rate
         assert result["config"]["gamma"] == preset.config.gamma
+
+
+@pytest.mark.parametrize("learner", ["SAC", "TD3", "RLPD"])
+def test_every_off_policy_preset_is_valid(learner):
+    module = {"SAC": sac, "TD3": td3, "RLPD": sac}[learner]
+    for task, preset in getattr(presets, learner).items():
+        assert task in envs.names()
+        module.validate(preset.config)
+        per = preset.config.num_envs * preset.config.unroll_length
+        assert preset.total_steps % per == 0, task
 
 
 @pytest.mark.parametrize("task", sorted(presets.PPO))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from probes import assert_same
 
-from jaxrl.stats import Moments, bootstrap_interval, iqm
+from jaxrl.stats import Moments, bootstrap_interval, difference_interval, iqm
 
 RNG = np.random.default_rng(0)
 BATCHES = [
@@ -116,3 +116,13 @@ def test_the_bootstrap_interval_is_deterministic_and_widens_with_its_level():
     first, again = (bootstrap_interval(scores, samples=300) for _ in range(2))
     low, high = bootstrap_interval(scores, level=0.5, samples=300)
     assert first == again and first[0] < low < iqm(scores) < high < first[1]
+
+
+def test_the_interval_of_a_difference_holds_it_and_turns_with_its_sides():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(5.0, 1.0, 30), rng.normal(3.0, 1.0, 30)
+    low, high = difference_interval(a, b)
+    assert low < iqm(a) - iqm(b) < high and low > 0.5
+    turned = difference_interval(b, a)
+    assert turned == pytest.approx((-high, -low), abs=0.1)
+    assert difference_interval(np.ones(5), np.zeros(5)) == (1.0, 1.0)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl import log, runs
-from jaxrl.stats import bootstrap_interval, iqm
+from jaxrl.stats import bootstrap_interval, difference_interval, iqm
 from jaxrl.train import train
 from jaxrl.types import Learner
 
@@ -109,10 +109,7 @@ def table(name: str, title: str) -> None:
 def better(name: str, task: str, a: str, b: str) -> str:
     """One line: by how much variant `a` beats `b`, with a bootstrap interval of the difference."""
     final = {e["variant"]: np.array(e["values"][-1]) for e in load(name) if e["task"] == task}
-    rng = np.random.default_rng(0)
-    draw = lambda x: iqm(x[rng.integers(0, x.size, x.size)])
-    differences = [draw(final[a]) - draw(final[b]) for _ in range(2000)]
-    low, high = np.quantile(differences, [0.025, 0.975])
+    low, high = difference_interval(final[a], final[b])
     verdict = "holds" if low > 0 else "fails" if high < 0 else "is open"
     gap = iqm(final[a]) - iqm(final[b])
     return f"{task}: {a} over {b}: {gap:+.4g} [{low:+.4g}, {high:+.4g}]: {verdict}"
