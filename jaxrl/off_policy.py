@@ -1,8 +1,9 @@
-"""What off-policy and offline learners share: collect, store, sample, and the order of updates.
+"""What off-policy learners share: collect, store, sample, and the order of updates.
 
 An algorithm (`jaxrl/learners/sac.py`, td3, iql, ...) says how to act and how to update from a
 batch; it sees flat, normalised observations and actions in [-1, 1] only. This file gives it
-batches: from its own environments (`online`), from recorded data (`offline`), or from both.
+batches, from its own environments and, if there are any, from prior data (`online`); from
+recorded data alone they come in `jaxrl/offline.py`.
 """
 
 from __future__ import annotations
@@ -102,14 +103,6 @@ class OnlineState:
     config: Config
 
 
-@struct.dataclass
-class OfflineState:
-    agent: Any
-    obs_moments: Moments
-    key: jax.Array
-    config: Config
-
-
 def online(
     env: Env,
     config: Config,
@@ -132,7 +125,7 @@ def online(
     """
     validate(config)
     c = config
-    size = _action_size(env)
+    size = action_size_of(env)
     vec = vectorize(env, c.num_envs, c.resets, c.stagger)
     to_env = acting.to_env(env.action_space)
     psum = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else (lambda x: x)
@@ -158,14 +151,14 @@ def online(
         return Transition(obs, jnp.zeros(size), jnp.zeros(()), obs, no, no, no)
 
     _check_fits_device(replay.num_bytes(example(), rows, c.num_envs), c)
-    to_batch = _batcher(c, psum)
+    to_batch = batcher(c, psum)
 
     def init(key: jax.Array, config: Config = config) -> OnlineState:
         k_agent, k_env, k_noise, key = jax.random.split(key, 4)
         config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
         env_state = vec.reset(k_env)
         moments = Moments.zeros(jax.tree.map(lambda x: x[0], env_state.obs))
-        agent = algorithm.init(k_agent, *_flat(c, moments, example().obs), config)
+        agent = algorithm.init(k_agent, *flatten_one(c, moments, example().obs), config)
         noise_keys = fold_keys(k_noise, env_state.index)
         return OnlineState(
             agent=agent,
@@ -183,7 +176,7 @@ def online(
         started = state.iteration * steps_per_iteration >= c.learning_starts
 
         def action_of(obs, noise, key):
-            actor_obs, _ = _flat(c, state.obs_moments, obs)
+            actor_obs, _ = flatten_one(c, state.obs_moments, obs)
             explored = algorithm.explore(state.agent, actor_obs[0], noise, key, hp)
             return jnp.where(started, explored, jax.random.uniform(key, (size,), minval=-1.0))
 
@@ -279,79 +272,13 @@ def online(
     return Learner(
         init=init,
         step=step,
-        policy=_policy(env, c, algorithm),
+        policy=policy_of(env, c, algorithm),
         config=config,
         env=env,
         steps_per_iteration=steps_per_iteration,
         env_axis=env_axis,
         on_axis=lambda axis: online(env, config, build, prior, axis),
         data=prior_steps if num_prior else None,
-    )
-
-
-def offline(env: Env, config: Config, build: Callable[..., Algorithm], dataset: Any) -> Learner:
-    """A learner from recorded data alone; `env` is for spaces and evaluation.
-
-    One `step` is `config.updates_per_step` updates, and steps are counted in updates.
-
-    Args:
-      env, config, build: as for `online`; what is about environments has no effect.
-      dataset: a `jaxrl.data.Dataset`, whose `trajectories` (if weighted) say how likely
-        each episode is drawn; None for a learner that can only act.
-
-    Raises:
-      ValueError: a field out of range, discrete actions, data that do not fit.
-    """
-    validate(config)
-    c = config
-    algorithm = build(c, _action_size(env), lambda x: x)
-    to_batch = _batcher(c, lambda x: x)
-    data = None if dataset is None else (dataset.steps_for(env), dataset.trajectories)
-
-    def init(key: jax.Array, config: Config = config) -> OfflineState:
-        k_agent, key = jax.random.split(key)
-        obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
-        obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obs)
-        moments = Moments.zeros(obs)
-        if dataset is not None and c.normalize_obs:
-            moments = jax.tree.map(jnp.asarray, dataset.obs_moments())
-        config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
-        return OfflineState(
-            agent=algorithm.init(k_agent, *_flat(c, moments, obs), config),
-            obs_moments=moments,
-            key=key,
-            config=config,
-        )
-
-    def step(state: OfflineState, data: Any = data) -> tuple[OfflineState, Metrics]:
-        if data is None:
-            raise ValueError("this learner was made without a data set: it can only act")
-        recorded, trajectories = replay.full(data[0]), data[1]
-
-        def draw(key):
-            keys = fold_keys(key, jnp.arange(c.batch_size))
-            if trajectories is None:
-                zeros = jnp.zeros(c.batch_size, jnp.int32)
-                age, column = replay.uniform(recorded, keys, zeros, 1)
-            else:
-                age, column = replay.weighted(trajectories, keys), jnp.zeros_like(keys, jnp.int32)
-            window = replay.window(recorded, age, column, c.n_step)
-            return to_batch(window, keys, key, state.obs_moments, state.config)
-
-        key, k_update = jax.random.split(state.key)
-        agent, metrics = update_loop(algorithm, state.agent, draw, k_update, c, state.config)
-        return state.replace(agent=agent, key=key), metrics
-
-    return Learner(
-        init=init,
-        step=step,
-        policy=_policy(env, c, algorithm),
-        config=config,
-        env=env,
-        steps_per_iteration=c.updates_per_step,
-        env_axis=lambda state: jax.tree.map(lambda _: -1, state),
-        on_axis=lambda axis: _no_devices(),
-        data=data,
     )
 
 
@@ -381,26 +308,26 @@ def update_loop(algorithm: Algorithm, agent, draw, key, c: Config, hp) -> tuple[
     return agent, jax.tree.map(lambda x: x.mean(0), metrics)
 
 
-def _flat(c: Config, moments: Moments, obs: Any) -> tuple[jax.Array, jax.Array]:
+def flatten_one(c: Config, moments: Moments, obs: Any) -> tuple[jax.Array, jax.Array]:
     """Actor's and critic's observation [1, obs] of one environment."""
-    return _flat_batch(c, moments, jax.tree.map(lambda x: x[None], obs))
+    return flatten(c, moments, jax.tree.map(lambda x: x[None], obs))
 
 
-def _flat_batch(c: Config, moments: Moments, obs: Any) -> tuple[jax.Array, jax.Array]:
+def flatten(c: Config, moments: Moments, obs: Any) -> tuple[jax.Array, jax.Array]:
     """Actor's and critic's observations [B, obs]."""
     obs = moments.normalize(obs) if c.normalize_obs else obs
     return acting.select(obs, c.actor_obs, 1), acting.select(obs, c.critic_obs, 1)
 
 
-def _batcher(c: Config, psum) -> Callable[..., Batch]:
+def batcher(c: Config, psum) -> Callable[..., Batch]:
     """From windows to what algorithms see."""
 
     def to_batch(window, keys, shared_key, moments: Moments, hp: Config) -> Batch:
         scaled = window.steps.reward * hp.reward_scale + hp.reward_shift
         window = window.replace(steps=window.steps.replace(reward=scaled))
         b = replay.n_step(window, hp.gamma)
-        actor_obs, critic_obs = _flat_batch(c, moments, b.obs)
-        next_actor_obs, next_critic_obs = _flat_batch(c, moments, b.next_obs)
+        actor_obs, critic_obs = flatten(c, moments, b.obs)
+        next_actor_obs, next_critic_obs = flatten(c, moments, b.next_obs)
         return Batch(
             actor_obs,
             critic_obs,
@@ -417,7 +344,7 @@ def _batcher(c: Config, psum) -> Callable[..., Batch]:
     return to_batch
 
 
-def _policy(env: Env, c: Config, algorithm: Algorithm) -> Callable[[Any], Policy]:
+def policy_of(env: Env, c: Config, algorithm: Algorithm) -> Callable[[Any], Policy]:
     to_env = acting.to_env(env.action_space)
 
     # Defined once: functions are part of a Policy's type, and a new one would compile anew.
@@ -426,7 +353,7 @@ def _policy(env: Env, c: Config, algorithm: Algorithm) -> Callable[[Any], Policy
 
     def apply(params, carry, obs, key, deterministic):
         acting_params, moments = params
-        actor_obs, _ = _flat(c, moments, obs)
+        actor_obs, _ = flatten_one(c, moments, obs)
         return to_env(algorithm.act(acting_params, actor_obs[0], key, deterministic)), carry
 
     def policy(state) -> Policy:
@@ -435,7 +362,7 @@ def _policy(env: Env, c: Config, algorithm: Algorithm) -> Callable[[Any], Policy
     return policy
 
 
-def _action_size(env: Env) -> int:
+def action_size_of(env: Env) -> int:
     space = env.action_space
     if not isinstance(space, Box):
         raise ValueError(f"action_space={space}: off-policy learners need continuous actions")
@@ -457,10 +384,6 @@ def _check_fits_device(needed: int, c: Config) -> None:
         raise ValueError(
             f"replay_size={c.replay_size}: needs {needed:,} bytes, the device has {free:,} free"
         )
-
-
-def _no_devices():
-    raise ValueError("devices: offline learners run on one device; vmap seeds instead")
 
 
 def validate(config: Config) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.types import Env
-from jaxrl import checks, off_policy, optim
+from jaxrl import checks, off_policy, offline, optim
 from jaxrl.distributions import Normal
 from jaxrl.networks import ACTIVATIONS, MLP
 from jaxrl.off_policy import Algorithm, Batch
@@ -85,9 +85,9 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
-    """Behaviour cloning of a `jaxrl.data.Dataset`; see `jaxrl.off_policy.offline`."""
+    """Behaviour cloning of a `jaxrl.data.Dataset`; see `jaxrl.offline.learner`."""
     validate(config)
-    return off_policy.offline(env, config, algorithm, dataset)
+    return offline.learner(env, config, algorithm, dataset)
 
 
 def validate(config: Config) -> None:

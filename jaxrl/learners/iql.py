@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import struct
 
 from envs.types import Env
-from jaxrl import checks, off_policy, optim
+from jaxrl import checks, off_policy, offline, optim
 from jaxrl.learners.bc import gaussian
 from jaxrl.networks import ACTIVATIONS, MLP, Ensemble
 from jaxrl.off_policy import Algorithm, Batch
@@ -146,9 +146,9 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
-    """IQL on a `jaxrl.data.Dataset`; see `jaxrl.off_policy.offline`."""
+    """IQL on a `jaxrl.data.Dataset`; see `jaxrl.offline.learner`."""
     validate(config)
-    return off_policy.offline(env, config, algorithm, dataset)
+    return offline.learner(env, config, algorithm, dataset)
 
 
 def validate(config: Config) -> None:

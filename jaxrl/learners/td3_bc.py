@@ -7,7 +7,7 @@ from typing import Any
 from flax import struct
 
 from envs.types import Env
-from jaxrl import off_policy
+from jaxrl import offline
 from jaxrl.learners import td3
 from jaxrl.types import Learner
 
@@ -22,6 +22,6 @@ class Config(td3.Config):
 
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
-    """TD3+BC on a `jaxrl.data.Dataset`; see `jaxrl.off_policy.offline`."""
+    """TD3+BC on a `jaxrl.data.Dataset`; see `jaxrl.offline.learner`."""
     td3.validate(config)
-    return off_policy.offline(env, config, td3.algorithm, dataset)
+    return offline.learner(env, config, td3.algorithm, dataset)

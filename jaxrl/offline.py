@@ -1,0 +1,98 @@
+"""Learning from recorded data alone: the algorithms of `jaxrl/off_policy.py` without environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs.types import Env
+from envs.vector import fold_keys
+from jaxrl import off_policy, replay
+from jaxrl.stats import Moments
+from jaxrl.types import Learner, Metrics
+
+
+@struct.dataclass
+class OfflineState:
+    agent: Any
+    obs_moments: Moments
+    key: jax.Array
+    config: off_policy.Config
+
+
+def learner(
+    env: Env, config: off_policy.Config, build: Callable[..., off_policy.Algorithm], dataset: Any
+) -> Learner:
+    """A learner from recorded data alone; `env` is for spaces and evaluation.
+
+    One `step` is `config.updates_per_step` updates, and steps are counted in updates.
+
+    Args:
+      env, config, build: as for `online`; what is about environments has no effect.
+      dataset: a `jaxrl.data.Dataset`, whose `trajectories` (if weighted) say how likely
+        each episode is drawn; None for a learner that can only act.
+
+    Raises:
+      ValueError: a field out of range, discrete actions, data that do not fit.
+    """
+    off_policy.validate(config)
+    c = config
+    algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
+    to_batch = off_policy.batcher(c, lambda x: x)
+    data = None if dataset is None else (dataset.steps_for(env), dataset.trajectories)
+
+    def init(key: jax.Array, config: off_policy.Config = config) -> OfflineState:
+        k_agent, key = jax.random.split(key)
+        obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
+        obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obs)
+        moments = Moments.zeros(obs)
+        if dataset is not None and c.normalize_obs:
+            moments = jax.tree.map(jnp.asarray, dataset.obs_moments())
+        config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
+        return OfflineState(
+            agent=algorithm.init(k_agent, *off_policy.flatten_one(c, moments, obs), config),
+            obs_moments=moments,
+            key=key,
+            config=config,
+        )
+
+    def step(state: OfflineState, data: Any = data) -> tuple[OfflineState, Metrics]:
+        if data is None:
+            raise ValueError("this learner was made without a data set: it can only act")
+        recorded, trajectories = replay.full(data[0]), data[1]
+
+        def draw(key):
+            keys = fold_keys(key, jnp.arange(c.batch_size))
+            if trajectories is None:
+                zeros = jnp.zeros(c.batch_size, jnp.int32)
+                age, column = replay.uniform(recorded, keys, zeros, 1)
+            else:
+                age, column = replay.weighted(trajectories, keys), jnp.zeros_like(keys, jnp.int32)
+            window = replay.window(recorded, age, column, c.n_step)
+            return to_batch(window, keys, key, state.obs_moments, state.config)
+
+        key, k_update = jax.random.split(state.key)
+        agent, metrics = off_policy.update_loop(
+            algorithm, state.agent, draw, k_update, c, state.config
+        )
+        return state.replace(agent=agent, key=key), metrics
+
+    return Learner(
+        init=init,
+        step=step,
+        policy=off_policy.policy_of(env, c, algorithm),
+        config=config,
+        env=env,
+        steps_per_iteration=c.updates_per_step,
+        env_axis=lambda state: jax.tree.map(lambda _: -1, state),
+        on_axis=lambda axis: _no_devices(),
+        data=data,
+    )
+
+
+def _no_devices():
+    raise ValueError("devices: offline learners run on one device; vmap seeds instead")
