@@ -214,16 +214,16 @@ def online(
         per_block = num_online // num_blocks
         first_block, local_blocks = index[0] // block, index.shape[0] // block
         ids = first_block * per_block + jnp.arange(local_blocks * per_block)
-        keys = fold_keys(key, ids)
+        k_start, keys = split_each(fold_keys(key, ids))
         first_env = (ids - ids[0]) // max(per_block, 1) * block
-        age, column = replay.uniform(state.replay, keys, first_env, block)
+        age, column = replay.uniform(state.replay, k_start, first_env, block)
         window = replay.window(state.replay, age, column, c.n_step)
         if num_prior:
             share = num_prior * index.shape[0] // c.num_envs
             ids = c.batch_size + index[0] // index.shape[0] * share + jnp.arange(share)
-            prior_keys = fold_keys(key, ids)
+            k_start, prior_keys = split_each(fold_keys(key, ids))
             recorded = replay.full(data)
-            age, column = replay.uniform(recorded, prior_keys, jnp.zeros(share, jnp.int32), 1)
+            age, column = replay.uniform(recorded, k_start, jnp.zeros(share, jnp.int32), 1)
             prior_window = replay.window(recorded, age, column, c.n_step)
             join = lambda a, b: jnp.concatenate([a, b], 1)
             window = jax.tree.map(join, window, prior_window)
@@ -306,6 +306,12 @@ def update_loop(algorithm: Algorithm, agent, draw, key, c: Config, hp) -> tuple[
     keys = jax.random.split(key, c.updates_per_step // c.policy_delay)
     agent, metrics = jax.lax.scan(round_of_updates, agent, keys)
     return agent, jax.tree.map(lambda x: x.mean(0), metrics)
+
+
+def split_each(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two independent keys [B] from each of keys [B]."""
+    pairs = jax.vmap(jax.random.split)(keys)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def flatten_one(c: Config, moments: Moments, obs: Any) -> tuple[jax.Array, jax.Array]:

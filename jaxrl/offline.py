@@ -66,12 +66,12 @@ def learner(
         recorded, trajectories = replay.full(data[0]), data[1]
 
         def draw(key):
-            keys = fold_keys(key, jnp.arange(c.batch_size))
+            k_start, keys = off_policy.split_each(fold_keys(key, jnp.arange(c.batch_size)))
+            zeros = jnp.zeros(c.batch_size, jnp.int32)
             if trajectories is None:
-                zeros = jnp.zeros(c.batch_size, jnp.int32)
-                age, column = replay.uniform(recorded, keys, zeros, 1)
+                age, column = replay.uniform(recorded, k_start, zeros, 1)
             else:
-                age, column = replay.weighted(trajectories, keys), jnp.zeros_like(keys, jnp.int32)
+                age, column = replay.weighted(trajectories, k_start), zeros
             window = replay.window(recorded, age, column, c.n_step)
             return to_batch(window, keys, key, state.obs_moments, state.config)
 

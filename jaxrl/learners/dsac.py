@@ -69,7 +69,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         return Agent(**vars(agent), spread=jnp.full(c.num_critics, -1.0))  # none yet
 
     def update_critic(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        k_action, k_noise = sac.split_each(sac.split_each(batch.key)[0])
+        k_action, k_noise = off_policy.split_each(off_policy.split_each(batch.key)[0])
         action, log_prob = nets.sample(agent.actor, batch.next_actor_obs, k_action)
         mean, std = gaussian(nets.values(agent.target_critic, batch.next_critic_obs, action))
         lower = jnp.argmin(mean, 0)[None]

@@ -40,7 +40,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         return Agent(**vars(agent), old_actor=agent.actor, age=jnp.zeros(()))
 
     def update_actor(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        _, keys = sac.split_each(batch.key)
+        _, keys = off_policy.split_each(batch.key)
         alpha = jnp.exp(agent.log_alpha)
         fresh = agent.age >= hp.refresh_every
         old = jax.tree.map(

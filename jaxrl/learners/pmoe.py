@@ -82,7 +82,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
     nets = sac.Networks(init, actor.apply, sample, values, act)
 
     def update_actor(agent: sac.Agent, batch: Batch, hp: Config) -> tuple[sac.Agent, Metrics]:
-        _, keys = sac.split_each(batch.key)
+        _, keys = off_policy.split_each(batch.key)
         alpha = jnp.exp(agent.log_alpha)
 
         def loss_fn(params):

@@ -134,7 +134,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 def critic_update(nets: Networks, c: Config, psum) -> Callable[..., tuple[Agent, Metrics]]:
     def td_target(agent: Agent, batch: Batch) -> jax.Array:
         """r + gamma (min over a random set of target critics - alpha log pi). [B]"""
-        keys, _ = split_each(batch.key)
+        keys, _ = off_policy.split_each(batch.key)
         action, log_prob = nets.sample(agent.actor, batch.next_actor_obs, keys)
         q = nets.values(agent.target_critic, batch.next_critic_obs, action)[..., 0]
         if c.target_critics < c.num_critics:  # one set per update, as REDQ draws it
@@ -173,7 +173,7 @@ def actor_update(
     nets: Networks, c: Config, action_size: int, psum
 ) -> Callable[..., tuple[Agent, Metrics]]:
     def update_actor(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        _, keys = split_each(batch.key)
+        _, keys = off_policy.split_each(batch.key)
         alpha = jnp.exp(agent.log_alpha)
 
         def loss_fn(params):
@@ -201,12 +201,6 @@ def step_temperature(
     gap = psum(entropy - share * hp.target_entropy * action_size)
     log_alpha, opt = optim.adam(agent.log_alpha, alpha * gap, agent.alpha_opt, hp.alpha_lr)
     return agent.replace(log_alpha=log_alpha, alpha_opt=opt), {"alpha": alpha * share}
-
-
-def split_each(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two independent keys [B] from each of keys [B]."""
-    pairs = jax.vmap(jax.random.split)(keys)
-    return pairs[:, 0], pairs[:, 1]
 
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
