@@ -48,7 +48,8 @@ def measure(
 ) -> Any:
     """Trains `make() -> Learner` and adds its entry to results/NAME.json, unless it is there.
 
-    Returns the result of training, or None where it was there already.
+    Returns the result of training, or None where it was there already. A run that a signal
+    stopped is not kept.
     """
     entries = load(name)
     if any(e["task"] == task and e["variant"] == variant for e in entries):
@@ -63,6 +64,8 @@ def measure(
         eval_episodes=eval_episodes,
         devices=devices,
     )
+    if result.interrupted:
+        raise KeyboardInterrupt
     about = runs.describe(learner_name or variant, task, {}, learner.config, {})
     entries.append(
         {
