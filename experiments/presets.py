@@ -39,6 +39,9 @@ PPO: dict[str, Preset] = {
         512 * 32 * 500,
         ppo.Config(num_envs=512, unroll_length=32, learning_rate=1e-3, entropy_coef=1e-3),
     ),
+    "point_maze": Preset(
+        STEPS * 100, ppo.Config(num_envs=64, unroll_length=64, num_minibatches=8, num_epochs=8)
+    ),
     "pendulum_swingup": Preset(STEPS * 100, LOCOMOTION.replace(learning_rate=1e-3)),
     "inverted_pendulum": Preset(STEPS * 100, LOCOMOTION, FAST),
     "inverted_double_pendulum": Preset(STEPS * 250, LOCOMOTION, FAST),
