@@ -52,12 +52,9 @@ def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
     curve = {r["env_steps"]: np.ravel(r["return"])[seed_index] for r in evals}
     values = list(curve.values())
     wanted = values[0] + share * (values[-1] - values[0])
-    kept = checkpoint.steps(run_dir / "checkpoints")
-    for step in kept:
-        if curve.get(step, -np.inf) >= wanted:
-            if step == kept[0] and step != min(s for s in curve if s > 0):
-                break
-            return step
+    first = next((step for step in curve if step > 0 and curve[step] >= wanted), None)
+    if first in checkpoint.steps(run_dir / "checkpoints"):
+        return first
     raise ValueError(
         f"{run_dir} kept no checkpoint from when it was at {wanted:.1f}:"
         " train with --keep-checkpoints 0"
