@@ -82,4 +82,28 @@ TD3: dict[str, Preset] = {
     for task, preset in SAC.items()
 }
 
-RLPD: dict[str, Preset] = {}
+RLPD: dict[str, Preset] = {
+    "point_maze_medium": Preset(
+        64_000,
+        sac.Config(
+            num_envs=16,
+            updates_per_step=8,
+            batch_size=128,
+            replay_size=96_000,
+            learning_starts=1_600,
+            actor_hidden=(128, 128),
+            critic_hidden=(128, 128),
+            target_entropy=-0.5,
+            num_critics=5,
+            layer_norm=True,
+            actor_q="mean",
+            prior_ratio=0.5,
+            # As RLPD does in mazes: -1 a step until the goal, and no reward for randomness. With
+            # 1 at the goal and nothing elsewhere, an episode that goes on earns entropy and none
+            # learns to end it.
+            reward_shift=-1.0,
+            backup_entropy=False,
+            init_alpha=0.1,
+        ),
+    )
+}

@@ -18,7 +18,7 @@ from jaxrl.learners import sac
 
 @dataclass
 class Args(script.Args):
-    env: str = "point_maze"  # one of envs.names(), or SUITE/NAME
+    env: str = "point_maze_medium"  # one of envs.names(), or SUITE/NAME
     data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data_files.py
     config: sac.Config = field(default_factory=lambda: sac.RLPD)
 

@@ -32,7 +32,7 @@ def learner(
     One `step` is `config.updates_per_step` updates, and steps are counted in updates.
 
     Args:
-      env, config, build: as for `online`; what is about environments has no effect.
+      env, config, build: as for `off_policy.online`; what is about environments has no effect.
       dataset: a `jaxrl.data.Dataset`, whose `trajectories` (if weighted) say how likely
         each episode is drawn; None for a learner that can only act.
 

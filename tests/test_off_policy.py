@@ -9,7 +9,7 @@ import pytest
 import rlax
 from probes import CLOCK, Probe, assert_same, differ
 
-from jaxrl import data, off_policy, optim
+from jaxrl import acting, data, off_policy, optim
 from jaxrl.learners import bc, dsac, iql, mdpo, pmoe, sac, td3, td3_bc
 from jaxrl.off_policy import Batch
 
@@ -194,8 +194,8 @@ def built(module, config, obs=3, action=2):
     return algorithm, algorithm.init(KEY, jnp.zeros((1, obs)), jnp.zeros((1, obs)), hp), hp
 
 
-def recovered_target(config, batch):
-    """The critics' regression target, from the gradient of a loss that is quadratic in q."""
+def critic_loss(config, batch):
+    """A new agent, and SAC's critic loss on `batch`."""
     algorithm, agent, hp = built(sac, config)
     _, metrics = algorithm.update_critic(agent, batch, hp)
     return agent, float(metrics["critic_loss"])
@@ -204,9 +204,7 @@ def recovered_target(config, batch):
 def test_the_critic_loss_is_the_soft_bellman_error_by_hand():
     config = SAC.replace(init_alpha=0.3)
     batch = batch_of()
-    agent, loss = recovered_target(config, batch)
-    from jaxrl import acting
-
+    agent, loss = critic_loss(config, batch)
     outputs = sac.MLP((16,), 4, "tanh", 0.01).apply(agent.actor, batch.next_actor_obs)
     dist = acting.tanh_normal(outputs)
     keys = jax.vmap(jax.random.split)(batch.key)[:, 0]
@@ -223,7 +221,7 @@ def test_the_critic_loss_is_the_soft_bellman_error_by_hand():
 def test_without_backup_entropy_the_temperature_does_not_matter():
     batch = batch_of()
     losses = [
-        recovered_target(SAC.replace(init_alpha=a, backup_entropy=b), batch)[1]
+        critic_loss(SAC.replace(init_alpha=a, backup_entropy=b), batch)[1]
         for a in (0.1, 2.0)
         for b in (False, True)
     ]

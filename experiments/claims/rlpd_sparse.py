@@ -22,6 +22,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import common
+from presets import RLPD
 
 import envs
 from envs.tasks.point_maze import cell_centres
@@ -31,25 +32,11 @@ from jaxrl.types import Policy
 
 NAME = "rlpd_sparse"
 
-SCRATCH = sac.Config(
-    num_envs=16,
-    updates_per_step=8,
-    batch_size=128,
-    replay_size=96_000,
-    learning_starts=1_600,
-    actor_hidden=(128, 128),
-    critic_hidden=(128, 128),
-    target_entropy=-0.5,
-    # As RLPD does in mazes: -1 a step until the goal, and no reward for randomness. With 1 at the
-    # goal and nothing elsewhere, an episode that goes on earns entropy and none learns to end it.
-    reward_shift=-1.0,
-    backup_entropy=False,
-    init_alpha=0.1,
-)
-DESIGN = SCRATCH.replace(num_critics=5, layer_norm=True, actor_q="mean")
+PRESET = RLPD["point_maze_medium"].config
+DESIGN = PRESET.replace(prior_ratio=0.0)
 VARIANTS = {
-    "rlpd": DESIGN.replace(prior_ratio=0.5),
-    "sac": SCRATCH,
+    "rlpd": PRESET,
+    "sac": DESIGN.replace(num_critics=2, layer_norm=False, actor_q="min"),
     "sac with RLPD's critics": DESIGN,
 }
 CLONE = bc.Config(actor_hidden=(128, 128), batch_size=128)
