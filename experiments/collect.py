@@ -24,6 +24,8 @@ MARKERS = {
 CLAIMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sac_sample_efficiency": ("sac", ("ppo",)),
     "rlpd_sparse": ("rlpd", ("sac", "sac with RLPD's critics", "bc")),
+    "dsac_reward_scale": ("dsac, worst scale", ("sac, worst scale",)),
+    "pmoe_multimodal": ("pmoe", ("sac",)),
 }
 
 

@@ -45,14 +45,23 @@ def measure(
     learner_name: str = "",
     metric: str = "return",
     devices: int = 1,
+    sweep: tuple[str, list[float]] | None = None,
+    about: dict[str, Any] | None = None,
+    score: Any = lambda x: x,
 ) -> Any:
     """Trains `make() -> Learner` and adds its entry to results/NAME.json, unless it is there.
+
+    With `sweep=(field, values)` all values train in one program, and each has an entry
+    "VARIANT FIELD=VALUE". What `about` holds goes into the entry as it is; `score` is applied to
+    the values first.
 
     Returns the result of training, or None where it was there already. A run that a signal
     stopped is not kept.
     """
     entries = load(name)
-    if any(e["task"] == task and e["variant"] == variant for e in entries):
+    field, settings = sweep or ("", [None])
+    variants = [f"{variant} {field}={v:g}" if sweep else variant for v in settings]
+    if any(e["task"] == task and e["variant"] == variants[-1] for e in entries):
         return None
     print(f"--- {task}: {variant}")
     learner: Learner = make()
@@ -63,26 +72,30 @@ def measure(
         num_evals=num_evals,
         eval_episodes=eval_episodes,
         devices=devices,
+        sweep={field: settings} if sweep else None,
     )
     if result.interrupted:
         raise KeyboardInterrupt
-    about = runs.describe(learner_name or variant, task, {}, learner.config, {})
-    entries.append(
-        {
-            "task": task,
-            "variant": variant,
-            "metric": metric,
-            "seeds": seeds,
-            "eval_episodes": eval_episodes,
-            "steps": [e["env_steps"] for e in result.evals],
-            "values": [[round(float(x), 4) for x in e[metric]] for e in result.evals],
-            "seconds": round(result.seconds, 1),
-            "compile_seconds": round(result.compile_seconds, 1),
-            "config": about["config"],
-            "versions": about["versions"],
-            "hardware": about["hardware"],
-        }
-    )
+    made = runs.describe(learner_name or variant, task, {}, learner.config, {})
+    for i, (label, value) in enumerate(zip(variants, settings, strict=True)):
+        curve = [e[metric][i] if sweep else e[metric] for e in result.evals]
+        entries.append(
+            {
+                "task": task,
+                "variant": label,
+                "metric": metric,
+                "seeds": seeds,
+                "eval_episodes": eval_episodes,
+                "steps": [e["env_steps"] for e in result.evals],
+                "values": [[round(float(score(x)), 4) for x in row] for row in curve],
+                "seconds": round(result.seconds, 1),  # of all values of a sweep
+                "compile_seconds": round(result.compile_seconds, 1),
+                "config": made["config"] | ({field: value} if sweep else {}),
+                "versions": made["versions"],
+                "hardware": made["hardware"],
+            }
+            | (about or {})
+        )
     save(name, entries)
     return result
 
@@ -107,6 +120,17 @@ def table(name: str, title: str) -> None:
         )
     columns = ["task", "variant", "IQM", "95% interval", "min .. max", "seeds", "steps", "seconds"]
     log.table(title, columns, rows)
+
+
+def derive(name: str, task: str, variant: str, parts: list[str], combine: Any) -> None:
+    """Adds an entry whose seeds are `combine`d [parts, evals, seeds] -> [evals, seeds]."""
+    entries = load(name)
+    have = {e["variant"]: e for e in entries if e["task"] == task}
+    values = combine(np.array([have[p]["values"] for p in parts]))
+    entries = [e for e in entries if (e["task"], e["variant"]) != (task, variant)]
+    first = {k: have[parts[0]][k] for k in ("metric", "seeds", "steps", "seconds")}
+    derived = {"task": task, "variant": variant, **first, "values": values.round(4).tolist()}
+    save(name, [*entries, derived])
 
 
 def better(name: str, task: str, a: str, b: str) -> str:

@@ -1,0 +1,83 @@
+"""Claim: mirror descent (MDPO) at least matches PPO on policy, and SAC off policy.
+
+    python experiments/claims/mdpo.py
+
+The presets of PPO and SAC with nothing changed but the objective. Raw numbers:
+experiments/results/mdpo.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import common
+from presets import PPO, SAC
+
+import envs
+from jaxrl import runtime, script
+from jaxrl.learners import mdpo, ppo, sac
+
+NAME = "mdpo"
+OFF_POLICY_STEPS = {"pendulum_swingup": 32_000, "half_cheetah": 96_000}
+
+
+@dataclass
+class Args:
+    on_policy: tuple[str, ...] = ("pendulum_swingup", "inverted_double_pendulum")
+    off_policy: tuple[str, ...] = tuple(OFF_POLICY_STEPS)
+    seeds: int = 5
+
+
+def main() -> int:
+    args = tyro.cli(Args)
+    runtime.setup(1)
+    options = dict(seeds=args.seeds, num_evals=4, eval_episodes=16)
+    for task in args.on_policy:
+        preset = PPO[task]
+        env = envs.make(task, **preset.env)
+        config = preset.config.replace(schedule_steps=float(preset.total_steps))
+        for variant, objective in (("ppo", "clip"), ("mdpo, on policy", "mdpo")):
+            chosen = config.replace(objective=objective)
+            make = lambda env=env, config=chosen: ppo.make(env, config)
+            common.measure(
+                NAME, task, variant, make, preset.total_steps, learner_name="ppo", **options
+            )
+    for task in args.off_policy:
+        env = envs.make(task, **SAC[task].env)
+        base = SAC[task].config.replace(replay_size=OFF_POLICY_STEPS[task])
+        shared = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
+        makes = {
+            "sac": lambda env=env, config=base: sac.make(env, config),
+            "mdpo, off policy": lambda env=env, shared=shared: mdpo.make(
+                env, mdpo.Config(**shared)
+            ),
+        }
+        for variant, make in makes.items():
+            common.measure(
+                NAME,
+                task,
+                variant,
+                make,
+                OFF_POLICY_STEPS[task],
+                learner_name="sac" if variant == "sac" else "mdpo",
+                **options,
+            )
+    common.table(NAME, "return")
+    for tasks, ours, theirs in (
+        (args.on_policy, "mdpo, on policy", "ppo"),
+        (args.off_policy, "mdpo, off policy", "sac"),
+    ):
+        for task in tasks:
+            print(common.better(NAME, task, ours, theirs))
+    return 0
+
+
+if __name__ == "__main__":
+    script.run(main)

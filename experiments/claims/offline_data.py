@@ -1,0 +1,132 @@
+"""Claims on learning from recorded data: TD3+BC and IQL beat BC on a medium replay, and drawing
+good trajectories more often beats drawing uniformly where most of the data are poor.
+
+    python experiments/claims/offline_data.py
+
+Trains SAC once per task and records it (experiments/sac.py, experiments/record.py), then learns
+from `medium replay`, all that was stored until half of the final return, and from `mixture`, 95%
+random and 5% expert steps. Scores: 0 is the random policy, 1 the expert. Raw numbers:
+experiments/results/offline_data.json.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import common
+from presets import SAC
+from record import random_policy
+
+import envs
+from jaxrl import data, data_files, runtime, script
+from jaxrl.learners import bc, iql, td3_bc
+
+NAME = "offline_data"
+EXPERIMENTS = Path(__file__).parent.parent
+WIDE = {"actor_hidden": (128, 128)}
+BOTH = WIDE | {"critic_hidden": (128, 128)}
+LEARNERS = {
+    "bc": (bc, bc.Config(**WIDE)),
+    "td3_bc": (td3_bc, td3_bc.Config(**BOTH)),
+    "iql": (iql, iql.Config(**BOTH)),
+}
+RANDOM_EPISODES = {"half_cheetah": 100, "hopper": 5_000}  # hopper falls after some 20 steps
+SAC_STEPS = {"half_cheetah": 320_000, "hopper": 960_000}
+
+
+@dataclass
+class Args:
+    tasks: tuple[str, ...] = ("half_cheetah", "hopper")
+    seeds: int = 5
+    updates: int = 20_000
+    data: Path = Path("data")  # runs and recordings are kept here and used again
+    mixture_steps: int = 100_000
+    expert_share: float = 0.05
+    temperature: float = 0.1  # of return-weighted sampling
+
+
+def recordings(task: str, folder: Path) -> dict[str, data.Dataset]:
+    """`expert` and `replay` of one SAC run, made where they are missing."""
+    paths = {k: folder / f"{task}_{k}.npz" for k in ("expert", "replay")}
+    run_dir = folder / f"sac_{task}"
+    call = lambda *args: subprocess.run([sys.executable, *map(str, args)], check=True)
+    if not all(path.exists() for path in paths.values()):
+        steps = SAC_STEPS[task]
+        flags = ["--env", task, "--total-steps", steps, "--replay-size", steps, "--no-video"]
+        flags += ["--run-dir", run_dir, "--keep-checkpoints", 0, "--eval-episodes", 16]
+        flags += ["--resume"] if run_dir.exists() else []
+        call(EXPERIMENTS / "sac.py", *flags)
+        missing = [k for k, path in paths.items() if not path.exists()]
+        call(EXPERIMENTS / "record.py", run_dir, "--out", folder / task, "--kinds", *missing)
+    return {k: data_files.load(path) for k, path in paths.items()}
+
+
+def mixture(poor: data.Dataset, good: data.Dataset, steps: int, share: float) -> data.Dataset:
+    """Whole episodes: about `share` of the `steps` from `good`, the rest from `poor`."""
+
+    def first(dataset: data.Dataset, wanted: float) -> data.Dataset:
+        count = 1 + int(np.searchsorted(np.cumsum(dataset.lengths), wanted))
+        return dataset.take(np.arange(min(count, len(dataset.lengths))))
+
+    return data.concatenate(first(poor, steps * (1 - share)), first(good, steps * share))
+
+
+def main() -> int:
+    args = tyro.cli(Args)
+    runtime.setup(1)
+    for task in args.tasks:
+        env = envs.make(task, **SAC[task].env)
+        recorded = recordings(task, args.data)
+        poor = data.record(random_policy(env), env, RANDOM_EPISODES[task], jax.random.key(7))
+        low, high = float(poor.returns.mean()), float(recorded["expert"].returns.mean())
+        mixed = mixture(poor, recorded["expert"], args.mixture_steps, args.expert_share)
+        sets = {
+            "medium replay": {"": recorded["replay"]},
+            "mixture": {"": mixed, ", weighted": mixed.weighted(args.temperature)},
+        }
+        for kind, draws in sets.items():
+            for how, dataset in draws.items():
+                scale = 1000.0 / float(np.ptp(dataset.returns))
+                for variant, (module, config) in LEARNERS.items():
+                    if variant == "iql":  # as its authors scale rewards
+                        config = config.replace(reward_scale=scale)
+                    make = lambda m=module, c=config, d=dataset, e=env: m.make(e, c, d)
+                    common.measure(
+                        NAME,
+                        f"{task}, {kind}",
+                        variant + how,
+                        make,
+                        args.updates,
+                        seeds=args.seeds,
+                        num_evals=2,
+                        eval_episodes=16,
+                        learner_name=variant,
+                        score=lambda x, low=low, high=high: data.normalized(x, low, high),
+                        about={
+                            "metric": "normalized return",
+                            "random_return": round(low, 2),
+                            "expert_return": round(high, 2),
+                            "data": {k: round(v, 4) for k, v in data.statistics(dataset).items()},
+                        },
+                    )
+    common.table(NAME, "normalised score")
+    for task in dict.fromkeys(e["task"] for e in common.load(NAME)):
+        pairs = [("td3_bc", "bc"), ("iql", "bc")]
+        if task.endswith("mixture"):
+            pairs = [(f"{v}, weighted", v) for v in LEARNERS]
+        for a, b in pairs:
+            print(common.better(NAME, task, a, b))
+    return 0
+
+
+if __name__ == "__main__":
+    script.run(main)
