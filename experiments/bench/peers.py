@@ -1,0 +1,295 @@
+"""Our learners against other JAX libraries: same task, settings, networks and steps, in turn.
+
+    python experiments/bench/peers.py
+    python experiments/bench/peers.py --groups sac --venvs ~/peers --out peers.json
+
+Each peer lives in a virtual environment of its own, which this script makes (`--venvs` keeps
+them) because they pin libraries that we and each other do not. A trainer is a process
+(drivers/) that waits for its turn: all train a round, then all the next. Rounds of warm-up,
+which hold compilation and the first random steps, are not counted.
+
+purejaxrl is no package: download its repository and name the folder that holds `ppo.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from bench import Args as BenchArgs
+from bench import ratio, spread, write
+
+from jaxrl import log
+
+DRIVERS = Path(__file__).parent / "drivers"
+VENVS: dict[str, tuple[str, ...]] = {
+    "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium==1.4.0", "jax==0.10.2"),
+    "rejax": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),  # its newest gymnax breaks it
+    # The newest jax has no `device_put_replicated`, which this trainer calls.
+    "brax": ("brax==0.14.2", "jax==0.7.2", "jaxlib==0.7.2", "mujoco==3.3.7", "mujoco-mjx==3.3.7"),
+}
+
+
+@dataclass(frozen=True)
+class Trainer:
+    driver: str
+    venv: str = ""  # "": ours
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trainers of one task, `jaxrl` first."""
+
+    counts: str  # what is compared: "updates" or "steps" per second
+    settings: dict[str, Any]
+    trainers: dict[str, Trainer]
+
+
+PPO = {
+    "learner": "ppo",
+    "env_options": {},
+    "fresh": True,
+    "unroll_length": 64,
+    "num_minibatches": 4,
+    "num_epochs": 4,
+    "learning_rate": 1e-3,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_ratio": 0.2,
+    "value_coef": 0.5,
+    "entropy_coef": 0.01,
+    "max_grad_norm": 0.5,
+    "normalize_obs": False,
+    "activation": "tanh",
+    "hidden": (64, 64),
+}
+GROUPS = {
+    "sac": Group(
+        "updates",
+        {
+            "learner": "sac",
+            "task": "Pendulum-v1",
+            "env": "gymnax/Pendulum-v1",
+            "env_options": {},
+            "fresh": False,
+            "num_envs": 1,
+            "updates_per_step": 1,
+            "batch_size": 256,
+            "hidden": (256, 256),
+            "learning_rate": 1e-3,
+            "gamma": 0.99,
+            "tau": 0.005,
+            "replay_size": 131_072,
+            "round_steps": 1_000,
+        },
+        {
+            "jaxrl": Trainer("jaxrl_run.py"),
+            "sbx": Trainer("sbx_sac.py", "sbx"),
+            "rejax": Trainer("rejax_sac.py", "rejax"),
+            "jaxrl, 8 seeds": Trainer("jaxrl_run.py", seeds=8),
+        },
+    ),
+    "ppo": Group(
+        "steps",
+        PPO
+        | {
+            "task": "CartPole-v1",
+            "env": "gymnax/CartPole-v1",
+            "num_envs": 64,
+            "round_steps": 64 * 64 * 64,
+        },
+        {
+            "jaxrl": Trainer("jaxrl_run.py"),
+            "rejax": Trainer("rejax_ppo.py", "rejax"),
+            "purejaxrl": Trainer("purejaxrl_ppo.py", "rejax"),
+        },
+    ),
+    "brax_ppo": Group(
+        "steps",
+        PPO
+        | {
+            "task": "inverted_pendulum",
+            "env": "brax/inverted_pendulum",
+            "env_options": {"backend": "mjx"},
+            "fresh": False,
+            "num_envs": 256,
+            "unroll_length": 16,
+            "learning_rate": 3e-4,
+            "normalize_obs": True,
+            "activation": "swish",  # brax's
+            "round_steps": 256 * 16 * 8,
+        },
+        {"jaxrl": Trainer("jaxrl_run.py"), "brax": Trainer("brax_ppo.py", "brax")},
+    ),
+}
+
+
+@dataclass
+class Args(BenchArgs):
+    rounds: int = 6
+    warmup: int = 2  # rounds before those; the first is of random actions in SAC
+    groups: tuple[str, ...] = tuple(GROUPS)
+    round_steps: int = 0  # environment steps a round; 0: the group's
+    eval_episodes: int = 16
+    venvs: Path | None = None  # folder for the peers' virtual environments; None: a temporary one
+    purejaxrl: Path | None = None  # the folder `purejaxrl` of its repository
+    reach: float = -200.0  # return of Pendulum-v1 whose first reaching is timed
+
+
+class Process:
+    """A driver, waiting for its turn."""
+
+    def __init__(self, python: Path | str, driver: str, settings: dict[str, Any]):
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [str(python), str(DRIVERS / driver), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.versions = self._answer()["versions"]
+
+    def ask(self, word: str) -> dict[str, Any]:
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        for line in self._process.stdout:
+            if line.startswith("{"):  # else a library said something while it was imported
+                return json.loads(line)
+        self._errors.seek(0)
+        raise RuntimeError((self._errors.read().strip() or "it ended silently").splitlines()[-1])
+
+
+def python_of(venv: str, folder: Path) -> Path:
+    """The interpreter of a peer's virtual environment, which is made if it is not there."""
+    path = folder / venv
+    python = path / "bin" / "python"
+    if not (path / "ready").exists():
+        print(f"installing {' '.join(VENVS[venv])} into {path}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", path], check=True)
+        pip = [python, "-m", "pip", "install", "-q", *VENVS[venv]]
+        subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
+        (path / "ready").touch()
+    return python
+
+
+def start(name: str, trainer: Trainer, settings: dict[str, Any], args: Args, venvs: Path):
+    """The trainer's process, or None and a line that says why there is none."""
+    if name == "purejaxrl" and args.purejaxrl is None:
+        print("purejaxrl: skipped; it is no package, give --purejaxrl FOLDER")
+        return None
+    try:
+        python = python_of(trainer.venv, venvs) if trainer.venv else sys.executable
+        round_steps = settings["round_steps"] // trainer.seeds  # of each seed: equal work
+        own = {"seeds": trainer.seeds, "round_steps": round_steps, "learning_starts": round_steps}
+        return Process(python, trainer.driver, settings | own)
+    except (RuntimeError, subprocess.CalledProcessError, OSError) as error:
+        print(f"{name}: skipped; {error}")
+        return None
+
+
+def measure(name: str, group: Group, args: Args, venvs: Path) -> list[dict[str, Any]]:
+    settings = group.settings | {
+        "seed": args.seed,
+        "eval_episodes": args.eval_episodes,
+        "total_rounds": args.warmup + args.rounds,
+        "purejaxrl": str(args.purejaxrl),
+    }
+    settings["round_steps"] = args.round_steps or settings["round_steps"]
+    running = {
+        k: process
+        for k, trainer in group.trainers.items()
+        if (process := start(k, trainer, settings, args, venvs))
+    }
+    answers: dict[str, list[dict]] = {k: [] for k in running}
+    for _ in range(args.warmup + args.rounds):
+        for k, process in list(running.items()):
+            try:
+                answers[k].append(process.ask("train") | process.ask("evaluate"))
+            except (RuntimeError, BrokenPipeError) as error:
+                print(f"{k}: dropped; {error}")
+                del running[k]
+    rows = []
+    for k, process in running.items():
+        process.close()
+        counted = answers[k][args.warmup :]
+        returns = [a["return"] for a in answers[k]]
+        clock = np.cumsum([a["seconds"] for a in answers[k]])
+        reached = [t for t, r in zip(clock, returns, strict=True) if r >= args.reach]
+        rows.append(
+            {
+                "group": name,
+                "trainer": k,
+                "task": settings["task"],
+                "counts": group.counts,
+                "per_second": [a[group.counts] / a["seconds"] for a in counted],
+                "steps_per_second": [a["steps"] / a["seconds"] for a in counted],
+                "seconds": [a["seconds"] for a in answers[k]],  # the first holds compilation
+                "returns": returns,
+                "seconds_to_return": reached[0] if reached and name == "sac" else None,
+                "memory_bytes": answers[k][-1]["memory_bytes"],
+                "versions": process.versions,
+            }
+        )
+    return rows
+
+
+def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Ours over each peer, and our seeds together over one of them."""
+    ratios = {}
+    for row in rows:
+        ours = next(r for r in rows if r["group"] == row["group"])
+        rates = np.array(ours["per_second"]), np.array(row["per_second"])
+        if row["trainer"] == "jaxrl, 8 seeds":
+            ratios[f"{row['group']}/8_seeds_over_1"] = ratio(rates[1], rates[0])
+        elif row is not ours and ours["trainer"] == "jaxrl":
+            ratios[f"{row['group']}/jaxrl_over_{row['trainer']}"] = ratio(*rates)
+    return ratios
+
+
+def main(args: Args) -> list[dict[str, Any]]:
+    os.environ.pop("XLA_FLAGS", None)  # every trainer as it comes
+    with tempfile.TemporaryDirectory() as temporary:
+        venvs = args.venvs.expanduser().absolute() if args.venvs else Path(temporary)
+        rows = [r for name in args.groups for r in measure(name, GROUPS[name], args, venvs)]
+    ratios = ratios_of(rows)
+    write(args.out, "peers", args, rows, ratios)
+    columns = ["group", "trainer", "per second", "last return", "s to return", "MB", "versions"]
+    log.table(
+        "Gradient updates per second (sac), environment steps per second (ppo)",
+        columns,
+        [
+            [
+                r["group"],
+                r["trainer"],
+                spread(np.array(r["per_second"])),
+                log.number(r["returns"][-1]),
+                f"{r['seconds_to_return']:.1f}" if r["seconds_to_return"] else "-",
+                f"{r['memory_bytes'] / 1e6:,.0f}",
+                " ".join(f"{k} {v}" for k, v in r["versions"].items()),
+            ]
+            for r in rows
+        ],
+    )
+    log.table("Ratios", ["", "median"], [[k, f"{v:.2f}"] for k, v in ratios.items()])
+    return rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,180 @@
+"""Physics throughput: our environments against plain MJX and against C MuJoCo.
+
+    python experiments/bench/physics.py
+    python experiments/bench/physics.py --tasks ant --batches 256 1024 --physics fast
+
+Control steps per second under random actions of three things in turn. ours: `vectorize`d
+stepping, with observations, rewards, time limits and resets. mjx: `vmap(mjx.step)` in a loop
+over whole `mjx.Data`, nothing else, under the same XLA flags, the same small-matrix routines
+and on as many devices. rollout: C MuJoCo's `mujoco.rollout` on every core, from the same
+start states, as many substeps. Nothing of the last two is ever reset within a call.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import tyro
+from bench import Args as BenchArgs
+from bench import NoConfig, Run, interleave, make_env, random_stepping, ratio, spread, write
+from flax import struct
+from mujoco import rollout
+
+from envs.physics import mjx
+from envs.types import Env
+from jaxrl import log, runtime
+from jaxrl.types import Learner
+
+
+@dataclass
+class Args(BenchArgs):
+    tasks: tuple[str, ...] = ("hopper", "half_cheetah", "ant")
+    physics: tuple[str, ...] = ("accurate", "fast")
+    batches: tuple[int, ...] = (64, 512)
+    steps: int = 16  # control steps a call
+    rounds: int = 3
+
+
+@struct.dataclass
+class MjxState:
+    leaves: list[jax.Array]  # [N, ...] of an `mjx.Data`, without those of size 0
+    ctrl_range: tuple[jax.Array, jax.Array]
+    key: jax.Array
+
+
+def plain_mjx(env: Env, num_envs: int, unroll_length: int) -> Learner:
+    """`vmap(mjx.step)` in a scan, as a learner that learns nothing."""
+    task = unwrapped(env)
+    sim = task.sim
+
+    def init(key: jax.Array, config: Any = None) -> MjxState:
+        keys = jax.random.split(key, num_envs)
+        data = jax.vmap(lambda k: sim.data(task.reset(k).data))(keys)
+        leaves = [x for x in jax.tree.leaves(data) if x.size]
+        bounds = jnp.asarray(sim.mj_model.actuator_ctrlrange, jnp.float32).T
+        return MjxState(leaves, (bounds[0], bounds[1]), key)
+
+    def data_of(state: MjxState) -> mjx.Data:
+        count, given = state.leaves[0].shape[0], iter(state.leaves)
+        like = jax.tree.map(jnp.asarray, sim.template)
+        full = lambda x: next(given) if x.size else jnp.zeros((count, *x.shape), x.dtype)
+        return jax.tree.map(full, like)
+
+    def step(state: MjxState):
+        low, high = state.ctrl_range
+        data = data_of(state)
+        shape = data.ctrl.shape
+
+        def control_step(data, key):
+            data = data.replace(ctrl=jax.random.uniform(key, shape, minval=low, maxval=high))
+            substep = lambda _, d: jax.vmap(mjx.step, (None, 0))(sim.model, d)
+            return jax.lax.fori_loop(0, task.frame_skip, substep, data), None
+
+        key, k_act = jax.random.split(state.key)
+        data, _ = jax.lax.scan(control_step, data, jax.random.split(k_act, unroll_length))
+        leaves = [x for x in jax.tree.leaves(data) if x.size]
+        return state.replace(leaves=leaves, key=key), {"qpos": data.qpos.mean()}
+
+    def env_axis(state: MjxState):
+        none = jax.tree.map(lambda _: -1, state)
+        return none.replace(leaves=[0] * len(state.leaves))
+
+    return Learner(
+        init=init,
+        step=step,
+        policy=lambda state: None,
+        config=NoConfig(),
+        env=env,
+        steps_per_iteration=num_envs * unroll_length,
+        env_axis=env_axis,
+        on_axis=lambda axis: plain_mjx(env, num_envs, unroll_length),
+    )
+
+
+def unwrapped(env: Env) -> Any:
+    """The task inside its time limit."""
+    while not hasattr(env, "sim"):
+        env = env.env
+    return env
+
+
+def c_mujoco(env: Env, num_envs: int, unroll_length: int, seed: int):
+    """A call is `mujoco.rollout` on every core, over the same substeps, from resets."""
+    task = unwrapped(env)
+    model, rng = task.sim.mj_model, np.random.default_rng(seed)
+    keys = jax.random.split(jax.random.key(seed), num_envs)
+    start = jax.device_get(jax.jit(jax.vmap(task.reset))(keys).data)
+    workers = [mujoco.MjData(model) for _ in range(os.cpu_count())]
+    states = np.zeros((num_envs, mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
+    for i in range(num_envs):
+        workers[0].qpos[:], workers[0].qvel[:] = start.qpos[i], start.qvel[i]
+        mujoco.mj_getState(model, workers[0], states[i], mujoco.mjtState.mjSTATE_FULLPHYSICS)
+    low, high = model.actuator_ctrlrange.T
+    ctrl = rng.uniform(low, high, (num_envs, unroll_length, model.nu))
+    ctrl = np.repeat(ctrl, task.frame_skip, axis=1)
+    pool = rollout.Rollout(nthread=len(workers))
+    return lambda: pool.rollout(model, workers, states, ctrl)[0][:, -1]
+
+
+def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
+    env = make_env(task, physics)
+    devices = runtime.default_devices(batch)
+    settings = {"devices": devices, "seed": args.seed}
+    contenders = {
+        "ours": Run(random_stepping(env, batch, args.steps), **settings),
+        "mjx": Run(plain_mjx(env, batch, args.steps), **settings),
+        "rollout": c_mujoco(env, batch, args.steps, args.seed),
+    }
+    seconds = interleave(contenders, args.rounds)
+    return {
+        "task": task,
+        "physics": physics,
+        "num_envs": batch,
+        "devices": devices,
+        "substeps": unwrapped(env).frame_skip,
+        "steps_per_second": {k: batch * args.steps / s for k, s in seconds.items()},
+        "compile_seconds": {k: contenders[k].compile_seconds for k in ("ours", "mjx")},
+        "memory_bytes": {k: contenders[k].memory_bytes for k in ("ours", "mjx")},
+        **{
+            f"ours_over_{other}": ratio(seconds[other], seconds["ours"])
+            for other in ("mjx", "rollout")
+        },
+    }
+
+
+def main(args: Args) -> dict[str, float]:
+    runtime.setup(max(runtime.default_devices(b) for b in args.batches))
+    rows, ratios = [], {}
+    for task in args.tasks:
+        for physics in args.physics:
+            for batch in args.batches:
+                rows.append(measure(task, physics, batch, args))
+                for k in ("ours_over_mjx", "ours_over_rollout"):
+                    ratios[f"{task}/{physics}/{batch}/{k}"] = rows[-1][k]
+                write(args.out, "physics", args, rows, ratios)
+    log.table(
+        "Control steps per second, random actions",
+        ["task", "physics", "num_envs", "ours", "mjx", "rollout", "ours/mjx", "ours/rollout"],
+        [
+            [
+                r["task"],
+                r["physics"],
+                r["num_envs"],
+                *(spread(r["steps_per_second"][k]) for k in ("ours", "mjx", "rollout")),
+                f"{r['ours_over_mjx']:.2f}",
+                f"{r['ours_over_rollout']:.2f}",
+            ]
+            for r in rows
+        ],
+    )
+    return ratios
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
