@@ -59,6 +59,21 @@ class Ensemble(nn.Module):
         return members(self.hidden, self.out, self.activation, 1.0, self.layer_norm)(x)
 
 
+class Transformer(nn.Module):
+    """Pre-norm blocks of full self-attention and a two-layer MLP. [*B, tokens, width] to the same."""
+
+    width: int
+    layers: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _ in range(self.layers):
+            x = x + nn.MultiHeadDotProductAttention(self.heads)(nn.LayerNorm()(x))
+            x = x + MLP((4 * self.width,), self.width, "gelu")(nn.LayerNorm()(x))
+        return nn.LayerNorm()(x)
+
+
 class GRU(nn.Module):
     """A GRU over time that forgets at the start of an episode.
 

@@ -89,10 +89,10 @@ def learner(
         env=env,
         steps_per_iteration=c.updates_per_step,
         env_axis=lambda state: jax.tree.map(lambda _: -1, state),
-        on_axis=lambda axis: _no_devices(),
+        on_axis=lambda axis: no_devices(),
         data=data,
     )
 
 
-def _no_devices():
+def no_devices():
     raise ValueError("devices: offline learners run on one device; vmap seeds instead")

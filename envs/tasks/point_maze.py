@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import jax
@@ -175,6 +176,17 @@ class PointMaze:
             return jnp.exp(-distance)
         return (distance <= self.goal_radius).astype(jnp.float32)
 
+    num_modes = 1  # ways in which `expert` goes about it
+
+    def expert(self, obs: dict[str, jax.Array], mode: jax.Array) -> jax.Array:
+        """The action that follows a shortest way, cell by cell (`control="force"`). [2]"""
+        centres, following = (jnp.asarray(x) for x in shortest_ways(self.walls))
+        position, velocity, goal = obs["obs"][:2], obs["obs"][2:], obs["goal"]
+        cell_of = lambda x: jnp.argmin(jnp.abs(centres - x).max(1))
+        here, there = cell_of(position), cell_of(goal)
+        target = jnp.where(here == there, goal, centres[following[here, there]])
+        return jnp.clip(2.0 * (target - position) - 0.7 * velocity, -1.0, 1.0)
+
     def render(self, state: State, width: int = 480, height: int = 480) -> np.ndarray:
         """The maze from above, as large as it fits. [height, width, 3] uint8"""
         walls = self.walls
@@ -249,6 +261,24 @@ def cell_centres(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """x of every column and y of every row, y upward."""
     rows, columns = walls.shape
     return np.arange(columns) - (columns - 1) / 2, (rows - 1) / 2 - np.arange(rows)
+
+
+def shortest_ways(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The centres of the free cells [C, 2] and, from each to each, the next one to go to [C, C]."""
+    xs, ys = cell_centres(walls)
+    row, column = np.nonzero(~walls)
+    near = np.abs(row[:, None] - row) + np.abs(column[:, None] - column) == 1
+    following = np.tile(np.arange(len(row))[:, None], len(row))
+    for goal in range(len(row)):
+        seen, queue = {goal}, deque([goal])
+        while queue:
+            cell = queue.popleft()
+            for neighbour in np.flatnonzero(near[cell]):
+                if neighbour not in seen:
+                    seen.add(neighbour)
+                    following[neighbour, goal] = cell
+                    queue.append(neighbour)
+    return np.stack([xs[column], ys[row]], 1).astype(np.float32), following
 
 
 def check_layout(layout: Any) -> None:

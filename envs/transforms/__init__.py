@@ -6,6 +6,7 @@ from envs.transforms.delay import delay
 from envs.transforms.history import history
 from envs.transforms.noise import noise
 from envs.transforms.randomise import randomise, scale_physics
+from envs.transforms.residual import residual
 from envs.transforms.time_limit import time_limit
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "noise",
     "on_task",
     "randomise",
+    "residual",
     "scale_physics",
     "time_limit",
 ]

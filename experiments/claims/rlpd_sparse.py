@@ -10,13 +10,10 @@ anywhere. Raw numbers: experiments/results/rlpd_sparse.json.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -25,10 +22,9 @@ import common
 from presets import RLPD
 
 import envs
-from envs.tasks.point_maze import cell_centres
 from jaxrl import data, runtime, script
 from jaxrl.learners import bc, sac
-from jaxrl.types import Policy
+from jaxrl.policies.scripted import scripted
 
 NAME = "rlpd_sparse"
 
@@ -50,43 +46,12 @@ class Args:
     demonstrations: int = 25
 
 
-def driver(env, noise: float = 0.5) -> Policy:
-    """Goes from cell to cell on a shortest way, with Gaussian noise on its actions."""
-    walls = env.walls
-    xs, ys = cell_centres(walls)
-    row, column = np.nonzero(~walls)
-    centres = np.stack([xs[column], ys[row]], 1)
-    near = np.abs(row[:, None] - row) + np.abs(column[:, None] - column) == 1
-    following = np.tile(np.arange(len(row))[:, None], len(row))  # [from, to]: the next cell
-    for goal in range(len(row)):
-        seen, queue = {goal}, deque([goal])
-        while queue:
-            cell = queue.popleft()
-            for neighbour in np.flatnonzero(near[cell]):
-                if neighbour not in seen:
-                    seen.add(neighbour)
-                    following[neighbour, goal] = cell
-                    queue.append(neighbour)
-
-    def apply(params, carry, obs, key, deterministic):
-        position, velocity, goal = obs["obs"][:2], obs["obs"][2:], obs["goal"]
-        cell_of = lambda x: jnp.argmin(jnp.abs(jnp.asarray(centres) - x).max(1))
-        here, there = cell_of(position), cell_of(goal)
-        target = jnp.asarray(centres)[jnp.asarray(following)[here, there]]
-        target = jnp.where(here == there, goal, target)
-        action = 2.0 * (target - position) - 0.7 * velocity
-        action += jnp.where(deterministic, 0.0, noise) * jax.random.normal(key, (2,))
-        return jnp.clip(action, -1.0, 1.0), carry
-
-    return Policy((), lambda: (), apply)
-
-
 def main() -> int:
     args = tyro.cli(Args)
     runtime.setup(1)
     for task in args.tasks:
         env = envs.make(task)
-        demos = data.record(driver(env), env, args.demonstrations, jax.random.key(100))
+        demos = data.record(scripted(env, noise=0.5), env, args.demonstrations, jax.random.key(100))
         about = data.statistics(demos)
         print(
             f"{task}: {args.demonstrations} demonstrations, success {about['success']:.2f},"

@@ -1,0 +1,153 @@
+"""Carrying out chunks of actions: open loop, receding horizon, temporal ensembles, streaming.
+
+The plan lives in the policy's carry, so it begins anew with every episode of every environment.
+A plan costs many network evaluations and is needed every few steps only; `vmap` alone would make
+one for every environment at every step. `_plan_where_needed` makes them for those that need one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.types import Box
+from jaxrl import acting
+from jaxrl.policies.heads import Head
+
+ACTING = ("open_loop", "ensemble", "streaming")
+ENSEMBLE_DECAY = 0.1  # weight exp(-decay * i) of the i-th oldest plan (Zhao et al. 2023, ACT)
+
+
+def chunked(
+    head: Head,
+    space: Box,
+    obs_size: int,
+    *,
+    obs_keys: tuple[str, ...],
+    history: int,
+    horizon: int,
+    execute: int,
+    mode: str,
+) -> tuple[Callable[[], Any], Callable[..., tuple[jax.Array, Any]]]:
+    """`init_carry` and `apply` of a `Policy` that plans with `head`.
+
+    Its params are `{"net", "obs": Moments, "action": Scale}`.
+
+    Args:
+      space: of the environment's actions; bounded.
+      obs_size: of one flat observation.
+      history, horizon: observations a plan sees, and actions it holds.
+      mode: "open_loop": carry out `execute` actions, then plan anew (1: receding horizon);
+        "ensemble": plan at every step and act by the weighted mean of all plans for now;
+        "streaming": keep a plan whose later actions are noisier, and at every step clean it
+        by one evaluation, take its first action and append noise.
+    """
+    to_env = acting.to_env(space)
+    size = math.prod(space.shape)
+    levels = 1.0 - (jnp.arange(horizon) + 1.0) / horizon  # of the streamed plan, between steps
+
+    def make_plan(params, seen, key, deterministic):
+        k_plan, k_noise = jax.random.split(key)
+        plan = head.sample(params, seen, k_plan, deterministic)
+        if mode == "streaming":
+            plan = head.corrupt(plan, jax.random.normal(k_noise, plan.shape), levels)
+        return plan
+
+    replan = _plan_where_needed(make_plan, execute if mode == "open_loop" else horizon)
+
+    def init_carry():
+        return {
+            "begun": jnp.zeros((), bool),
+            "seen": jnp.zeros((history, obs_size)),  # oldest first
+            "plan": jnp.zeros((horizon, horizon, size) if mode == "ensemble" else (horizon, size)),
+            "age": jnp.zeros((), jnp.int32),  # steps taken since the plan (ensemble: the first)
+        }
+
+    def apply(params, carry, obs, key, deterministic):
+        now = acting.select(params["obs"].normalize(obs), obs_keys, 0)
+        begun, age, plan = carry["begun"], carry["age"], carry["plan"]
+        pushed = jnp.concatenate([carry["seen"][1:], now[None]])
+        seen = jnp.where(begun, pushed, jnp.broadcast_to(now, pushed.shape))
+        if mode == "open_loop":
+            needed = ~begun | (age >= execute)
+            plan = replan(needed, params["net"], seen, key, deterministic, plan)
+            age = jnp.where(needed, 0, age)
+            action = plan[age]
+        elif mode == "ensemble":  # plan[j] was made j steps ago
+            newest = make_plan(params["net"], seen, key, deterministic)
+            plan = jnp.concatenate([newest[None], plan[:-1]])
+            age = jnp.where(begun, age, 0)
+            index = jnp.arange(horizon)
+            oldest_first = jnp.minimum(age, horizon - 1) - index
+            weight = jnp.where(oldest_first >= 0, jnp.exp(-ENSEMBLE_DECAY * oldest_first), 0.0)
+            action = weight @ plan[index, index] / weight.sum()
+        else:
+            k_plan, k_noise = jax.random.split(key)
+            plan = replan(~begun, params["net"], seen, k_plan, deterministic, plan)
+            plan = head.refine(params["net"], seen, plan, levels, levels + 1.0 / horizon)
+            action = jnp.clip(plan[0], -1.0, 1.0)
+            plan = jnp.concatenate([plan[1:], jax.random.normal(k_noise, (1, size))])
+        carry = {"begun": jnp.ones((), bool), "seen": seen, "plan": plan, "age": age + 1}
+        return to_env(jnp.clip(params["action"].restore(action), -1.0, 1.0)), carry
+
+    return init_carry, apply
+
+
+def evaluations_per_action(head: Head, execute: int, mode: str) -> float:
+    """Network evaluations per control step, beside the first plan of an episode."""
+    return {
+        "open_loop": head.evaluations / execute,
+        "ensemble": float(head.evaluations),
+        "streaming": 1.0,
+    }[mode]
+
+
+def _plan_where_needed(make_plan: Callable[..., jax.Array], every: int) -> Callable[..., jax.Array]:
+    """`replan(needed, params, seen, key, deterministic, plan)`: a new plan or the old one.
+
+    Batched over environments it plans for all at once where most need it (they began
+    together), else for as many at a time as need it on average, twice over; for none if none
+    does. Every environment's plan is what it would be alone.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def replan(needed, params, seen, key, deterministic, plan):
+        return jnp.where(needed, make_plan(params, seen, key, deterministic), plan)
+
+    @replan.def_vmap
+    def rule(n, batched, needed, params, seen, key, deterministic, plan):
+        is_batched = [any(jax.tree.leaves(b)) for b in batched]
+        spread = lambda x, on: x if on else jnp.broadcast_to(x, (n, *x.shape))
+        needed, seen, key, deterministic, plan = (
+            spread(x, is_batched[i])
+            for i, x in ((0, needed), (2, seen), (3, key), (4, deterministic), (5, plan))
+        )
+        bucket = min(n, -(-2 * n // every))
+        axis = jax.tree.map(lambda on: 0 if on else None, batched[1])
+        take = lambda rows: jax.tree.map(lambda x, on: x[rows] if on else x, params, batched[1])
+        many = jax.vmap(make_plan, (axis, 0, 0, 0))
+
+        def all_of_them(loop):
+            needed, plan = loop
+            new = many(params, seen, key, deterministic)
+            return jnp.zeros_like(needed), jnp.where(needed[:, None, None], new, plan)
+
+        def some_of_them(loop):
+            needed, plan = loop
+            rows = jnp.argsort(~needed)[:bucket]
+            new = many(take(rows), seen[rows], key[rows], deterministic[rows])
+            new = jnp.where(needed[rows][:, None, None], new, plan[rows])
+            return needed.at[rows].set(False), plan.at[rows].set(new)
+
+        # Loops rather than conditionals: under another `vmap` (seeds) these still skip the work.
+        loop = jax.lax.while_loop(lambda c: c[0].sum() > bucket, all_of_them, (needed, plan))
+        loop = jax.lax.while_loop(lambda c: c[0].any(), some_of_them, loop)
+        return loop[1], True
+
+    return lambda needed, params, seen, key, deterministic, plan: replan(
+        needed, params, seen, key, jnp.asarray(deterministic), plan
+    )

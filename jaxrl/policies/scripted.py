@@ -1,0 +1,69 @@
+"""A task's own expert as a policy, with the faults that human demonstrators have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.types import Env
+from jaxrl import acting
+from jaxrl.types import Policy
+
+
+def scripted(
+    env: Env,
+    noise: float = 0.0,
+    bias: float = 0.0,
+    delay: int = 0,
+    mode: int | None = None,
+) -> Policy:
+    """`env.expert(obs, mode)`, made worse.
+
+    Args:
+      env: a task with an expert and bounded continuous actions.
+      noise: standard deviation of Gaussian noise at every step, in shares of half the action
+        range; left out when acting deterministically.
+      bias: standard deviation of a constant error of a whole episode, in the same unit.
+      delay: control steps by which actions come late; until then they are those of the first.
+      mode: which of the `env.num_modes` ways to go about it; None: drawn for each episode.
+
+    Raises:
+      ValueError: a task without an expert, a negative number, or a mode that it lacks.
+    """
+    if not hasattr(env, "expert"):
+        raise ValueError("this task has no scripted expert")
+    for name, value in (("noise", noise), ("bias", bias), ("delay", delay)):
+        if value < 0:
+            raise ValueError(f"{name}={value}: must be at least 0")
+    if mode is not None and not 0 <= mode < env.num_modes:
+        raise ValueError(f"mode={mode}: this task has 0 .. {env.num_modes - 1}")
+    to_env, from_env = acting.to_env(env.action_space), acting.from_env(env.action_space)
+    size = from_env(jnp.zeros(env.action_space.shape)).size
+
+    def init_carry():
+        return {
+            "begun": jnp.zeros((), bool),
+            "mode": jnp.zeros((), jnp.int32),
+            "bias": jnp.zeros(size),
+            "late": jnp.zeros((delay, size)),
+        }
+
+    def apply(params, carry, obs, key, deterministic):
+        k_mode, k_bias, k_noise = jax.random.split(key, 3)
+        begun = carry["begun"]
+        drawn = jax.random.randint(k_mode, (), 0, env.num_modes) if mode is None else mode
+        chosen = jnp.where(begun, carry["mode"], drawn)
+        error = jnp.where(begun, carry["bias"], params["bias"] * jax.random.normal(k_bias, (size,)))
+        action = from_env(env.expert(obs, chosen))
+        late = jnp.where(begun, carry["late"], jnp.broadcast_to(action, (delay, size)))
+        line = jnp.concatenate([late, action[None]])
+        action = line[0] + error
+        if not deterministic:
+            action += params["noise"] * jax.random.normal(k_noise, (size,))
+        carry = {"begun": jnp.ones((), bool), "mode": chosen, "bias": error, "late": line[1:]}
+        return to_env(jnp.clip(action, -1.0, 1.0)), carry
+
+    faults: dict[str, Any] = {"noise": jnp.asarray(noise), "bias": jnp.asarray(bias)}
+    return Policy(faults, init_carry, apply)
