@@ -8,7 +8,6 @@ The environment is the one that the data set names, unless --env says another.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,20 +34,13 @@ def defaults(learner: str) -> Any:
     """`Args` with the settings of one learner as its last field."""
     if learner not in LEARNERS:
         raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
-    config = LEARNERS[learner].Config
-    fields = [("config", config, dataclasses.field(default_factory=config))]
-    return dataclasses.make_dataclass("Args", fields, bases=(Args,))(learner=learner)
+    return script.with_config(Args, LEARNERS[learner].Config(), learner=learner)
 
 
 def main() -> int:
     args = script.parse(defaults, learner="iql")
     dataset = data_files.load(args.data)
-    if not args.env:
-        if "env" not in dataset.metadata:
-            raise ValueError(f"{args.data} does not name its environment: add --env")
-        args.env = dataset.metadata["env"]
-        recorded = {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
-        args.env_options = recorded | args.env_options
+    script.env_of_data(args, dataset)
     config = args.config
     if args.normalize_reward:
         config = config.replace(reward_scale=1000.0 / float(np.ptp(dataset.returns)))

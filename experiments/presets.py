@@ -73,6 +73,9 @@ SAC: dict[str, Preset] = {
     "pendulum_swingup": Preset(
         32_000, sac.Config(**(OFF_POLICY | {"replay_size": 32_000, "learning_starts": 1_600}))
     ),
+    "inverted_double_pendulum": Preset(
+        48_000, sac.Config(**(OFF_POLICY | {"replay_size": 48_000, "learning_starts": 1_600})), FAST
+    ),
     "hopper": Preset(320_000, sac.Config(**OFF_POLICY), FAST),
     "half_cheetah": Preset(320_000, sac.Config(**OFF_POLICY), FAST),
 }
@@ -80,6 +83,51 @@ SAC: dict[str, Preset] = {
 TD3: dict[str, Preset] = {
     task: Preset(preset.total_steps, td3.Config(**OFF_POLICY), preset.env)
     for task, preset in SAC.items()
+}
+
+# On a frozen base (experiments/residual.py): whatever the task, they begin with no correction.
+RESIDUAL: dict[str, Preset] = {
+    "ppo": Preset(
+        256 * 32 * 120,
+        ppo.Config(
+            num_envs=256,
+            unroll_length=32,
+            num_minibatches=8,
+            num_epochs=4,
+            learning_rate=1e-3,
+            lr_schedule="linear",
+            gamma=0.99,
+            actor_hidden=(128, 128),
+            critic_hidden=(128, 128),
+            activation="tanh",
+            distribution="normal",
+            init_log_std=-1.0,
+            actor_out_scale=0.0,
+        ),
+    ),
+    "sac": Preset(
+        100_000,
+        sac.Config(
+            num_envs=16,
+            updates_per_step=8,
+            batch_size=256,
+            replay_size=96_000,
+            learning_starts=3_200,
+            actor_starts=6_400,
+            n_step=3,
+            num_critics=5,
+            layer_norm=True,
+            actor_q="mean",
+            prior_ratio=0.5,
+            backup_entropy=False,
+            init_alpha=0.01,
+            target_entropy=-0.5,
+            normalize_obs=True,
+            actor_hidden=(128, 128),
+            critic_hidden=(128, 128),
+            actor_out_scale=0.0,
+        ),
+    ),
 }
 
 RLPD: dict[str, Preset] = {

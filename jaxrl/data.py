@@ -26,13 +26,15 @@ class Dataset:
     """Episodes one after another: the replay's layout with a single column.
 
     Every episode ends by `terminated` or `truncated`. Actions are in the environment's
-    units. Arrays are NumPy and are not to be written to.
+    units; corrections of a base policy may lie outside its bounds. Arrays are NumPy and are
+    not to be written to.
     """
 
     steps: Transition  # [T, 1, ...]
     extras: dict[str, np.ndarray] = field(default_factory=dict)  # [T] the task's metrics
     metadata: dict[str, Any] = field(default_factory=dict)  # plain JSON values
     trajectories: Trajectories | None = None  # how likely each episode is drawn; None: uniform
+    bounded: bool = True  # actions are within the bounds
 
     def __len__(self) -> int:
         return self.steps.reward.shape[0]
@@ -69,7 +71,7 @@ class Dataset:
         if action.shape[2:] != space.shape:
             raise ValueError(f"data: actions have shape {action.shape[2:]}, not {space.shape}")
         outside = (action < space.lows - 1e-3) | (action > space.highs + 1e-3)
-        if outside.any():
+        if self.bounded and outside.any():
             row = int(np.argwhere(outside)[0, 0])
             raise ValueError(
                 f"data: actions[{row}]={action[row, 0]} is outside"
@@ -81,7 +83,8 @@ class Dataset:
         if have != want:
             raise ValueError(f"data: observations have shape {have}, the environment's {want}")
         scaled = acting.from_env(space)(action)
-        return self.steps.replace(action=np.clip(scaled, -1.0, 1.0).astype(np.float32))
+        scaled = np.clip(scaled, -1.0, 1.0) if self.bounded else scaled
+        return self.steps.replace(action=scaled.astype(np.float32))
 
     def obs_moments(self) -> Moments:
         """Mean and variance of the observations."""
@@ -98,7 +101,21 @@ class Dataset:
             jax.tree.map(lambda x: x[rows], self.steps),
             {k: v[rows] for k, v in self.extras.items()},
             self.metadata,
+            bounded=self.bounded,
         )
+
+    def successful(self) -> Dataset:
+        """The episodes that ever succeeded, as the task's metric `success` says.
+
+        Raises:
+          ValueError: the task does not measure it, or none did.
+        """
+        if "success" not in self.extras:
+            raise ValueError("data: the task measures no success")
+        ever = np.maximum.reduceat(self.extras["success"], self.starts) > 0
+        if not ever.any():
+            raise ValueError(f"data: success rate 0 in {len(ever)} episodes")
+        return self.take(np.flatnonzero(ever))
 
     def weighted(self, temperature: float = 0.1, baseline: np.ndarray | None = None) -> Dataset:
         """Draws good episodes more often (Hong et al. 2023, "Harnessing mixed offline data").
@@ -126,6 +143,7 @@ def concatenate(*datasets: Dataset) -> Dataset:
         jax.tree.map(join, *(d.steps for d in datasets)),
         {k: join(*(d.extras[k] for d in datasets)) for k in sorted(shared)},
         datasets[0].metadata,
+        bounded=all(d.bounded for d in datasets),
     )
 
 
@@ -260,6 +278,51 @@ def record(
         extras={k: np.asarray(v, np.float32) for k, v in metrics.items()},
         metadata=metadata,
     )
+
+
+def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256) -> Dataset:
+    """Recorded episodes as `env`, an `envs.transforms.residual`, would have shown them.
+
+    The frozen base is asked what it would have done at every step, its memory following the
+    episode; observations gain that and actions become corrections of it, which lie beyond
+    [-1, 1] where the scale of the residual does not reach. `num_envs` episodes at a time.
+    """
+    rows = int(dataset.lengths.max())
+    first = lambda tree, row: jax.tree.map(lambda x: x[row], tree)
+
+    @jax.jit
+    def run(obs, last_obs, length, keys):
+        """obs [n, rows, ...] and the final one [n, ...] -> base actions [n, rows + 1, A]."""
+
+        def one(obs, last_obs, length, key):
+            def step(carry, t):
+                now = jax.tree.map(lambda a, b: jnp.where(t < length, a[t], b), obs, last_obs)
+                return env.base.act(carry, now, jax.random.fold_in(key, t), env.deterministic)[::-1]
+
+            return jax.lax.scan(step, env.base.init_carry(), jnp.arange(rows + 1))[1]
+
+        return jax.vmap(one)(obs, last_obs, length, keys)
+
+    starts, ends, lengths = dataset.starts, dataset.ends, dataset.lengths
+    now, after = [], []
+    for at in range(0, len(starts), num_envs):
+        batch = np.arange(at, at + num_envs) % len(starts)  # always as many: compiled once
+        padded = np.minimum(starts[batch][:, None] + np.arange(rows), ends[batch][:, None])
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch)
+        obs = first(dataset.steps.obs, (padded, 0))
+        last_obs = first(dataset.steps.next_obs, (ends[batch], 0))
+        actions = np.asarray(run(obs, last_obs, lengths[batch], keys))
+        for i, n in enumerate(lengths[batch][: len(starts) - at]):
+            now.append(actions[i, :n])
+            after.append(actions[i, 1 : n + 1])
+    now, after = (np.concatenate(x)[:, None] for x in (now, after))
+    entries = lambda obs: obs if isinstance(obs, dict) else {"obs": obs}
+    steps = dataset.steps.replace(
+        obs=entries(dataset.steps.obs) | {"base_action": now},
+        next_obs=entries(dataset.steps.next_obs) | {"base_action": after},
+        action=np.asarray(env.correction(now, dataset.steps.action), np.float32),
+    )
+    return dataclasses.replace(dataset, steps=steps, bounded=False)
 
 
 def from_replay(

@@ -17,6 +17,8 @@ hidden_init = nn.initializers.lecun_uniform()
 
 
 def last_init(scale: float):
+    if scale == 0:
+        return nn.initializers.zeros
     return nn.initializers.variance_scaling(scale**2, "fan_in", "uniform")
 
 
@@ -108,12 +110,17 @@ class ActorCritic(nn.Module):
     activation: str
     free_log_std: bool = False
     gru_width: int = 0
+    actor_out_scale: float = 0.01
+    init_log_std: float = 0.0
 
     def setup(self):
-        self.actor = MLP(self.actor_hidden, self.actor_out, self.activation, out_scale=0.01)
+        scale = self.actor_out_scale
+        self.actor = MLP(self.actor_hidden, self.actor_out, self.activation, out_scale=scale)
         self.critic = MLP(self.critic_hidden, 1, self.activation)
         if self.free_log_std:
-            self.log_std = self.param("log_std", nn.initializers.zeros, (self.actor_out,))
+            self.log_std = self.param(
+                "log_std", nn.initializers.constant(self.init_log_std), (self.actor_out,)
+            )
         if self.gru_width:
             self.actor_gru = GRU(self.gru_width)
             self.critic_gru = GRU(self.gru_width)

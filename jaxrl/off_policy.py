@@ -41,6 +41,7 @@ class Config:
     batch_size: int = struct.field(pytree_node=False, default=256)
     replay_size: int = struct.field(pytree_node=False, default=1_000_000)  # transitions
     learning_starts: int = struct.field(pytree_node=False, default=5_000)  # random steps before
+    actor_starts: int = struct.field(pytree_node=False, default=0)  # steps of critics alone before
     n_step: int = struct.field(pytree_node=False, default=1)
     prior_ratio: float = struct.field(pytree_node=False, default=0.0)  # of a batch, from `prior`
     normalize_obs: bool = struct.field(pytree_node=False, default=False)
@@ -249,7 +250,13 @@ def online(
         taken = (state.iteration + 1) * steps_per_iteration
         started = taken >= c.learning_starts
         agent, metrics = update_loop(
-            algorithm, state.agent, lambda key: draw(state, data, key), k_update, c, state.config
+            algorithm,
+            state.agent,
+            lambda key: draw(state, data, key),
+            k_update,
+            c,
+            state.config,
+            learn_actor=taken >= c.actor_starts,
         )
         agent = jax.tree.map(lambda new, old: jnp.where(started, new, old), agent, state.agent)
         moments = state.obs_moments
@@ -282,9 +289,11 @@ def online(
     )
 
 
-def update_loop(algorithm: Algorithm, agent, draw, key, c: Config, hp) -> tuple[Any, Metrics]:
+def update_loop(
+    algorithm: Algorithm, agent, draw, key, c: Config, hp, learn_actor: jax.Array | bool = True
+) -> tuple[Any, Metrics]:
     """`updates_per_step` critic updates, each on a batch of its own, with an actor update on
-    the last of every `policy_delay` of them. Returns mean metrics."""
+    the last of every `policy_delay` of them, where `learn_actor`. Returns mean metrics."""
 
     def critic_update(agent, key):
         batch = draw(key)
@@ -300,7 +309,8 @@ def update_loop(algorithm: Algorithm, agent, draw, key, c: Config, hp) -> tuple[
         agent, metrics = algorithm.update_critic(agent, batch, hp)
         for name, x in critic_metrics.items():
             metrics[name] = (x.sum(0) + metrics[name]) / c.policy_delay
-        agent, actor_metrics = algorithm.update_actor(agent, batch, hp)
+        moved, actor_metrics = algorithm.update_actor(agent, batch, hp)
+        agent = jax.tree.map(lambda new, old: jnp.where(learn_actor, new, old), moved, agent)
         return agent, metrics | actor_metrics
 
     keys = jax.random.split(key, c.updates_per_step // c.policy_delay)
@@ -401,7 +411,7 @@ def validate(config: Config) -> None:
         *("batch_size", "replay_size", "n_step"),
     )
     checks.in_range(c, 0.0, 1.0, "gamma")
-    checks.in_range(c, 0.0, math.inf, "learning_starts")
+    checks.in_range(c, 0.0, math.inf, "learning_starts", "actor_starts")
     checks.above(c, 0.0, "reward_scale")
     if not 0.0 <= c.prior_ratio < 1.0:
         raise ValueError(f"prior_ratio={c.prior_ratio}: must be at least 0 and below 1")

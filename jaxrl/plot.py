@@ -114,6 +114,38 @@ def dataset_page(dataset: data.Dataset, out: str | os.PathLike, title: str = "da
     return _save(figure, out)
 
 
+def before_after(
+    steps: Sequence[float],
+    success: Sequence[float],
+    measured: dict[str, np.ndarray],
+    out: str | os.PathLike,
+    title: str = "",
+) -> Path:
+    """A refinement: how success grew, and the last measurement of what it began with and became.
+
+    Args:
+      steps, success: the learning curve [T].
+      measured: success of every episode [E], per policy, the first one being the start.
+    """
+    figure = Figure(figsize=(9.0, 3.8), dpi=150, layout="constrained")
+    curve, bars = figure.subplots(1, 2, width_ratios=(1.7, 1.0))
+    (start, *_), colors = measured, COLORS[5:4:-1] + COLORS
+    curve.plot(steps, success, color=COLORS[0], lw=1.8, label="during refinement")
+    curve.axhline(measured[start].mean(), color=COLORS[5], ls="--", lw=1.2, label=start)
+    _decorate(curve, "env_steps", "success", title)
+    curve.set_ylim(0, 1.02)
+    curve.legend(frameon=False, fontsize=8, loc="lower right")
+    for i, (name, values) in enumerate(measured.items()):
+        low, high = bootstrap_interval(values, np.mean, samples=SAMPLES)
+        mean = values.mean()
+        errors = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
+        bars.bar(name, mean, yerr=errors, color=colors[i], width=0.6, capsize=4)
+        bars.text(i, min(high + 0.03, 1.05), f"{mean:.2f}", ha="center", fontsize=9)
+    bars.set(ylim=(0, 1.12), ylabel="success, 95 % interval")
+    bars.spines[["top", "right"]].set_visible(False)
+    return _save(figure, out)
+
+
 def _two_dimensions(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
     """Positions where observations are planar, else their two principal components."""
     obs = dataset.steps.obs

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,8 +17,11 @@ from typing import Any
 import jax
 
 import envs
+from envs.transforms import residual
 from jaxrl import __version__, checkpoint
 from jaxrl.types import Learner, Policy
+
+BASE = "base"  # in a run directory: the run that a residual corrects
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,40 @@ def read_config(run_dir: Path) -> dict:
     return config
 
 
+def keep_base(base: Path, run_dir: Path) -> None:
+    """Copies what acts of the run `base` into `run_dir`, which then needs `base` no more.
+
+    Raises:
+      ValueError: `base` is not a run, or has no whole checkpoint.
+    """
+    run = load(base)
+    folder = run_dir / BASE
+    if folder.exists():
+        return
+    part = folder.with_name(f".{BASE}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    step = Path("checkpoints") / f"{run.env_steps:012d}"
+    shutil.copytree(base / step, part / step)
+    if (base / BASE).exists():  # itself a residual
+        shutil.copytree(base / BASE, part / BASE)
+    shutil.copy(base / "config.json", part)
+    part.rename(folder)
+
+
 def num_runs(train: dict) -> int:
     """How many vmapped runs: configs * seeds."""
     return train["seeds"] * math.prod(len(v) for v in train.get("sweep", {}).values())
 
 
-def build(config: dict, **env_overrides) -> tuple[Any, Learner]:
-    """The environment and learner that `config.json` describes."""
+def build(config: dict, base: Policy | None = None, **env_overrides) -> tuple[Any, Learner]:
+    """The environment and learner that `config.json` describes; `base` acts under a residual."""
     try:
         module = importlib.import_module(f"jaxrl.learners.{config['learner']}")
     except ModuleNotFoundError:
         raise ValueError(f"config.json: unknown learner {config['learner']!r}") from None
     env = envs.make(config["env"], **(config["env_overrides"] | env_overrides))
+    if base is not None:
+        env = residual(env, base, config["residual"]["scale"])
     known = {f.name for f in dataclasses.fields(module.Config)}
     for name in config["config"]:
         if name not in known:
@@ -105,7 +131,10 @@ def load(run_dir: str | Path, step: int | None = None, **env_overrides) -> Run:
     """
     run_dir = Path(run_dir)
     config = read_config(run_dir)
-    env, learner = build(config, **env_overrides)
+    base = None
+    if "residual" in config:
+        base = load(run_dir / BASE).policy(config["residual"]["seed_index"])
+    env, learner = build(config, base, **env_overrides)
     runs = num_runs(config["train"])
     like = {"learner": state_like(learner, runs)}
     folder = run_dir / "checkpoints"

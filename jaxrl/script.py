@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,23 @@ def parse(defaults: Callable[..., Any], **peek: str) -> Any:
     return tyro.cli(type(args), default=args, config=(tyro.conf.OmitArgPrefixes,))
 
 
+def with_config(base: type, config: Any, **values: Any) -> Any:
+    """The arguments dataclass `base` with the settings of a learner as its last field."""
+    fields = [("config", type(config), field(default_factory=lambda: config))]
+    return make_dataclass("Args", fields, bases=(base,))(**values)
+
+
+def env_of_data(args: Any, dataset: Any) -> None:
+    """Fills in `args.env`, unless given, with the environment that the data set names."""
+    if args.env:
+        return
+    if "env" not in dataset.metadata:
+        raise ValueError(f"{args.data} does not name its environment: add --env")
+    args.env = dataset.metadata["env"]
+    recorded = {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
+    args.env_options = recorded | args.env_options
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a script: a mistake of the user is one line and exit code 2, not a traceback."""
     try:
@@ -85,6 +102,7 @@ def launch(
     learner: Learner,
     data: Path | None = None,
     sweep: dict[str, list[float]] | None = None,
+    base: dict[str, Any] | None = None,
 ) -> int:
     """Trains into a run directory and reports; returns the exit code.
 
@@ -92,6 +110,8 @@ def launch(
       name: of the module in `jaxrl.learners` that made the learner.
       args, learner: what to run.
       data: the file that the learner reads, if any.
+      base: of a residual, {"run": its base's directory, "seed_index", "scale"}; the run directory
+        keeps a copy of that run.
       sweep: see `jaxrl.train.train`.
     """
     label = f"{'sweep' if sweep else name}_{args.env.replace('/', '_')}"
@@ -110,7 +130,11 @@ def launch(
     description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
     if data is not None:
         description["train"] = settings | {"data": str(data)}
+    if base is not None:
+        description["residual"] = base | {"run": str(base["run"])}
     open_run(run_dir, description, args.resume)
+    if base is not None:
+        runs.keep_base(base["run"], run_dir)
     result = train(
         learner,
         **settings,
@@ -142,8 +166,8 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
         return
     saved = runs.read_config(run_dir)
     now = json.loads(json.dumps(description))  # as it would read back
-    for section in ("learner", "env", "env_overrides", "config", "train"):
-        old, new = saved[section], now[section]
+    for section in ("learner", "env", "env_overrides", "config", "train", "residual"):
+        old, new = saved.get(section), now.get(section)
         if not isinstance(old, dict):
             old, new = {section: old}, {section: new}
         for name in sorted(set(old) | set(new)):
@@ -177,14 +201,17 @@ def report(
         for values in itertools.product(*(sweep or {}).values())
     ]
     rows = []
-    for i, returns in enumerate(np.atleast_2d(final["return"]) if final else []):
-        low, high = bootstrap_interval(returns)
+    measured = [k for k in ("return", "success") if final and k in final]
+    for name, i in itertools.product(measured, range(len(settings))):
+        values = np.atleast_2d(final[name])[i]
+        low, high = bootstrap_interval(values)
+        digits = 1 if name == "return" else 3
         rows.append(
             [
-                settings[i] or "return",
-                f"{iqm(returns):.1f}",
-                f"{low:.1f} .. {high:.1f}" if returns.size > 1 else "one seed",
-                f"{returns.min():.1f} .. {returns.max():.1f}",
+                f"{name} {settings[i]}",
+                f"{iqm(values):.{digits}f}",
+                f"{low:.{digits}f} .. {high:.{digits}f}" if values.size > 1 else "one seed",
+                f"{values.min():.{digits}f} .. {values.max():.{digits}f}",
             ]
         )
     rate = result.env_steps * _num_runs(result) / max(result.seconds, 1e-9)

@@ -3,7 +3,8 @@
     python experiments/claims/dsac_reward_scale.py
 
 Both learn with rewards times 0.1, 1 and 10 (returns are reported unscaled), everything but the
-critic equal. What counts is every seed's worst return over the three scales. Raw numbers:
+critic equal. The temperature learns ten times faster than in the presets: within these budgets it
+would else never come down to what rewards times 0.1 ask for, whatever the critic. What counts is every seed's worst return over the three scales. Raw numbers:
 experiments/results/dsac_reward_scale.json.
 """
 
@@ -27,7 +28,7 @@ from jaxrl.learners import dsac, sac
 
 NAME = "dsac_reward_scale"
 SCALES = [0.1, 1.0, 10.0]
-STEPS = {"pendulum_swingup": 32_000, "half_cheetah": 96_000}
+STEPS = {"pendulum_swingup": 32_000, "inverted_double_pendulum": 48_000}
 
 
 @dataclass
@@ -41,7 +42,7 @@ def main() -> int:
     runtime.setup(1)
     for task in args.tasks:
         env = envs.make(task, **SAC[task].env)
-        base = SAC[task].config.replace(replay_size=STEPS[task])
+        base = SAC[task].config.replace(replay_size=STEPS[task], alpha_lr=3e-3)
         shared = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
         configs = {"sac": base, "dsac": dsac.Config(**shared)}
         for (variant, config), module in zip(configs.items(), (sac, dsac), strict=True):

@@ -48,6 +48,8 @@ class Config:
     actor_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
     critic_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(128, 128))
     activation: str = struct.field(pytree_node=False, default="swish")
+    actor_out_scale: float = struct.field(pytree_node=False, default=0.01)  # 0: starts at no action
+    init_log_std: float = struct.field(pytree_node=False, default=0.0)  # distribution="normal"
     objective: str = struct.field(pytree_node=False, default="clip")  # or "mdpo"
     gru_width: int = struct.field(pytree_node=False, default=0)  # 0: no recurrence
     distribution: str = struct.field(pytree_node=False, default="tanh_normal")  # or "normal"
@@ -118,6 +120,8 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         c.activation,
         free_log_std,
         c.gru_width,
+        c.actor_out_scale,
+        c.init_log_std,
     )
     distribution = acting.distribution(env.action_space, c.distribution)
     to_env = acting.to_env(env.action_space)

@@ -40,6 +40,7 @@ class Config(off_policy.Config):
     layer_norm: bool = struct.field(pytree_node=False, default=False)  # in the critics
     actor_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
     critic_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
+    actor_out_scale: float = struct.field(pytree_node=False, default=0.01)  # 0: starts at no action
     activation: str = struct.field(pytree_node=False, default="relu")
 
 
@@ -79,7 +80,7 @@ class Networks:
 
 def networks(c: Config, action_size: int, outputs: int = 1) -> Networks:
     """A squashed Gaussian actor, and critics with `outputs` numbers each."""
-    actor = MLP(c.actor_hidden, 2 * action_size, c.activation, out_scale=0.01)
+    actor = MLP(c.actor_hidden, 2 * action_size, c.activation, c.actor_out_scale)
     critic = Ensemble(c.num_critics, c.critic_hidden, outputs, c.activation, c.layer_norm)
 
     def init(key, actor_obs, critic_obs, hp: Config) -> Agent:

@@ -44,6 +44,7 @@ class Config(off_policy.Config):
     layer_norm: bool = struct.field(pytree_node=False, default=False)  # in the critics
     actor_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
     critic_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
+    actor_out_scale: float = struct.field(pytree_node=False, default=0.01)  # 0: starts at no action
     activation: str = struct.field(pytree_node=False, default="relu")
 
 
@@ -79,7 +80,7 @@ class Agent:
 
 def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
     """TD3's networks, losses and updates; `psum` sums over devices."""
-    actor = MLP(c.actor_hidden, action_size, c.activation, out_scale=0.01)
+    actor = MLP(c.actor_hidden, action_size, c.activation, c.actor_out_scale)
     critic = Ensemble(2, c.critic_hidden, max(c.num_atoms, 1), c.activation, c.layer_norm)
 
     def act_on(params, obs):

@@ -1,0 +1,65 @@
+"""Records demonstrations of a task's scripted expert, as faulty as one likes.
+
+    python experiments/demos.py --env peg_insertion --episodes 200 --out data/peg.npz
+    python experiments/demos.py --env push_t --episodes 500 --noise 0.3 --successful
+
+All episodes are simulated at once; a page of statistics goes beside the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import tyro
+
+import envs
+from jaxrl import data, data_files, log, plot, runtime, script
+from jaxrl.policies.scripted import scripted
+
+
+@dataclass
+class Args:
+    env: str = "peg_insertion"  # one with an expert
+    env_options: dict[str, str] = field(default_factory=dict)  # e.g. --env-options clearance 0.002
+    episodes: int = 200
+    noise: float = 0.0  # of every action, in shares of half the action range
+    bias: float = 0.0  # constant over an episode, in the same unit
+    delay: int = 0  # control steps
+    mode: int | None = None  # the way the expert goes about it; default: drawn per episode
+    successful: bool = False  # keep only the episodes that succeed
+    seed: int = 0
+    out: Path = Path("data/demos.npz")  # or .hdf5
+
+
+def main() -> int:
+    args = tyro.cli(Args)
+    if args.out.exists():
+        raise ValueError(f"{args.out} exists: choose another --out")
+    runtime.setup()
+    options = script.numbers(args.env_options)
+    env = envs.make(args.env, **options)
+    expert = scripted(env, args.noise, args.bias, args.delay, args.mode)
+    about = {"env": args.env, "env_overrides": options, "kind": "scripted expert"}
+    about |= {"noise": args.noise, "bias": args.bias, "delay": args.delay}
+    dataset = data.record(
+        expert, env, args.episodes, jax.random.key(args.seed), metadata=about, num_envs=1024
+    )
+    recorded = data.statistics(dataset)
+    if args.successful:
+        dataset = dataset.successful()
+    data_files.save(dataset, args.out)
+    plot.dataset_page(dataset, args.out.with_suffix(".png"), title=args.out.stem)
+    kept = data.statistics(dataset)
+    shown = ("episodes", "steps", "success", "return_mean", "length_mean")
+    rows = [
+        [k, f"{recorded.get(k, float('nan')):,.4g}", f"{kept.get(k, float('nan')):,.4g}"]
+        for k in shown
+    ]
+    log.table(str(args.out), ["", "recorded", "kept"], rows)
+    return 0
+
+
+if __name__ == "__main__":
+    script.run(main)

@@ -1,0 +1,49 @@
+"""Clones demonstrations by chunks of actions: flow matching, diffusion or a Gaussian.
+
+    python experiments/imitate.py --data data/peg.npz
+    python experiments/imitate.py --data data/t.npz --head diffusion --trunk transformer --seeds 5
+    python experiments/imitate.py --data data/t.npz --mode streaming
+
+The environment is the one that the data set names, unless --env says another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxrl import data_files, log, script
+from jaxrl.learners import imitation
+from jaxrl.policies import chunks
+
+
+@dataclass
+class Args(script.Args):
+    env: str = ""  # default: what the data set says
+    data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    total_steps: float = 10_000  # updates per seed
+    num_evals: int = 5
+    eval_episodes: int = 128
+    config: imitation.Config = field(default_factory=imitation.Config)
+
+
+def main() -> int:
+    args = script.parse(Args)
+    config = args.config
+    imitation.validate(config)
+    dataset = data_files.load(args.data)
+    script.env_of_data(args, dataset)
+    env = script.prepare(args, default_devices=1)
+    learner = imitation.make(env, config, dataset)
+    size = env.action_space.lows.size
+    cost = chunks.evaluations_per_action(
+        imitation.head_of(config, size), config.execute, config.mode
+    )
+    print(
+        f"{len(dataset.lengths)} episodes, {log.number(cost)} network evaluations per control step"
+    )
+    return script.launch("imitation", args, learner, args.data)
+
+
+if __name__ == "__main__":
+    script.run(main)

@@ -1,0 +1,174 @@
+"""The whole road on one task: demonstrations, imitation, refinement, evaluation.
+
+    python experiments/refine.py --env peg_insertion
+    python experiments/refine.py --env peg_insertion --run-dir runs/road --resume
+
+A scripted expert with noisy hands is recorded; a flow-matching policy clones it in chunks of
+actions; PPO learns a residual on top of the frozen clone; both are measured on the same
+episodes. RUN holds demos.npz, the runs base/ and residual/ (with learning curves; `python -m
+jaxrl.play RUN/residual` works), before_after.mp4, refine.png and refine.json. A road that was
+interrupted goes on with --resume in the stage it was in.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import imageio.v2 as imageio
+import jax
+import numpy as np
+from presets import RESIDUAL
+
+import envs
+from envs.transforms import residual
+from jaxrl import checkpoint, data, data_files, log, play, plot, runs, runtime, script
+from jaxrl.evaluate import evaluate
+from jaxrl.learners import imitation, ppo
+from jaxrl.policies.scripted import scripted
+from jaxrl.stats import bootstrap_interval
+
+
+@dataclass
+class Args:
+    env: str = "peg_insertion"  # one with an expert
+    env_options: dict[str, str] = field(default_factory=dict)
+    demos: int = 50  # demonstrations; those that fail are left out
+    noise: float = 0.3  # of the expert's hands, see experiments/demos.py
+    bc_updates: int = 10_000
+    rl_steps: int = RESIDUAL["ppo"].total_steps  # environment steps
+    scale: float = 0.5  # of corrections, in shares of half the action range
+    seed: int = 0
+    episodes: int = 256  # of the last evaluation
+    video: bool = True
+    run_dir: Path | None = None  # default: runs/refine_ENV_TIME
+    resume: bool = False
+    base: imitation.Config = field(default_factory=imitation.Config)
+    rl: ppo.Config = RESIDUAL["ppo"].config
+
+
+def demonstrate(args: Args, env, path: Path) -> None:
+    """Records the expert into `path`."""
+    about = {"env": args.env, "env_overrides": script.numbers(args.env_options)}
+    expert = scripted(env, args.noise)
+    recorded = data.record(expert, env, args.demos, jax.random.key(args.seed), metadata=about)
+    print(
+        f"the expert succeeds in {data.statistics(recorded)['success']:.0%} of {args.demos} episodes"
+    )
+    data_files.save(recorded.successful(), path)
+
+
+def stage(args: Args, run_dir: Path, total_steps: int, num_evals: int) -> script.Args:
+    """What `script.launch` needs to know; a stage that had begun goes on."""
+    return script.Args(
+        env=args.env,
+        env_options=args.env_options,
+        seed=args.seed,
+        total_steps=total_steps,
+        num_evals=num_evals,
+        eval_episodes=128,
+        run_dir=run_dir,
+        resume=(run_dir / "config.json").exists(),
+        devices=1,
+        video=False,
+    )
+
+
+def finished(run_dir: Path, total_steps: int) -> bool:
+    return total_steps in checkpoint.steps(run_dir / "checkpoints")
+
+
+def compare(args: Args, run_dir: Path, seconds: float) -> None:
+    """Measures base and refined policy on the same episodes; table, figure and video."""
+    base, refined = runs.load(run_dir / "base"), runs.load(run_dir / "residual")
+    keys = jax.random.split(jax.random.key(args.seed + 1), args.episodes)
+    measured, rows, summary = {}, [], {"env": args.env, "seconds": round(seconds, 1)}
+    for name, run in (("base", base), ("base + residual", refined)):
+        policy = run.policy()
+        episodes = jax.device_get(jax.jit(lambda k, r=run, p=policy: evaluate(r.env, p, k))(keys))
+        measured[name] = np.asarray(episodes["success"])
+        low, high = bootstrap_interval(measured[name], np.mean)
+        length = float(np.mean(episodes["length"]))
+        rows.append(
+            [name, f"{measured[name].mean():.3f}", f"{low:.3f} .. {high:.3f}", f"{length:.0f}"]
+        )
+        summary[name] = {"success": float(measured[name].mean()), "interval": [low, high]}
+    log.table(
+        f"{args.env}: {args.episodes} episodes, {seconds / 60:.1f} minutes in all",
+        ["", "success", "95% interval", "steps"],
+        rows,
+    )
+    (run_dir / "refine.json").write_text(json.dumps(summary, indent=2) + "\n")
+    curve = [r for r in log.read(run_dir / "residual") if r["kind"] == "eval"]
+    plot.before_after(
+        [r["env_steps"] for r in curve],
+        [float(np.mean(r["success"])) for r in curve],
+        measured,
+        run_dir / "refine.png",
+        title=args.env,
+    )
+    print(f"figure: {run_dir / 'refine.png'}")
+    if args.video:
+        gain = measured["base + residual"] - measured["base"]
+        film(run_dir, base, refined, keys[int(np.argmax(gain))])
+
+
+def film(run_dir: Path, base: runs.Run, refined: runs.Run, key: jax.Array) -> None:
+    """One episode of both, side by side; who ends first stands still."""
+    clips = []
+    for run in (base, refined):
+        clip = run_dir / "clip.mp4"
+        if not play.record_video(run.env, run.policy(), clip, key=key):
+            return  # it said why
+        with imageio.get_reader(clip) as reader:
+            fps, frames = reader.get_meta_data()["fps"], list(reader)
+        clip.unlink()
+        clips.append(frames)
+    count = max(map(len, clips))
+    both = zip(*(c + [c[-1]] * (count - len(c)) for c in clips), strict=True)
+    imageio.mimwrite(run_dir / "before_after.mp4", [np.hstack(x) for x in both], fps=fps)
+    print(f"video: {run_dir / 'before_after.mp4'}")
+
+
+def main() -> int:
+    start = time.time()
+    args = script.parse(Args)
+    imitation.validate(args.base)
+    ppo.validate(args.rl)
+    run_dir = args.run_dir or Path("runs") / f"refine_{args.env}_{time.strftime('%Y%m%d-%H%M%S')}"
+    if run_dir.exists() and not args.resume:
+        raise ValueError(f"run_dir={run_dir} exists: add --resume to go on, or choose another")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    runtime.setup(1)
+    env = envs.make(args.env, **script.numbers(args.env_options))
+
+    demos = run_dir / "demos.npz"
+    if not demos.exists():
+        demonstrate(args, env, demos)
+
+    base_dir = run_dir / "base"
+    if not finished(base_dir, args.bc_updates):
+        print(f"--- imitation: {args.bc_updates:,} updates")
+        learner = imitation.make(env, args.base, data_files.load(demos))
+        todo = stage(args, base_dir, args.bc_updates, num_evals=2)
+        if code := script.launch("imitation", todo, learner, demos):
+            return code
+
+    rl_dir = run_dir / "residual"
+    if not finished(rl_dir, args.rl_steps):
+        print(f"--- refinement: {args.rl_steps:,} environment steps")
+        corrected = residual(env, runs.load(base_dir).policy(), args.scale)
+        learner = ppo.make(corrected, script.with_schedule(args.rl, args.rl_steps))
+        todo = stage(args, rl_dir, args.rl_steps, num_evals=10)
+        about = {"run": base_dir, "seed_index": 0, "scale": args.scale}
+        if code := script.launch("ppo", todo, learner, base=about):
+            return code
+
+    compare(args, run_dir, time.time() - start)
+    return 0
+
+
+if __name__ == "__main__":
+    script.run(main)

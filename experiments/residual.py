@@ -1,0 +1,72 @@
+"""Refines a policy by reinforcement learning on top of it: a residual, on or off policy.
+
+    python experiments/residual.py --base runs/imitation_peg_insertion_20260101-120000
+    python experiments/residual.py --base runs/peg_base --learner sac --data data/peg.npz
+
+The base (any run: cloned, or trained by reward) is frozen and acts inside the environment; PPO, SAC or
+TD3, unchanged, learn a correction of at most `scale` times half the action range. With --data,
+the off-policy learners fill half of every batch with those episodes as the base would have
+seen them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from presets import RESIDUAL, Preset
+
+from envs.transforms import residual
+from jaxrl import data, data_files, runs, script
+from jaxrl.learners import ppo, sac, td3
+
+LEARNERS = {"ppo": ppo, "sac": sac, "td3": td3}
+
+
+@dataclass
+class Args(script.Args):
+    env: str = ""  # default: the base's
+    base: Path = Path("runs/base")  # the run directory of the policy to refine
+    base_seed: int = 0  # which of its seeds
+    learner: str = "ppo"  # ppo, sac or td3
+    scale: float = 0.5  # of corrections, in shares of half the action range
+    data: Path | None = None  # demonstrations, for sac and td3
+
+
+def defaults(learner: str) -> Any:
+    """`Args` with the settings of one learner as its last field."""
+    if learner not in LEARNERS:
+        raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
+    preset = RESIDUAL.get(learner, Preset(1_000_000, LEARNERS[learner].Config(actor_out_scale=0.0)))
+    return script.with_config(Args, preset.config, learner=learner, total_steps=preset.total_steps)
+
+
+def main() -> int:
+    args = script.parse(defaults, learner="ppo")
+    base = runs.read_config(args.base)
+    if args.env and args.env != base["env"]:
+        raise ValueError(f"base={args.base} was made for {base['env']}, not {args.env}")
+    args.env = base["env"]
+    args.env_options = {k: str(v) for k, v in base["env_overrides"].items()} | args.env_options
+    if args.data is not None and args.learner == "ppo":
+        raise ValueError("data: PPO cannot use demonstrations; choose --learner sac or td3")
+    config = args.config
+    if args.learner == "ppo":
+        config = script.with_schedule(config, args.total_steps)
+    elif args.data is None:
+        config = config.replace(prior_ratio=0.0)
+    LEARNERS[args.learner].validate(config)
+    env = script.prepare(args, default_devices=1)
+    env = residual(env, runs.load(args.base).policy(args.base_seed), args.scale)
+    prior = ()
+    if args.data is not None:
+        prior = (data.through_base(data_files.load(args.data), env, jax.random.key(args.seed)),)
+    learner = LEARNERS[args.learner].make(env, config, *prior)
+    about = {"run": args.base, "seed_index": args.base_seed, "scale": args.scale}
+    return script.launch(args.learner, args, learner, args.data, base=about)
+
+
+if __name__ == "__main__":
+    script.run(main)
