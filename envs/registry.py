@@ -27,6 +27,7 @@ TASKS: dict[str, tuple[str, str, int]] = {
     "point_maze_large": ("envs.tasks.point_maze", "PointMazeLarge", 300),
     "point_maze_medium": ("envs.tasks.point_maze", "PointMazeMedium", 200),
     "point_maze_open": ("envs.tasks.point_maze", "PointMazeOpen", 100),
+    "push_t": ("envs.tasks.push_t", "PushT", 200),
     "pusher": ("envs.tasks.pusher", "Pusher", 100),
     "reacher": ("envs.tasks.reacher", "Reacher", 50),
     "swimmer": ("envs.tasks.swimmer", "Swimmer", 1000),

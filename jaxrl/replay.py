@@ -203,15 +203,14 @@ def relabel(
 
 
 def uniform(replay: Replay, keys: jax.Array, first_env: jax.Array, envs: int):
-    """One start per key [B]: an age [B], and a column [B] of the `envs` from `first_env` [B]."""
+    """One start per key [B]: an age [B], and a column [B] of the `envs` from `first_env` [B].
 
-    def one(key):
-        k_age, k_env = jax.random.split(key)
-        age = jax.random.randint(k_age, (), 0, jnp.maximum(replay.size, 1))
-        return age, jax.random.randint(k_env, (), 0, envs)
-
-    age, env = jax.vmap(one)(keys)
-    return age, first_env + env
+    Random bits modulo the range: the least likely start is as likely as any other to within
+    size / 2^32, and three times cheaper than `randint`, which splits its key first.
+    """
+    bits = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys)
+    age = bits[:, 0] % jnp.maximum(replay.size, 1).astype(jnp.uint32)
+    return age.astype(jnp.int32), first_env + (bits[:, 1] % envs).astype(jnp.int32)
 
 
 @struct.dataclass
