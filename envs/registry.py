@@ -22,6 +22,8 @@ TASKS: dict[str, tuple[str, str, int]] = {
         1000,
     ),
     "inverted_pendulum": ("envs.tasks.inverted_pendulum", "InvertedPendulum", 1000),
+    "peg_insertion": ("envs.tasks.peg_insertion", "PegInsertion", 100),
+    "peg_insertion_3d": ("envs.tasks.peg_insertion", "PegInsertion3D", 100),
     "pendulum_swingup": ("envs.tasks.pendulum_swingup", "PendulumSwingup", 200),
     "point_maze": ("envs.tasks.point_maze", "PointMaze", 150),
     "point_maze_large": ("envs.tasks.point_maze", "PointMazeLarge", 300),

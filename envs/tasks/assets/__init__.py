@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mujoco
 
 from envs.physics import FAST, Simulator, load
 
 
-def load_asset(xml: str, physics: str = "accurate", impl: str = "jax") -> Simulator:
+def load_asset(
+    xml: str, physics: str = "accurate", impl: str = "jax", fast: dict[str, Any] = FAST
+) -> Simulator:
     """Loads a model file of this folder.
 
     Args:
       xml: file name.
-      physics: "accurate" (the file's own options) or "fast" (`FAST` on top).
+      physics: "accurate" (the file's own options) or "fast" (the options in `fast` on top).
       impl: see `envs.physics.load`.
 
     Raises:
@@ -23,4 +26,4 @@ def load_asset(xml: str, physics: str = "accurate", impl: str = "jax") -> Simula
     if physics not in ("accurate", "fast"):
         raise ValueError(f"physics={physics!r}: allowed are 'accurate' and 'fast'")
     mj_model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / xml))
-    return load(mj_model, impl, FAST if physics == "fast" else {})
+    return load(mj_model, impl, fast if physics == "fast" else {})
