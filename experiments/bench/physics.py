@@ -34,7 +34,7 @@ from jaxrl.types import Learner
 
 @dataclass
 class Args(BenchArgs):
-    tasks: tuple[str, ...] = ("hopper", "half_cheetah", "ant")
+    tasks: tuple[str, ...] = ("hopper", "half_cheetah")
     physics: tuple[str, ...] = ("accurate", "fast")
     batches: tuple[int, ...] = (64, 512)
     steps: int = 16  # control steps a call

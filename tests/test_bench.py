@@ -1,0 +1,235 @@
+"""The benchmarks: what they count, in which order they measure, and that they run; no timing."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import Probe
+
+ROOT = Path(__file__).parent.parent
+BENCH = ROOT / "experiments/bench"
+sys.path[:0] = [str(ROOT / "experiments"), str(BENCH), str(BENCH / "drivers")]
+
+import bench  # noqa: E402
+import compile as compile_bench  # noqa: E402
+import overhead  # noqa: E402
+import peers  # noqa: E402
+import physics  # noqa: E402
+import replay as replay_bench  # noqa: E402
+import seeds  # noqa: E402
+from presets import Preset  # noqa: E402
+
+from jaxrl import off_policy, runtime  # noqa: E402
+from jaxrl.learners import ppo, sac  # noqa: E402
+from jaxrl.networks import ActorCritic  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+OBS = 7  # of a Probe, whose actions have one entry
+
+
+@pytest.fixture
+def probe(monkeypatch):
+    """Every benchmark on a Probe, and JAX as this process has it."""
+    for module in (seeds, replay_bench, overhead, compile_bench):
+        monkeypatch.setattr(module, "make_env", lambda *_: Probe(pays=1.0))
+    monkeypatch.setattr(runtime, "setup", lambda *_, **__: None)
+    monkeypatch.setattr(runtime, "default_devices", lambda _: 1)
+
+
+def ratios_in(path: Path) -> dict[str, float]:
+    content = json.loads(path.read_text())
+    assert {"hardware", "versions", "settings", "rows"} <= set(content)
+    return content["ratios"]
+
+
+# --- What they share ---
+
+
+def test_contenders_take_turns_and_the_first_round_does_not_count():
+    order = []
+    run = lambda name: lambda: order.append(name)
+    seconds = bench.interleave({name: run(name) for name in "ABC"}, 3)
+    assert "".join(order) == "ABC" * 4
+    assert all(x.shape == (3,) and (x >= 0).all() for x in seconds.values())
+
+
+def test_a_ratio_pairs_the_rounds():
+    """The machine is ten times slower in the second round: no difference to the ratio."""
+    assert bench.ratio(np.array([2.0, 20.0, 2.0]), np.array([1.0, 10.0, 1.0])) == 2.0
+
+
+def test_the_results_file_has_ratios_at_the_top_and_a_row_a_line(tmp_path):
+    path = tmp_path / "new" / "x.json"
+    rows = [{"a": np.array([1.23456, 2.0]), "b": {"c": 3}}, {"a": np.float32(0.5)}]
+    bench.write(path, "x", bench.Args(out=path), rows, {"fast/slow": 1 / 3})
+    assert ratios_in(path) == {"fast/slow": 0.3333}
+    assert '\n{"a": [1.235, 2.0], "b": {"c": 3}},\n{"a": 0.5}\n' in path.read_text()
+    bench.write(None, "x", bench.Args(), rows, {})
+
+
+def test_a_run_advances_every_seed_and_the_grid():
+    config = ppo.Config(num_envs=8, unroll_length=2, actor_hidden=(4,), critic_hidden=(4,))
+    learner = ppo.make(Probe(), config)
+    run = bench.Run(learner, seeds=2, iterations=3, sweep={"learning_rate": [0.0, 1.0]})
+    run()
+    assert run.steps == 4 * 3 * 16 and run.state.iteration.tolist() == [3] * 4
+    assert run.state.learning_rate.tolist() == [0.0, 0.0, 1.0, 1.0]
+    run.reset()
+    assert run.state.iteration.tolist() == [0] * 4
+
+
+def test_random_stepping_ends_episodes():
+    run = bench.Run(bench.random_stepping(Probe(length=2.0), 4, 6))
+    assert run()["episodes"].tolist() == [4 * 3] and run.steps == 24
+
+
+# --- Counting floating-point operations ---
+
+
+def test_flops_by_hand():
+    assert overhead.mlp_flops((3, 5, 2)) == 2 * (15 + 10)
+    c = ppo.Config(num_envs=2, unroll_length=3, num_epochs=2, actor_hidden=(4,), critic_hidden=(5,))
+    actor, critic = 2 * (OBS * 4 + 4 * 2), 2 * (OBS * 5 + 5 * 1)
+    assert overhead.ppo_flops(Probe(), c) == 6 * (actor + critic) * (1 + 2 * 3)
+    small = {"num_envs": 2, "batch_size": 8, "actor_hidden": (4,), "critic_hidden": (5,)}
+    c = sac.Config(updates_per_step=6, policy_delay=3, num_critics=3, **small)
+    critics = 3 * 2 * (8 * 5 + 5 * 1)
+    one_critic_update = 8 * (actor + critics + 3 * critics)
+    one_actor_update = 8 * (3 * actor + 2 * critics)
+    expected = 2 * actor + 6 * one_critic_update + 2 * one_actor_update
+    assert overhead.sac_flops(Probe(), c) == expected
+
+
+def flops_of(function, *args) -> float:
+    return jax.jit(function).lower(*args).cost_analysis()["flops"]
+
+
+def test_flops_of_sac_s_updates_are_xla_s():
+    c = sac.Config(batch_size=512, actor_hidden=(64, 64), critic_hidden=(128, 128))
+    algorithm = sac.algorithm(c, 1)
+    b = c.batch_size
+    obs, one, keys = jnp.zeros((b, OBS)), jnp.ones(b), jax.random.split(jax.random.key(0), b)
+    agent = jax.eval_shape(lambda: algorithm.init(keys[0], obs[:1], obs[:1], c))
+    batch = off_policy.Batch(obs, obs, obs[:, :1], one, obs, obs, one, one / b, keys, keys[0])
+    _, critic_update, actor_update = overhead.sac_parts(Probe(), c)
+    assert flops_of(algorithm.update_critic, agent, batch, c) == pytest.approx(critic_update, 0.1)
+    assert flops_of(algorithm.update_actor, agent, batch, c) == pytest.approx(actor_update, 0.1)
+
+
+def test_flops_of_ppo_s_networks_are_xla_s():
+    c = ppo.Config(num_envs=64, unroll_length=8, num_epochs=1, distribution="normal")
+    network = ActorCritic(c.actor_hidden, c.critic_hidden, 1, c.activation, True)
+    obs, reset = jnp.zeros((8, 64, OBS)), jnp.zeros((8, 64), bool)
+    params = jax.eval_shape(network.init, jax.random.key(0), (), obs, obs, reset)
+
+    def both_ways(params):
+        _, out, value = network.apply(params, (), obs, obs, reset)
+        return (out**2).sum() + (value**2).sum()
+
+    counted = overhead.ppo_flops(Probe(), c) * 3 / 4  # without collection
+    assert flops_of(jax.grad(both_ways), params) == pytest.approx(counted, 0.1)
+
+
+# --- Each script, small ---
+
+
+def test_seeds(probe, tmp_path, capsys):
+    out = tmp_path / "x.json"
+    args = seeds.Args(rounds=1, out=out, learner="sac", seeds=(1, 2), num_envs=4, hidden=(8,))
+    seeds.main(seeds.Args(**vars(args) | {"batch_size": 8, "grid": False}))
+    assert ratios_in(out)["sac/1_seeds/cost"] == 1.0 and "sac/2_seeds/cost" in ratios_in(out)
+    assert "2 seeds" in capsys.readouterr().out
+
+
+def test_replay(probe, tmp_path):
+    out = tmp_path / "x.json"
+    small = {"num_envs": 4, "batch_size": 8, "hidden": (8,), "iterations": 2, "insertions": 3}
+    replay_bench.main(replay_bench.Args(rounds=1, out=out, replay_size=64, **small))
+    assert {"share_of_iteration", "full_over_empty"} <= set(ratios_in(out))
+    row = json.loads(out.read_text())["rows"][-1]
+    assert row["num_bytes"] == row["actual_bytes"] == 64 * (4 * (OBS + 1 + 1 + OBS) + 3)
+
+
+def test_overhead(probe, tmp_path, monkeypatch):
+    tiny = {"num_envs": 8, "unroll_length": 2, "actor_hidden": (4,), "critic_hidden": (4,)}
+    small = tiny | {"batch_size": 8, "replay_size": 64, "updates_per_step": 1}
+    monkeypatch.setattr(overhead, "PPO", {"probe": Preset(0, ppo.Config(**tiny))})
+    monkeypatch.setattr(overhead, "SAC", {"probe": Preset(0, sac.Config(**small))})
+    monkeypatch.setattr(overhead, "MATMUL", 8)
+    out = tmp_path / "x.json"
+    overhead.main(overhead.Args(rounds=1, out=out, ppo=("probe",), sac=("probe",), seeds=2))
+    assert set(ratios_in(out)) == {
+        f"{learner}/probe/{k}" for learner in ("ppo", "sac") for k in ("of_random", "of_limit")
+    }
+
+
+def test_a_learner_compiles_once_whatever_the_chunks(probe):
+    answer = compile_bench.child("bc", "probe")
+    assert answer["compilations"] == dict.fromkeys(compile_bench.FUNCTIONS, 1)
+    assert answer["start_seconds"] >= answer["compile_seconds"]
+
+
+@pytest.mark.parametrize("name", compile_bench.ONLINE + compile_bench.OFFLINE)
+def test_every_learner_can_be_started(name):
+    learner = compile_bench.learner_of(name, Probe())
+    assert jax.eval_shape(learner.init, jax.random.key(0)) is not None
+
+
+def test_c_mujoco_steps_every_environment():
+    env = bench.make_env("inverted_pendulum", "fast")
+    states = physics.c_mujoco(env, 3, 2, 0)()
+    assert states.shape[0] == 3 and np.isfinite(states).all()
+    substeps = 2 * physics.unwrapped(env).frame_skip
+    timestep = physics.unwrapped(env).sim.mj_model.opt.timestep
+    np.testing.assert_allclose(states[:, 0], substeps * timestep)  # the clock
+
+
+@pytest.mark.slow
+def test_physics(probe, tmp_path):
+    out = tmp_path / "x.json"
+    tasks = {"tasks": ("inverted_pendulum",), "physics": ("fast",), "batches": (4,)}
+    physics.main(physics.Args(rounds=1, out=out, steps=2, **tasks))
+    assert set(ratios_in(out)) == {
+        f"inverted_pendulum/fast/4/ours_over_{other}" for other in ("mjx", "rollout")
+    }
+
+
+def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_path, capsys):
+    """Drivers are stood in for: the real ones need their own virtual environments."""
+    order = []
+
+    class Stub:
+        versions = {"jaxrl": "1"}
+
+        def __init__(self, python, driver, settings):
+            self.name, self.asked = driver, 0
+            if driver == "rejax_sac.py":
+                raise RuntimeError("no wheel")
+
+        def ask(self, word):
+            order.append((self.name, word))
+            self.asked += 1
+            if self.name == "sbx_sac.py" and self.asked > 4:
+                raise RuntimeError("out of memory")
+            train = {"seconds": 2.0, "steps": 10, "updates": 20}
+            return train if word == "train" else {"return": -100.0, "memory_bytes": 1}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(peers, "Process", Stub)
+    monkeypatch.setattr(peers, "python_of", lambda *_: "python")
+    out = tmp_path / "x.json"
+    rows = peers.main(peers.Args(groups=("sac",), rounds=2, warmup=1, out=out))
+    assert order[:4] == [
+        (d, w) for d in ("jaxrl_run.py", "sbx_sac.py") for w in ("train", "evaluate")
+    ]
+    assert [r["trainer"] for r in rows] == ["jaxrl", "jaxrl, 8 seeds"]
+    assert rows[0]["per_second"] == [10.0, 10.0] and rows[0]["seconds_to_return"] == 2.0
+    assert ratios_in(out) == {"sac/8_seeds_over_1": 1.0}
+    printed = capsys.readouterr().out
+    assert "no wheel" in printed and "sbx: dropped; out of memory" in printed
