@@ -12,6 +12,7 @@ from envs.types import Env
 # name: (module, class, time limit in control steps). Gymnasium's limits for Gymnasium's tasks.
 TASKS: dict[str, tuple[str, str, int]] = {
     "ant": ("envs.tasks.ant", "Ant", 1000),
+    "assembly": ("envs.tasks.assembly", "Assembly", 200),
     "cartpole_swingup": ("envs.tasks.cartpole_swingup", "CartpoleSwingup", 500),
     "half_cheetah": ("envs.tasks.half_cheetah", "HalfCheetah", 1000),
     "hopper": ("envs.tasks.hopper", "Hopper", 1000),

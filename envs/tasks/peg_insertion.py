@@ -98,12 +98,7 @@ class PegInsertion:
         return first_state(data, self._obs(data, still), self._metrics(data))
 
     def step(self, state: State, action: jax.Array) -> State:
-        data = state.data
-        target = self.move(data.target, action, data.physics.qpos)
-        ctrl = self.sim.model.jnt_stiffness * target  # the springs rest at 0; this shifts them
-        force_of = lambda data: data.qfrc_constraint
-        physics, force = self.sim.simulate(data.physics, ctrl, self.frame_skip, force_of)
-        data = data.replace(physics=physics, target=target)
+        data, force = self.advance(state.data, action)
         metrics = self._metrics(data)
         return state.replace(
             data=data,
@@ -113,6 +108,17 @@ class PegInsertion:
             truncated=jnp.zeros((), bool),
             metrics=metrics,
         )
+
+    def advance(self, data: PegData, action: jax.Array) -> tuple[PegData, jax.Array]:
+        """One control step: what it leads to, and the contact force on the tip [P]."""
+        pose, lead = data.physics.qpos, jnp.array(self.max_lead)
+        target = data.target + jnp.array(self.max_step) * jnp.clip(action, -1.0, 1.0)
+        target = jnp.clip(target, pose - lead, pose + lead)
+        target = jnp.clip(target, *map(jnp.array, self.workspace))
+        ctrl = self.sim.model.jnt_stiffness * target  # the springs rest at 0; this shifts them
+        force_of = lambda data: data.qfrc_constraint
+        physics, force = self.sim.simulate(data.physics, ctrl, self.frame_skip, force_of)
+        return data.replace(physics=physics, target=target), force
 
     def expert(self, obs: jax.Array, mode: jax.Array) -> jax.Array:
         """Lines up above the hole, then goes in; lifts a peg that stands beside it. [P]"""
@@ -125,19 +131,22 @@ class PegInsertion:
         beside, height, angle = jnp.abs(place[:-2]).max(), place[-2], jnp.abs(place[-1])
         lined_up = (beside < 6e-4) & (angle < 0.02)
         inside = (beside < 2e-3) & (height < -1e-3)
-        # A funnel above the hole, 4 mm high at its middle. The target moves along the hole's axis
-        # less than an action may, so that no clipping turns it off the axis.
+        # A funnel above the hole, 4 mm high at its middle.
         height = jnp.where(lined_up | inside, -self.depth - 0.01, 0.004 + 0.5 * beside)
+        return self.along(pose, hole, lead, height)
+
+    def along(
+        self, pose: jax.Array, hole: jax.Array, lead: jax.Array, height: jax.Array
+    ) -> jax.Array:
+        """The action that brings the target to `height` on the axis of `hole`.
+
+        The target moves along the axis by less than an action may, so that no clipping turns
+        it off the axis.
+        """
         now, reach = self.to_hole(pose + lead, hole)[-2], 0.9 * self.max_step[-2]
         height = jnp.clip(height, now - reach, now + reach)
-        wanted = self.to_world(jnp.zeros_like(place).at[-2].set(height), hole)
+        wanted = self.to_world(jnp.zeros_like(pose).at[-2].set(height), hole)
         return jnp.clip((wanted - pose - lead) / jnp.array(self.max_step), -1.0, 1.0)
-
-    def move(self, target: jax.Array, action: jax.Array, pose: jax.Array) -> jax.Array:
-        """The target after `action`, kept near the tip's `pose` and in the workspace. [P]"""
-        target = target + jnp.array(self.max_step) * jnp.clip(action, -1.0, 1.0)
-        lead = jnp.array(self.max_lead)
-        return jnp.clip(jnp.clip(target, pose - lead, pose + lead), *map(jnp.array, self.workspace))
 
     workspace = ((-0.06, -0.04, -0.5), (0.06, 0.08, 0.5))  # m, m, rad: where a target may be
 
@@ -167,13 +176,18 @@ class PegInsertion:
     def _metrics(self, data: PegData) -> dict[str, jax.Array]:
         """`distance` (m) is that of the tip to where it has to be, `angle` (rad) to the hole's."""
         place = self.to_hole(data.physics.qpos, data.hole)
-        beside, above = jnp.linalg.norm(place[:-2]), place[-2] + self.depth
-        success = (above <= 0.0) & (beside < WIDTH / 2)
         return {
-            "success": success.astype(jnp.float32),
-            "distance": jnp.hypot(beside, jnp.maximum(above, 0.0)),
+            "success": self._reached(place).astype(jnp.float32),
+            "distance": self._distance(place),
             "angle": jnp.abs(place[-1]),
         }
+
+    def _reached(self, place: jax.Array) -> jax.Array:
+        return (place[-2] <= -self.depth) & (jnp.linalg.norm(place[:-2]) < WIDTH / 2)
+
+    def _distance(self, place: jax.Array) -> jax.Array:
+        above = jnp.maximum(place[-2] + self.depth, 0.0)
+        return jnp.hypot(jnp.linalg.norm(place[:-2]), above)
 
 
 @struct.dataclass

@@ -21,6 +21,11 @@ make = functools.cache(envs.make)  # one model, so one compilation
 
 
 @jax.jit
+def starts(env, keys):
+    return jax.vmap(env.reset)(keys)
+
+
+@jax.jit
 def play(env, states, actions, expert):
     """The states [T, N] that `actions` [T, N, P], or the expert's, lead to from `states` [N]."""
 
@@ -32,6 +37,7 @@ def play(env, states, actions, expert):
     return jax.lax.scan(step, states, actions)[1]
 
 
+@jax.jit
 def placed(env, tips, holes):
     """States [N] with the tip at `tips` [N, P] and the hole at `holes` [N, P]."""
 
@@ -69,7 +75,7 @@ def penetration(env, data):
 
 def test_the_expert_succeeds():
     env = make("peg_insertion", time_limit=None)
-    states = jax.vmap(env.reset)(jax.random.split(KEY, N))
+    states = starts(env, jax.random.split(KEY, N))
     states = play(env, states, jnp.zeros((T, N, 3)), ~GIVEN)
     success = np.asarray(states.metrics["success"])  # [T, N]
     assert (success.max(0) > 0).mean() >= 0.98
@@ -137,7 +143,7 @@ def test_contact_is_mujocos():
 def test_nothing_tunnels():
     """Full speed in random directions: no contact is ever deeper than 1 mm."""
     env = make("peg_insertion", time_limit=None)
-    states = jax.vmap(env.reset)(jax.random.split(KEY, N))
+    states = starts(env, jax.random.split(KEY, N))
     rng = np.random.default_rng(1)
     actions = np.repeat(rng.choice([-1.0, 1.0], (T // 6, N, 3)), 6, axis=0).astype(np.float32)
     actions[..., 1] = np.where(np.arange(T)[:, None] % 30 < 24, -1.0, 1.0)
@@ -152,13 +158,32 @@ def test_nothing_tunnels():
     assert np.isfinite(states.obs).all()
 
 
+def test_in_space_the_expert_succeeds_and_beside_the_hole_the_peg_stands():
+    env = make("peg_insertion_3d", time_limit=None)
+    assert env.observation_space.shape == (16,) and env.action_space.shape == (4,)
+    states = starts(env, jax.random.split(KEY, N))
+    states = play(env, states, jnp.zeros((T, N, 4)), ~GIVEN)
+    assert (states.metrics["success"].max(0) > 0).mean() >= 0.98
+    tips = np.random.default_rng(0).uniform(-0.03, 0.03, (N, 4)) * [1, 1, 0, 10]
+    tips[:, 2] = 0.004
+    turned = np.abs(tips[:, 3])
+    reach = np.abs(tips[:, :2]).max(1) + 0.01 * (np.cos(turned) + np.sin(turned)) - 0.0105
+    tips = np.where((reach > 0.002)[:, None], tips, [0.002, 0.0, 0.004, 0.0])
+    states = play(env, placed(env, tips, np.zeros((N, 4))), down(env), GIVEN)
+    assert np.asarray(states.data.physics.qpos[..., 2]).min() > -0.001
+    assert not states.metrics["success"].any()
+    last = jax.tree.map(lambda x: x[-1], states.data)
+    depths = [penetration(env, jax.tree.map(lambda x, i=i: x[i], last)) for i in range(N)]
+    assert 0.0 < min(depths) and max(depths) < 3e-4
+
+
 def test_options():
     env = make("peg_insertion")
     assert env.observation_space.shape == (12,) and env.action_space.shape == (3,)
     assert make("peg_insertion", touch=True).observation_space.shape == (15,)
     keys = jax.random.split(KEY, 200)
-    exact = jax.vmap(lambda k: make("peg_insertion").reset(k))(keys)
-    noisy = jax.vmap(lambda k: make("peg_insertion", hole_noise=0.003).reset(k))(keys)
+    exact = starts(env, keys)
+    noisy = starts(make("peg_insertion", hole_noise=0.003), keys)
     np.testing.assert_array_equal(exact.data.hole, noisy.data.hole)
     error = np.asarray(noisy.obs - exact.obs)
     np.testing.assert_array_equal(error[:, [0, 1, 2, 3, 4, 5, 8, 9, 10, 11]], 0.0)
@@ -172,12 +197,12 @@ def test_options():
 def test_randomised_physics_differ_and_matter():
     fields = ("body_mass", "geom_friction", "jnt_stiffness", "dof_damping")
     env, sample = make("peg_insertion", time_limit=None), scale_physics(0.5, 2.0, fields)
-    states = jax.vmap(randomise(env, sample).reset)(jax.random.split(KEY, 4))
+    states = starts(randomise(env, sample), jax.random.split(KEY, 4))
     drawn = states.info["randomise"]
     for field in fields:
         (path,) = [p for p in drawn if p.endswith(field)]
         assert len(np.unique(np.asarray(drawn[path]).reshape(4, -1).sum(1))) == 4
-    states = jax.vmap(env.reset)(jax.random.split(KEY, N))
+    states = starts(env, jax.random.split(KEY, N))
     nominal, other = (
         play(task, states, down(env), GIVEN).data.physics.qpos[5, :, 1]
         for task in (env, sample(KEY, env))
