@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import imageio.v2 as imageio
 import jax
 import numpy as np
+import tyro
 from presets import RESIDUAL
 
 import envs
@@ -96,7 +96,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
         )
         summary[name] = {"success": float(measured[name].mean()), "interval": [low, high]}
     log.table(
-        f"{args.env}: {args.episodes} episodes, {seconds / 60:.1f} minutes in all",
+        f"{args.env}: {args.episodes} episodes; this took {seconds / 60:.1f} minutes",
         ["", "success", "95% interval", "steps"],
         rows,
     )
@@ -112,31 +112,19 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
     print(f"figure: {run_dir / 'refine.png'}")
     if args.video:
         gain = measured["base + residual"] - measured["base"]
-        film(run_dir, base, refined, keys[int(np.argmax(gain))])
-
-
-def film(run_dir: Path, base: runs.Run, refined: runs.Run, key: jax.Array) -> None:
-    """One episode of both, side by side; who ends first stands still."""
-    clips = []
-    for run in (base, refined):
-        clip = run_dir / "clip.mp4"
-        if not play.record_video(run.env, run.policy(), clip, key=key):
-            return  # it said why
-        with imageio.get_reader(clip) as reader:
-            fps, frames = reader.get_meta_data()["fps"], list(reader)
-        clip.unlink()
-        clips.append(frames)
-    count = max(map(len, clips))
-    both = zip(*(c + [c[-1]] * (count - len(c)) for c in clips), strict=True)
-    imageio.mimwrite(run_dir / "before_after.mp4", [np.hstack(x) for x in both], fps=fps)
-    print(f"video: {run_dir / 'before_after.mp4'}")
+        key = keys[int(np.argmax(gain))]  # one that the base fails and the refined does not
+        pair = (refined.env, refined.policy())
+        out = run_dir / "before_after.mp4"
+        if play.record_video(base.env, base.policy(), out, beside=pair, key=key):
+            print(f"video: {out}")
 
 
 def main() -> int:
     start = time.time()
-    args = script.parse(Args)
+    args = tyro.cli(Args)
     imitation.validate(args.base)
-    ppo.validate(args.rl)
+    rl = script.with_schedule(args.rl, args.rl_steps)
+    ppo.validate(rl)
     run_dir = args.run_dir or Path("runs") / f"refine_{args.env}_{time.strftime('%Y%m%d-%H%M%S')}"
     if run_dir.exists() and not args.resume:
         raise ValueError(f"run_dir={run_dir} exists: add --resume to go on, or choose another")
@@ -160,7 +148,7 @@ def main() -> int:
     if not finished(rl_dir, args.rl_steps):
         print(f"--- refinement: {args.rl_steps:,} environment steps")
         corrected = residual(env, runs.load(base_dir).policy(), args.scale)
-        learner = ppo.make(corrected, script.with_schedule(args.rl, args.rl_steps))
+        learner = ppo.make(corrected, rl)
         todo = stage(args, rl_dir, args.rl_steps, num_evals=10)
         about = {"run": base_dir, "seed_index": 0, "scale": args.scale}
         if code := script.launch("ppo", todo, learner, base=about):

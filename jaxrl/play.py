@@ -35,6 +35,7 @@ def record_video(
     policy: Policy,
     out: str | os.PathLike,
     *,
+    beside: tuple[Env, Policy] | None = None,
     key: jax.Array | None = None,
     deterministic: bool = True,
     max_steps: int | None = None,
@@ -48,6 +49,8 @@ def record_video(
     Args:
       env, policy: for one instance.
       out: the file; replaced if it exists.
+      beside: another environment and policy, whose episode is shown on the right; who ends
+        first stands still.
       key: the episode, the one that `evaluate` runs for the same key.
       deterministic: act by the mode of the policy.
       max_steps: stop here; by default the time limit of `env`, or 1000.
@@ -59,13 +62,16 @@ def record_video(
     try:
         key = jax.random.key(0) if key is None else key
         max_steps = max_steps or getattr(env, "limit", DEFAULT_MAX_STEPS)
-        states, length = episode(env, policy, key, deterministic, max_steps)
+        pairs = [(env, policy), *([beside] if beside else [])]
+        clips = [episode(e, p, key, deterministic, max_steps) for e, p in pairs]
         dt = seconds_per_step(env)
         stride = max(1, math.ceil(1.0 / (MAX_FPS * dt))) if dt else 1
         fps = 1.0 / (dt * stride) if dt else DEFAULT_FPS
-        at = lambda t: jax.tree.map(lambda x: x[t], states)
-        shown = map(at, range(0, length + 1, stride))
-        _write_video(env, shown, Path(out), fps, width + width % 2, height + height % 2)
+        at = lambda states, t: jax.tree.map(lambda x: x[t], states)
+        times = range(0, max(length for _, length in clips) + 1, stride)
+        shown = ([at(states, min(t, length)) for states, length in clips] for t in times)
+        worlds = [e for e, _ in pairs]
+        _write_video(worlds, shown, Path(out), fps, width + width % 2, height + height % 2)
     except Exception as error:  # no display, no codec, full disk, a task that cannot be drawn, ...
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"no video: {cause}")
@@ -105,9 +111,14 @@ def episode(
 
 
 def _write_video(
-    env: Env, states: Iterable[State], out: Path, fps: float, width: int, height: int
+    worlds: list[Env],
+    states: Iterable[list[State]],
+    out: Path,
+    fps: float,
+    width: int,
+    height: int,
 ) -> None:
-    """All of the file or nothing.
+    """All of the file or nothing; the states of several worlds side by side.
 
     JAX warns of every fork, ffmpeg's too, which runs another program at once and is safe.
     """
@@ -116,11 +127,14 @@ def _write_video(
     try:
         with (
             warnings.catch_warnings(action="ignore", category=RuntimeWarning),
-            renderer(env, width, height) as draw,
+            contextlib.ExitStack() as stack,
             imageio.get_writer(partial, fps=fps, macro_block_size=2, quality=7) as video,
         ):
-            for state in states:
-                video.append_data(draw(state))
+            draws = [stack.enter_context(renderer(env, width, height)) for env in worlds]
+            for now in states:
+                video.append_data(
+                    np.hstack([draw(state) for draw, state in zip(draws, now, strict=True)])
+                )
         os.replace(partial, out)
     finally:
         with contextlib.suppress(OSError):

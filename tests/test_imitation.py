@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from probes import assert_same
 
 import envs
+from envs.transforms import residual
 from jaxrl import data, runs
 from jaxrl.learners import imitation
 from jaxrl.policies.scripted import scripted
@@ -154,3 +155,30 @@ def test_the_acting_weights_are_an_average():
         sum(abs(x - y).sum() for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
     )
     assert 0 < drift(after.ema, state.params) < drift(after.params, state.params)
+
+
+def test_recorded_episodes_are_shown_as_a_residual_would_have_shown_them():
+    """The base is asked along each episode, its plan following it, past the last step too."""
+    env = envs.make("point_maze_open")
+    dataset = demonstrations().take(range(6))
+    learner = imitation.make(env, SMALL, dataset)
+    base = learner.policy(learner.init(jax.random.key(0)))
+    wrapped = residual(env, base, 0.5)
+    shown = data.through_base(dataset, wrapped, jax.random.key(1), num_envs=4)
+    now, after = (x["base_action"][:, 0] for x in (shown.steps.obs, shown.steps.next_obs))
+    np.testing.assert_allclose(
+        now + 0.5 * shown.steps.action[:, 0], dataset.steps.action[:, 0], atol=1e-6
+    )
+    assert shown.steps_for(wrapped).action.max() > 1.0  # beyond the residual's reach, kept
+    act = jax.jit(lambda carry, obs, key: base.act(carry, obs, key))
+    key = jax.random.fold_in(jax.random.key(1), 5)
+    start, end = dataset.starts[5], dataset.ends[5]
+    carry = base.init_carry()
+    for t in range(end - start + 2):
+        seen = dataset.steps.obs if t <= end - start else dataset.steps.next_obs
+        obs = jax.tree.map(lambda x, row=min(start + t, end): x[row, 0], seen)
+        action, carry = act(carry, obs, jax.random.fold_in(key, t))
+        if t <= end - start:
+            np.testing.assert_allclose(now[start + t], action, atol=1e-5)
+        if t > 0:
+            np.testing.assert_allclose(after[start + t - 1], action, atol=1e-5)

@@ -7,6 +7,11 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+SMALLER = {
+    "ITERATIONS = 50": "ITERATIONS = 2",
+    "ITERATIONS = 30": "ITERATIONS = 2",
+    "UPDATES = 3000": "UPDATES = 200",
+}
 
 
 @pytest.mark.slow
@@ -14,13 +19,13 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 def test_notebook_runs_and_plots(path):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # the same cells on a size for tests
-        cell.source = cell.source.replace("ITERATIONS = 50", "ITERATIONS = 2")
-        cell.source = cell.source.replace("ITERATIONS = 30", "ITERATIONS = 2")
+        for large, small in SMALLER.items():
+            cell.source = cell.source.replace(large, small)
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": path.parent}}).execute()
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert pictures, "no plot"
 
 
-def test_there_are_two_notebooks():
-    assert [p.stem for p in NOTEBOOKS] == ["quick_start", "sweeping_seeds"]
+def test_there_are_three_notebooks():
+    assert [p.stem for p in NOTEBOOKS] == ["quick_start", "refinement", "sweeping_seeds"]

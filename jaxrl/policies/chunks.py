@@ -121,7 +121,7 @@ def _plan_where_needed(make_plan: Callable[..., jax.Array], every: int) -> Calla
     @replan.def_vmap
     def rule(n, batched, needed, params, seen, key, deterministic, plan):
         is_batched = [any(jax.tree.leaves(b)) for b in batched]
-        spread = lambda x, on: x if on else jnp.broadcast_to(x, (n, *x.shape))
+        spread = lambda x, on: x if on else jnp.broadcast_to(x, (n, *jnp.shape(x)))
         needed, seen, key, deterministic, plan = (
             spread(x, is_batched[i])
             for i, x in ((0, needed), (2, seen), (3, key), (4, deterministic), (5, plan))
