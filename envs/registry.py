@@ -26,6 +26,7 @@ TASKS: dict[str, tuple[str, str, int]] = {
     "peg_insertion": ("envs.tasks.peg_insertion", "PegInsertion", 100),
     "peg_insertion_3d": ("envs.tasks.peg_insertion", "PegInsertion3D", 100),
     "pendulum_swingup": ("envs.tasks.pendulum_swingup", "PendulumSwingup", 200),
+    "pick_place": ("envs.tasks.pick_place", "PickPlace", 100),
     "point_maze": ("envs.tasks.point_maze", "PointMaze", 150),
     "point_maze_large": ("envs.tasks.point_maze", "PointMazeLarge", 300),
     "point_maze_medium": ("envs.tasks.point_maze", "PointMazeMedium", 200),
