@@ -129,7 +129,7 @@ class PegInsertion:
         """The action that brings the tip from `pose` nearer to the bottom of `hole`."""
         place = self.to_hole(pose, hole)
         beside, height, angle = jnp.abs(place[:-2]).max(), place[-2], jnp.abs(place[-1])
-        lined_up = (beside < 6e-4) & (angle < 0.02)
+        lined_up = (beside < self.clearance / 2) & (angle < 0.02)
         inside = (beside < 2e-3) & (height < -1e-3)
         # A funnel above the hole, 4 mm high at its middle.
         height = jnp.where(lined_up | inside, -self.depth - 0.01, 0.004 + 0.5 * beside)
