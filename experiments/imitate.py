@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxrl import data_files, log, script
+from jaxrl import data_files, log, runtime, script
 from jaxrl.learners import imitation
 from jaxrl.policies import chunks
 
@@ -33,7 +33,7 @@ def main() -> int:
     imitation.validate(config)
     dataset = data_files.load(args.data)
     script.env_of_data(args, dataset)
-    env = script.prepare(args, default_devices=1)
+    env = script.prepare(args, runtime.default_devices(args.seeds))
     learner = imitation.make(env, config, dataset)
     size = env.action_space.lows.size
     cost = chunks.evaluations_per_action(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl import data_files, script
+from jaxrl import data_files, runtime, script
 from jaxrl.learners import bc, iql, td3_bc
 
 LEARNERS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
@@ -44,7 +44,7 @@ def main() -> int:
     config = args.config
     if args.normalize_reward:
         config = config.replace(reward_scale=1000.0 / float(np.ptp(dataset.returns)))
-    env = script.prepare(args, default_devices=1)
+    env = script.prepare(args, runtime.default_devices(args.seeds))
     if args.weighted:
         dataset = dataset.weighted(args.weighted)
     learner = LEARNERS[args.learner].make(env, config, dataset)

@@ -19,7 +19,7 @@ import jax
 from presets import RESIDUAL, Preset
 
 from envs.transforms import residual
-from jaxrl import data, data_files, runs, script
+from jaxrl import data, data_files, runs, runtime, script
 from jaxrl.learners import ppo, sac, td3
 
 LEARNERS = {"ppo": ppo, "sac": sac, "td3": td3}
@@ -58,7 +58,7 @@ def main() -> int:
     elif args.data is None:
         config = config.replace(prior_ratio=0.0)
     LEARNERS[args.learner].validate(config)
-    env = script.prepare(args, default_devices=1)
+    env = script.prepare(args, runtime.default_devices(args.seeds))
     env = residual(env, runs.load(args.base).policy(args.base_seed), args.scale)
     prior = ()
     if args.data is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from presets import RLPD, Preset
 
-from jaxrl import data_files, script
+from jaxrl import data_files, runtime, script
 from jaxrl.learners import sac
 
 
@@ -33,7 +33,7 @@ def main() -> int:
     args = script.parse(defaults, env=Args.env)
     sac.validate(args.config)
     prior = data_files.load(args.data)
-    env = script.prepare(args, default_devices=1)
+    env = script.prepare(args, runtime.default_devices(args.seeds))
     return script.launch("sac", args, sac.make(env, args.config, prior), args.data)
 
 

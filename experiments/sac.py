@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from presets import SAC, Preset
 
-from jaxrl import script
+from jaxrl import runtime, script
 from jaxrl.learners import sac
 
 
@@ -31,7 +31,7 @@ def defaults(env: str) -> Args:
 def main() -> int:
     args = script.parse(defaults, env=Args.env)
     sac.validate(args.config)
-    env = script.prepare(args, default_devices=1)  # small batches: nothing to share
+    env = script.prepare(args, runtime.default_devices(args.seeds))
     return script.launch("sac", args, sac.make(env, args.config))
 
 

@@ -7,6 +7,7 @@ The grid is an array axis like the seeds, so a 3 x 4 sweep is one program of 12 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ppo import defaults as ppo_defaults
@@ -48,7 +49,8 @@ def main() -> int:
     for name, values in grid.items():
         for value in values:
             ppo.validate(config.replace(**{name: value}))
-    env = script.prepare(args, runtime.default_devices(config.num_envs))
+    num_runs = args.seeds * math.prod(map(len, grid.values()))
+    env = script.prepare(args, runtime.default_devices(num_runs, config.num_envs))
     return script.launch("ppo", args, ppo.make(env, config), sweep=grid)
 
 

@@ -52,8 +52,9 @@ def setup(devices: int | None = None, cache: bool = True) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def default_devices(num_envs: int) -> int:
-    """One CPU host device per core, up to 8, as far as `num_envs` divides; 1 on an accelerator.
+def default_devices(num_runs: int, num_envs: int = 0) -> int:
+    """One CPU host device per core, up to 8, as far as the runs, or else the environments of
+    each (0: not to be shared), divide among them; 1 on an accelerator.
 
     Looks at the environment only, since asking JAX would start it. 1 on jaxlib 0.11, whose
     compiler dies on MJX under a `shard_map`.
@@ -68,7 +69,8 @@ def default_devices(num_envs: int) -> int:
     # 8: the blocks that minibatches are drawn from (jaxrl.rollout.shuffle_unrolls) divide among
     # devices; 16: see envs.vector.POOL_PERIOD.
     cores = os.cpu_count() or 1
-    return next((d for d in (8, 4, 2) if d <= cores and num_envs % (d * 16) == 0), 1)
+    shares = lambda d: num_runs % d == 0 or (num_envs and num_envs % (d * 16) == 0)
+    return next((d for d in (8, 4, 2) if d <= cores and shares(d)), 1)
 
 
 def _has_accelerator() -> bool:

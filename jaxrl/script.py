@@ -40,7 +40,7 @@ class Args:
     run_dir: Path | None = None  # default: runs/LEARNER_ENV_TIME
     resume: bool = False  # go on with the run in --run-dir
     keep_checkpoints: int = 3  # how many stay on disk; 0: all
-    devices: int = 0  # to shard the environments over; 0: what suits this machine
+    devices: int = 0  # that share runs or environments; 0: what suits this machine
     profile: Path | None = None  # write a profiler trace of a second of training here
     video: bool = True  # film an episode of the best seed at the end
     wandb: str | None = None  # Weights & Biases project

@@ -73,9 +73,11 @@ def train(
       sweep: numbers of the config to vary, e.g. `{"learning_rate": [1e-4, 3e-4]}`; the
         grid of all of them is the first axis of every metric.
       num_evals: evaluations after the one at step 0, evenly spaced; a checkpoint follows each.
-      eval_episodes: episodes per evaluation and run, a multiple of `devices`.
+      eval_episodes: episodes per evaluation and run, a multiple of `devices` unless those share
+        the runs.
       num_logs: lines of training metrics in all.
-      devices: how many to shard the environments over.
+      devices: how many to share the work among: whole runs where they divide evenly (nothing
+        is communicated then), else the environments of every run.
       run_dir: where metrics and checkpoints go; None: nowhere.
       resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
       keep_checkpoints: how many of the newest stay on disk; 0: all.
@@ -209,11 +211,12 @@ class _Program:
                 f" ({available[0].platform}); on a CPU call jaxrl.runtime.setup(devices) first"
             )
         self.mesh = Mesh(np.array(available[:devices]), (AXIS,))
+        share_runs = num_runs % devices == 0
         self.num_runs = num_runs
         self._learner = learner
         # On one device there is nothing to map, and jaxlib 0.11 dies compiling MJX under a
         # `shard_map` (a null pointer in Shardy's ManualComputationUnusedInputsPattern).
-        on_devices = learner.on_axis(AXIS) if devices > 1 else learner
+        on_devices = learner if share_runs else learner.on_axis(AXIS)
 
         def shard_map(f, in_specs, out_specs):
             if devices == 1:
@@ -239,11 +242,15 @@ class _Program:
             "unlogged": scalar(jnp.int32),
             "seconds": scalar(jnp.float32),
         }
-        self._specs = jax.tree.map(
-            lambda axis: P() if axis < 0 else P(*[None] * (axis + 1), AXIS),
-            learner.env_axis(self._state_like),
-        )
+        if share_runs:
+            self._specs = jax.tree.map(lambda _: P(AXIS), self._state_like)
+        else:
+            self._specs = jax.tree.map(
+                lambda axis: P() if axis < 0 else P(*[None] * (axis + 1), AXIS),
+                learner.env_axis(self._state_like),
+            )
         self._shardings = self._sharding(self._specs)
+        self._of_runs = P(AXIS) if share_runs else P()  # of what has one entry per run
 
         self._data = () if learner.data is None else (learner.data,)
 
@@ -259,10 +266,13 @@ class _Program:
         def eval_episodes_of(policy, keys):
             return jax.vmap(lambda p: evaluate(learner.env, p, keys))(policy)
 
-        specs = (self._specs, P(), P(), *(P() for _ in self._data))
+        specs = (self._specs, self._of_runs, P(), *(P() for _ in self._data))
         self._step = jax.jit(shard_map(step, specs, specs[:2]), donate_argnums=(0, 1))
         self._init = jax.jit(init, out_shardings=self._shardings)
-        run_episodes = shard_map(eval_episodes_of, (P(), P(AXIS)), P(None, AXIS))
+        ins, outs = (P(), P(AXIS)), P(None, AXIS)
+        if share_runs:
+            ins, outs = (P(AXIS), P()), P(AXIS)
+        run_episodes = shard_map(eval_episodes_of, ins, outs)
         self._evaluate = jax.jit(lambda policy, keys: summarize(run_episodes(policy, keys)))
         self._init_args = (keys, configs)
         self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
@@ -280,8 +290,10 @@ class _Program:
         )
         replicated = NamedSharding(self.mesh, P())
         everywhere = lambda tree: shaped(tree, jax.tree.map(lambda _: replicated, tree))
-        state, sums = shaped(self._state_like, self._shardings), everywhere(self._sums_like)
-        policy = everywhere(self._learner.policy(self._state_like))
+        of_runs = NamedSharding(self.mesh, self._of_runs)
+        per_run = lambda tree: shaped(tree, jax.tree.map(lambda _: of_runs, tree))
+        state, sums = shaped(self._state_like, self._shardings), per_run(self._sums_like)
+        policy = per_run(self._learner.policy(self._state_like))
         self._eval_keys = jax.device_put(self._eval_keys, replicated)
         n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
         self._data = self._replicate(self._data)
@@ -312,13 +324,13 @@ class _Program:
         return self._compiled["init"](self._replicate(keys), self._replicate(configs))
 
     def zero_sums(self):
-        return self._replicate(
-            jax.tree.map(lambda x: np.zeros(x.shape, np.float32), self._sums_like)
-        )
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), self._sums_like)
+        return jax.device_put(zeros, NamedSharding(self.mesh, self._of_runs))
 
     def put(self, state, sums):
         """Restored host arrays to the devices."""
-        return jax.tree.map(jax.device_put, state, self._shardings), self._replicate(sums)
+        of_runs = NamedSharding(self.mesh, self._of_runs)
+        return jax.tree.map(jax.device_put, state, self._shardings), jax.device_put(sums, of_runs)
 
     def step(self, state, sums, n: int):
         return self._compiled["step"](state, sums, self._replicate(np.int32(n)), *self._data)
@@ -373,7 +385,8 @@ def validate(
     ):
         if value != int(value) or value < low:
             raise ValueError(f"{name}={value}: must be a whole number, at least {low}")
-    if eval_episodes % devices:
+    num_runs = seeds * math.prod(len(v) for v in (sweep or {}).values())
+    if num_runs % devices and eval_episodes % devices:
         raise ValueError(f"eval_episodes={eval_episodes}: must be a multiple of devices={devices}")
     per_iteration = learner.steps_per_iteration
     iterations, rest = divmod(int(total_steps), per_iteration)

@@ -37,7 +37,7 @@ def probe(monkeypatch):
     for module in (seeds, replay_bench, overhead, compile_bench):
         monkeypatch.setattr(module, "make_env", lambda *_: Probe(pays=1.0))
     monkeypatch.setattr(runtime, "setup", lambda *_, **__: None)
-    monkeypatch.setattr(runtime, "default_devices", lambda _: 1)
+    monkeypatch.setattr(runtime, "default_devices", lambda *_: 1)
 
 
 def ratios_in(path: Path) -> dict[str, float]:

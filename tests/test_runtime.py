@@ -102,24 +102,30 @@ def test_a_cpu_gets_a_device_per_core_as_far_as_the_environments_divide(
     machine, cores, num_envs, expected
 ):
     machine(cores)
-    assert runtime.default_devices(num_envs) == expected
+    assert runtime.default_devices(1, num_envs) == expected
+
+
+@pytest.mark.parametrize("cores, num_runs, expected", [(2, 8, 2), (4, 6, 2), (8, 8, 8), (4, 5, 1)])
+def test_runs_are_shared_where_they_divide(machine, cores, num_runs, expected):
+    machine(cores)
+    assert runtime.default_devices(num_runs) == expected
 
 
 @pytest.mark.parametrize("cores", [3, 5, 6, 7, 12, 16, 64])
 @pytest.mark.parametrize("num_envs", [960, 1024, 4096])
 def test_ppos_8_blocks_of_environments_divide_among_the_devices(machine, cores, num_envs):
     machine(cores)
-    devices = runtime.default_devices(num_envs)
+    devices = runtime.default_devices(1, num_envs)
     assert 8 % devices == 0 and num_envs % (16 * devices) == 0 and 2 <= devices <= cores
 
 
 def test_an_accelerator_is_one_device_unless_the_cpu_is_asked_for(machine):
     machine(4, accelerator=True)
-    assert runtime.default_devices(1024) == 1
+    assert runtime.default_devices(1, 1024) == 1
     machine(4, platforms="cpu", accelerator=True)
-    assert runtime.default_devices(1024) == 4
+    assert runtime.default_devices(1, 1024) == 4
     machine(4, platforms="cuda")
-    assert runtime.default_devices(1024) == 1
+    assert runtime.default_devices(1, 1024) == 1
 
 
 # --- In a process of its own ---

@@ -290,6 +290,23 @@ print([r["env_steps"] for r in records(r'{tmp_path}')])
     assert done.stdout.strip() == str([x * PER for x in (0, 4, 6, 8, 12, 12)])
 
 
+def test_devices_share_whole_runs_where_those_divide():
+    """Nothing is communicated: two runs on two devices are the two runs on one."""
+    code = """
+from probes import *
+one = go(seeds=2, eval_episodes=3)
+two = go(seeds=2, eval_episodes=3, devices=2)
+for leaf in (two.state.env.obs, two.state.key, two.state.iteration):
+    assert {s.data.shape[0] for s in leaf.addressable_shards} == {1}, leaf.sharding
+tolerance = dict(rtol=1e-3, atol=1e-4)
+assert_same(two.state, one.state, **tolerance)
+for a, b in zip(one.evals, two.evals, strict=True):
+    assert_same(a, b, **tolerance)
+"""
+    done = process(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 # --- Errors ---
 
 

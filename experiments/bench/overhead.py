@@ -106,7 +106,7 @@ def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
         config = config.replace(num_envs=args.num_envs)
     if algorithm == "ppo":
         learner, flops, iterations = ppo.make(env, config), ppo_flops(env, config), 1
-        devices = runtime.default_devices(config.num_envs)
+        devices = runtime.default_devices(1, config.num_envs)
     else:
         learner, flops, iterations = sac.make(env, config), sac_flops(env, config), 64
         devices = 1  # as experiments/sac.py
@@ -143,7 +143,7 @@ def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
 
 def main(args: Args) -> dict[str, float]:
     largest = max((PPO[t].config.num_envs for t in args.ppo), default=1)
-    runtime.setup(runtime.default_devices(args.num_envs or largest))
+    runtime.setup(runtime.default_devices(1, args.num_envs or largest))
     rows, ratios = [], {}
     for algorithm, tasks in (("ppo", args.ppo), ("sac", args.sac)):
         for task in tasks:

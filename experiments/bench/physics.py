@@ -124,7 +124,7 @@ def c_mujoco(env: Env, num_envs: int, unroll_length: int, seed: int):
 
 def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
     env = make_env(task, physics)
-    devices = runtime.default_devices(batch)
+    devices = runtime.default_devices(1, batch)
     settings = {"devices": devices, "seed": args.seed}
     contenders = {
         "ours": Run(random_stepping(env, batch, args.steps), **settings),
@@ -149,7 +149,7 @@ def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
 
 
 def main(args: Args) -> dict[str, float]:
-    runtime.setup(max(runtime.default_devices(b) for b in args.batches))
+    runtime.setup(max(runtime.default_devices(1, b) for b in args.batches))
     rows, ratios = [], {}
     for task in args.tasks:
         for physics in args.physics:

@@ -60,13 +60,18 @@ def main(args: Args) -> dict[str, float]:
     if args.learner not in GRID:
         raise SystemExit(f"--learner {args.learner}: allowed are {', '.join(GRID)}")
     is_ppo = args.learner == "ppo"
-    devices = runtime.default_devices(args.num_envs) if is_ppo else 1
-    runtime.setup(devices)
+    shared_envs = args.num_envs if is_ppo else 0
+    devices = {n: runtime.default_devices(n, shared_envs) for n in (*args.seeds, 16)}
+    runtime.setup(max(devices.values()))
     learner = learner_of(args)
-    settings = {"devices": devices, "iterations": args.iterations * (1 if is_ppo else 32)}
-    runs = {f"{n} seeds": Run(learner, seeds=n, seed=args.seed, **settings) for n in args.seeds}
+    settings = {"iterations": args.iterations * (1 if is_ppo else 32)}
+    runs = {
+        f"{n} seeds": Run(learner, seeds=n, seed=args.seed, devices=devices[n], **settings)
+        for n in args.seeds
+    }
     if args.grid:
         grid = GRID[args.learner]
+        settings["devices"] = devices[16]
         runs["4x4 grid"] = Run(learner, seed=args.seed, sweep=grid, **settings)
     counts = dict(zip(runs, [*args.seeds, 16], strict=False))
     seconds = interleave(runs, args.rounds)

@@ -10,7 +10,7 @@ from serve import serve, settings
 from jaxrl import runtime
 
 s = settings()
-devices = 1 if s["learner"] == "sac" else runtime.default_devices(s["num_envs"])
+devices = 1 if s["learner"] == "sac" else runtime.default_devices(1, s["num_envs"])
 runtime.setup(devices, cache=False)  # the peers keep no programs either
 
 import jax  # noqa: E402
