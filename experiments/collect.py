@@ -20,12 +20,25 @@ MARKERS = {
     "results": ("<!-- results: begin -->", "<!-- results: end -->"),
     "claims": ("<!-- claims: begin -->", "<!-- claims: end -->"),
 }
-# What a claim says wins, over what; the files are experiments/results/CLAIM.json.
-CLAIMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "sac_sample_efficiency": ("sac", ("ppo",)),
-    "rlpd_sparse": ("rlpd", ("sac", "sac with RLPD's critics", "bc")),
-    "dsac_reward_scale": ("dsac, worst scale", ("sac, worst scale",)),
-    "pmoe_multimodal": ("pmoe", ("sac",)),
+# What a claim says is better than what; the files are experiments/results/CLAIM.json.
+CLAIMS: dict[str, tuple[tuple[str, str], ...]] = {
+    "sac_sample_efficiency": (("sac", "ppo"),),
+    "rlpd_sparse": (("rlpd", "sac"), ("rlpd", "sac with RLPD's critics"), ("rlpd", "bc")),
+    "dsac_reward_scale": (("dsac, worst scale", "sac, worst scale"),),
+    "pmoe_multimodal": (("pmoe", "sac"), ("pmoe, corners reached", "sac, corners reached")),
+    "mdpo": (("mdpo, on policy", "ppo"), ("mdpo, off policy", "sac")),
+    "offline_data": (
+        ("td3_bc", "bc"),
+        ("iql", "bc"),
+        ("td3_bc, weighted", "td3_bc"),
+        ("iql, weighted", "iql"),
+    ),
+    "residual": (
+        ("residual PPO", "base"),
+        ("residual PPO", "base, 4 x demonstrations"),
+        ("residual PPO", "PPO from scratch"),
+        ("residual SAC", "RLPD"),
+    ),
 }
 
 
@@ -78,15 +91,15 @@ def table(results: list[dict]) -> str:
 def claims_table(folder: Path) -> str:
     """Every claim that has results: both sides, and the interval of their difference."""
     lines = [
-        "| claim | task | winner | IQM | over | IQM | difference, 95% interval | seeds | steps |",
+        "| claim | task | claimed better | IQM | than | IQM | difference, 95% interval | seeds | steps |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, (winner, others) in CLAIMS.items():
+    for name, pairs in CLAIMS.items():
         path = folder / f"{name}.json"
         entries = json.loads(path.read_text()) if path.exists() else []
         final = {(e["task"], e["variant"]): e for e in entries}
         for task in dict.fromkeys(e["task"] for e in entries):
-            for other in others:
+            for winner, other in pairs:
                 if (task, winner) not in final or (task, other) not in final:
                     continue
                 best = final[task, winner]

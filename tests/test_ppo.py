@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from probes import CLOCK, Probe, assert_same, differ
 
+from envs.transforms import residual
 from jaxrl import rollout, schedules
 from jaxrl.evaluate import evaluate
 from jaxrl.learners import ppo
 from jaxrl.networks import MLP
+from jaxrl.types import Policy
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -175,10 +177,18 @@ def test_an_unknown_observation_entry_is_named():
 VARIED = Probe(length=5.0, truncates=True, pays_cue=1.0, sees_cue=1.0, sees_clock=1.0)
 
 
+def restless(params, carry, obs, key, deterministic):
+    """A base policy that counts its steps and acts at random."""
+    return jax.random.uniform(key, (1,), minval=-1.0), carry + 1
+
+
+CORRECTED = residual(VARIED, Policy((), lambda: jnp.zeros(()), restless), scale=0.5)
+
+
 @pytest.mark.parametrize(
     "env, config",
-    [(VARIED, TINY), (VARIED, NORMALIZED), (RECALL, RECURRENT)],
-    ids=["plain", "normalized", "recurrent"],
+    [(VARIED, TINY), (VARIED, NORMALIZED), (RECALL, RECURRENT), (CORRECTED, NORMALIZED)],
+    ids=["plain", "normalized", "recurrent", "residual"],
 )
 def test_at_learning_rate_0_the_ratio_is_1_and_parameters_stay(env, config):
     before, _ = run(env, config, 3)

@@ -25,7 +25,7 @@ from jaxrl import runtime, script
 from jaxrl.learners import mdpo, ppo, sac
 
 NAME = "mdpo"
-OFF_POLICY_STEPS = {"pendulum_swingup": 32_000, "half_cheetah": 96_000}
+OFF_POLICY_STEPS = {"pendulum_swingup": 32_000, "inverted_double_pendulum": 48_000}
 
 
 @dataclass
