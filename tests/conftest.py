@@ -1,5 +1,6 @@
 """Compiling is most of what the tests do: programs are kept between test runs."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,14 @@ CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 # In the environment, not in jax.config, so that processes which a test starts share it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Every compiled program holds memory maps, of which a process may have 65,530."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
