@@ -59,7 +59,7 @@ def records(run_dir):
 def at_iteration(number: int, action) -> None:
     """From here on the host looks after every iteration, and acts after this many."""
     driver.CHUNK_SECONDS = 0.0
-    step, done = driver._Program.step, []
+    step, done = driver.Program.step, []
 
     def wrapped(self, state, sums, n):
         out = step(self, state, sums, n)
@@ -69,14 +69,14 @@ def at_iteration(number: int, action) -> None:
             action()
         return out
 
-    driver._Program.step = wrapped
+    driver.Program.step = wrapped
 
 
 @pytest.fixture
 def act_at(monkeypatch):
     """`at_iteration`, undone after the test or by calling `.undo()`."""
     monkeypatch.setattr(driver, "CHUNK_SECONDS", driver.CHUNK_SECONDS)
-    monkeypatch.setattr(driver._Program, "step", driver._Program.step)
+    monkeypatch.setattr(driver.Program, "step", driver.Program.step)
     at_iteration.undo = monkeypatch.undo
     return at_iteration
 

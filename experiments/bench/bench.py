@@ -22,7 +22,8 @@ from flax import struct
 import envs
 from envs.types import Env, sample_space
 from envs.vector import VecState, fold_keys, vectorize
-from jaxrl import log, rollout, train
+from jaxrl import log, rollout
+from jaxrl.program import Program, configs_of, memory_of
 from jaxrl.types import Learner, Metrics
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -97,10 +98,10 @@ class Run:
         num_runs = seeds * int(np.prod([len(v) for v in (sweep or {}).values()]))
         self.steps = num_runs * iterations * learner.steps_per_iteration  # of one call
         # Without its `compile`, which would also compile an evaluation that is not run here.
-        program = train._Program(learner, num_runs, devices, devices)
+        program = Program(learner, num_runs, devices, devices)
         put = program._replicate
         keys = jnp.stack([jax.random.key(seed + i % seeds) for i in range(num_runs)])
-        configs = train._configs(learner.config, sweep or {}, seeds, num_runs)
+        configs = configs_of(learner.config, sweep or {}, seeds, num_runs)
         self._init = lambda: program._init(put(keys), put(configs))
         self.reset()
         self._sums, self._n = program.zero_sums(), put(np.int32(iterations))
@@ -117,19 +118,6 @@ class Run:
     def __call__(self) -> Any:
         self.state, self._sums = self._step(self.state, self._sums, self._n, *self._data)
         return self._sums
-
-
-def memory_of(compiled: Any) -> int:
-    """Bytes of a program's arguments, results and temporaries; 0 if the backend does not tell."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
 
 
 @struct.dataclass

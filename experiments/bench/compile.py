@@ -32,11 +32,12 @@ import tyro
 from bench import Args as BenchArgs
 from bench import make_env, peak_memory, write
 
-from jaxrl import data, log, runtime, train
+from jaxrl import data, log, runtime
+from jaxrl.program import Program, configs_of
 
 ONLINE = ("ppo", "sac", "td3", "dsac", "mdpo", "pmoe")
 OFFLINE = ("bc", "td3_bc", "iql")
-FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.train`; the last evaluates
+FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.program`; the last evaluates
 CHILD = "--child"
 
 
@@ -92,12 +93,12 @@ def child(name: str, env_name: str) -> dict[str, Any]:
 
     begin = time.perf_counter()
     learner = learner_of(name, make_env(env_name))
-    program = train._Program(learner, 1, 1, 8)
+    program = Program(learner, 1, 1, 8)
     now = lap("build_seconds", begin)
     program.compile()
     now = lap("compile_seconds", now)
     keys = jnp.stack([jax.random.key(0)])
-    state = program.init(keys, train._configs(learner.config, {}, 1, 1))
+    state = program.init(keys, configs_of(learner.config, {}, 1, 1))
     state, sums = jax.block_until_ready(program.step(state, program.zero_sums(), 1))
     lap("first_update_seconds", now)
     lap("start_seconds", begin)  # all of that

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import tyro
 from bench import Args as BenchArgs
-from bench import Run, interleave, make_env, memory_of, peak_memory, ratio, spread, write
+from bench import Run, interleave, make_env, peak_memory, ratio, spread, write
 
 from envs.vector import fold_keys
 from jaxrl import log, off_policy, replay, runtime
 from jaxrl.learners import sac
+from jaxrl.program import memory_of
 from jaxrl.replay import Replay
 from jaxrl.types import Transition
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import rejax
+from rejax_returns import mean_return
 from serve import serve, settings
 
 s = settings()
@@ -31,13 +32,7 @@ def run(key):
     return jax.lax.fori_loop(0, iterations, lambda _, x: algorithm.train_iteration(x), state)
 
 
-@jax.jit
-def returns(state):
-    act = algorithm.make_act(state)
-    limit = algorithm.env_params.max_steps_in_episode
-    return rejax.evaluate.evaluate(
-        act, jax.random.PRNGKey(0), algorithm.env, algorithm.env_params, s["eval_episodes"], limit
-    )[1].mean()
+returns = mean_return(algorithm, s["eval_episodes"])
 
 
 rounds, state = 0, None

@@ -1,0 +1,174 @@
+"""A learner as compiled functions over an axis of runs and a mesh of devices."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrl.evaluate import evaluate, summarize
+from jaxrl.runs import state_like
+from jaxrl.types import Learner
+
+AXIS = "devices"
+EVAL_KEY = 0  # every evaluation of every run uses the same episodes
+
+
+class Program:
+    """The three compiled functions of a run: init, step (looped), evaluate."""
+
+    def __init__(self, learner: Learner, num_runs: int, devices: int, eval_episodes: int):
+        available = jax.devices()
+        if devices > len(available):
+            raise ValueError(
+                f"devices={devices}: JAX sees {len(available)}"
+                f" ({available[0].platform}); on a CPU call jaxrl.runtime.setup(devices) first"
+            )
+        self.mesh = Mesh(np.array(available[:devices]), (AXIS,))
+        share_runs = num_runs % devices == 0
+        self.num_runs = num_runs
+        self._learner = learner
+        # On one device there is nothing to map, and jaxlib 0.11 dies compiling MJX under a
+        # `shard_map` (a null pointer in Shardy's ManualComputationUnusedInputsPattern).
+        on_devices = learner if share_runs else learner.on_axis(AXIS)
+
+        def shard_map(f, in_specs, out_specs):
+            if devices == 1:
+                return f
+            return jax.shard_map(
+                f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+            )
+
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_runs))
+        configs = jax.eval_shape(lambda: configs_of(learner.config, {}, num_runs, num_runs))
+        init = jax.vmap(learner.init)
+        self._state_like = state_like(learner, num_runs)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._state_like)
+        _, metrics = jax.eval_shape(learner.step, one)
+        self._sums_like = {
+            k: jax.ShapeDtypeStruct((num_runs, *x.shape), jnp.float32) for k, x in metrics.items()
+        }
+        scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)
+        self.like = {
+            "learner": self._state_like,
+            "sums": self._sums_like,
+            "iterations": scalar(jnp.int32),
+            "unlogged": scalar(jnp.int32),
+            "seconds": scalar(jnp.float32),
+        }
+        if share_runs:
+            self._specs = jax.tree.map(lambda _: P(AXIS), self._state_like)
+        else:
+            self._specs = jax.tree.map(
+                lambda axis: P() if axis < 0 else P(*[None] * (axis + 1), AXIS),
+                learner.env_axis(self._state_like),
+            )
+        self._shardings = self._sharding(self._specs)
+        self._of_runs = P(AXIS) if share_runs else P()  # of what has one entry per run
+
+        self._data = () if learner.data is None else (learner.data,)
+
+        def step(state, sums, n, *data):
+            def body(_, loop):
+                state, sums = loop
+                state, metrics = jax.vmap(lambda one: on_devices.step(one, *data))(state)
+                add = lambda total, x: total + x.astype(jnp.float32)
+                return state, jax.tree.map(add, sums, metrics)
+
+            return jax.lax.fori_loop(0, n, body, (state, sums))
+
+        def eval_episodes_of(policy, keys):
+            return jax.vmap(lambda p: evaluate(learner.env, p, keys))(policy)
+
+        specs = (self._specs, self._of_runs, P(), *(P() for _ in self._data))
+        self._step = jax.jit(shard_map(step, specs, specs[:2]), donate_argnums=(0, 1))
+        self._init = jax.jit(init, out_shardings=self._shardings)
+        ins, outs = (P(), P(AXIS)), P(None, AXIS)
+        if share_runs:
+            ins, outs = (P(AXIS), P()), P(AXIS)
+        run_episodes = shard_map(eval_episodes_of, ins, outs)
+        self._evaluate = jax.jit(lambda policy, keys: summarize(run_episodes(policy, keys)))
+        self._init_args = (keys, configs)
+        self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
+
+    def _sharding(self, specs):
+        return jax.tree.map(
+            lambda s: NamedSharding(self.mesh, s), specs, is_leaf=lambda x: isinstance(x, P)
+        )
+
+    def compile(self) -> float:
+        """Compiles all three at once, in threads; returns seconds."""
+        start = time.perf_counter()
+        shaped = lambda tree, shardings: jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+        )
+        replicated = NamedSharding(self.mesh, P())
+        everywhere = lambda tree: shaped(tree, jax.tree.map(lambda _: replicated, tree))
+        of_runs = NamedSharding(self.mesh, self._of_runs)
+        per_run = lambda tree: shaped(tree, jax.tree.map(lambda _: of_runs, tree))
+        state, sums = shaped(self._state_like, self._shardings), per_run(self._sums_like)
+        policy = per_run(self._learner.policy(self._state_like))
+        self._eval_keys = jax.device_put(self._eval_keys, replicated)
+        n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
+        self._data = self._replicate(self._data)
+        jobs = {
+            "step": lambda: self._step.lower(state, sums, n, *everywhere(self._data)).compile(),
+            "eval": lambda: self._evaluate.lower(policy, everywhere(self._eval_keys)).compile(),
+            "init": lambda: self._init.lower(*everywhere(self._init_args)).compile(),
+        }
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            self._compiled = {
+                k: f.result() for k, f in {k: pool.submit(j) for k, j in jobs.items()}.items()
+            }
+        self.memory_bytes = memory_of(self._compiled["step"])
+        return time.perf_counter() - start
+
+    def _replicate(self, tree):
+        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+
+    def init(self, keys, configs):
+        return self._compiled["init"](self._replicate(keys), self._replicate(configs))
+
+    def zero_sums(self):
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), self._sums_like)
+        return jax.device_put(zeros, NamedSharding(self.mesh, self._of_runs))
+
+    def put(self, state, sums):
+        """Restored host arrays to the devices."""
+        of_runs = NamedSharding(self.mesh, self._of_runs)
+        return jax.tree.map(jax.device_put, state, self._shardings), jax.device_put(sums, of_runs)
+
+    def step(self, state, sums, n: int):
+        return self._compiled["step"](state, sums, self._replicate(np.int32(n)), *self._data)
+
+    def evaluate(self, state) -> dict[str, jax.Array]:
+        """Means over episodes, [runs]."""
+        return self._compiled["eval"](self._learner.policy(state), self._eval_keys)
+
+
+def configs_of(config: Any, sweep: dict[str, list[float]], seeds: int, num_runs: int) -> Any:
+    """The config of every run, leaves [configs * seeds] float32: configs major."""
+    grid = itertools.product(*sweep.values())
+    each = [config.replace(**dict(zip(sweep, values, strict=True))) for values in grid]
+    each = [c for c in each for _ in range(num_runs // len(each))]
+    return jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *each)
+
+
+def memory_of(compiled: Any) -> int:
+    """Bytes of a program's arguments, results and temporaries; 0 if the backend does not tell."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
