@@ -136,8 +136,9 @@ def load(
         setattr(mj_model.opt, name, value)
     cholesky.install()
     _cut_deep_kinematics()
-    model = mjx.put_model(mj_model, impl=impl)
-    template = mjx.make_data(mj_model, impl=impl)
+    device = jax.local_devices()[0]  # MJX would take the first of all hosts
+    model = mjx.put_model(mj_model, device, impl)
+    template = mjx.make_data(mj_model, device, impl)
     return Simulator(model=model, template=template, mj_model=mj_model)
 
 

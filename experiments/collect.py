@@ -14,14 +14,15 @@ import numpy as np
 import tyro
 
 from jaxrl import log, runs, script
-from jaxrl.stats import bootstrap_interval, difference_interval, iqm
+from jaxrl.stats import bootstrap_interval, difference_interval, iqm, verdict
 
 MARKERS = {
     "results": ("<!-- results: begin -->", "<!-- results: end -->"),
     "claims": ("<!-- claims: begin -->", "<!-- claims: end -->"),
 }
-# What a claim says is better than what; the files are experiments/results/CLAIM.json.
-CLAIMS: dict[str, tuple[tuple[str, str], ...]] = {
+# What a claim says is better than what, or with a margin not worse by more than that; the files
+# are experiments/results/CLAIM.json.
+CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
     "sac_sample_efficiency": (("sac", "ppo"),),
     "rlpd_sparse": (("rlpd", "sac"), ("rlpd", "sac with RLPD's critics"), ("rlpd", "bc")),
     "dsac_reward_scale": (("dsac, worst scale", "sac, worst scale"),),
@@ -38,6 +39,14 @@ CLAIMS: dict[str, tuple[tuple[str, str], ...]] = {
         ("residual PPO", "base, 4 x demonstrations"),
         ("residual PPO", "PPO from scratch"),
         ("residual SAC", "RLPD"),
+    ),
+    "chunks": (
+        ("flow", "Gaussian"),
+        ("diffusion", "Gaussian"),
+        ("flow", "Gaussian, chunks"),
+        ("diffusion", "Gaussian, chunks"),
+        ("flow, streaming", "flow, a plan every step", 0.05),
+        ("diffusion, streaming", "diffusion, a plan every step", 0.05),
     ),
 }
 
@@ -89,25 +98,29 @@ def table(results: list[dict]) -> str:
 
 
 def claims_table(folder: Path) -> str:
-    """Every claim that has results: both sides, and the interval of their difference."""
+    """Every claim: both sides, the interval of their difference, and what that says."""
     lines = [
-        "| claim | task | claimed better | IQM | than | IQM | difference, 95% interval | seeds | steps |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| claim | task | claimed better | IQM | than | IQM | difference, 95% interval | verdict | seeds | steps |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, pairs in CLAIMS.items():
         path = folder / f"{name}.json"
-        entries = json.loads(path.read_text()) if path.exists() else []
+        if not path.exists():
+            lines.append(f"| {name} | | {pairs[0][0]} | | {pairs[0][1]} | | | not run | | |")
+            continue
+        entries = json.loads(path.read_text())
         final = {(e["task"], e["variant"]): e for e in entries}
         for task in dict.fromkeys(e["task"] for e in entries):
-            for winner, other in pairs:
+            for winner, other, *margin in pairs:
                 if (task, winner) not in final or (task, other) not in final:
                     continue
                 best = final[task, winner]
                 a, b = (np.array(final[task, v]["values"][-1]) for v in (winner, other))
-                low, high = difference_interval(a, b)
+                low, high = difference_interval(a + sum(margin), b)
+                label = winner + "".join(f" + {x:g}" for x in margin)
                 lines.append(
-                    f"| {name} | {task} | {winner} | {iqm(a):.4g} | {other} | {iqm(b):.4g}"
-                    f" | {low:+.4g} .. {high:+.4g} | {a.size} | {best['steps'][-1]:,} |"
+                    f"| {name} | {task} | {label} | {iqm(a):.4g} | {other} | {iqm(b):.4g}"
+                    f" | {low:+.4g} .. {high:+.4g} | {verdict((low, high))} | {a.size} | {best['steps'][-1]:,} |"
                 )
     return "\n".join(lines)
 

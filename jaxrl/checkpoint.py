@@ -39,7 +39,7 @@ def save(folder: Path, step: int, tree: Any, keep: int = KEEP) -> Path:
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             full = {name: x for name, x in arrays.items() if x.size}  # Orbax refuses empty ones
             checkpointer.save((temporary / "arrays").absolute(), full)
         (temporary / "manifest.json").write_text(json.dumps(manifest))
@@ -83,7 +83,7 @@ def restore(folder: Path, step: int, like: Any) -> Any:
         restore_args = {
             name: ocp.RestoreArgs(restore_type=np.ndarray) for name in manifest if name not in empty
         }
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(
                 (path / "arrays").absolute(),
                 args=ocp.args.PyTreeRestore(restore_args=restore_args),
@@ -135,6 +135,14 @@ def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
         except DamagedCheckpoint as error:
             complaints.append(str(error))
     raise DamagedCheckpoint("; ".join(complaints))
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """One that waits for no other process: the arrays are whole in this one."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _to_host(tree: Any) -> dict[str, np.ndarray]:

@@ -389,7 +389,7 @@ def action_size_of(env: Env) -> int:
 
 def _check_fits_device(needed: int, c: Config) -> None:
     """Raises ValueError when the replay alone is larger than the device's free memory."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     else:  # a CPU

@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from jaxrl.types import Policy
 
 MAX_FPS = 60.0  # a video of a faster simulation leaves states out
 DEFAULT_FPS = 30.0  # where the environment does not say how long a step lasts
+TIMED_STEPS = 100  # whose latency is measured
 LISTED = 100  # more episodes than this are summarised only
 
 
@@ -190,6 +192,12 @@ def play(
     if episodes <= LISTED:
         _print_episodes(measured)
     _print_summary(measured)
+    taken = 1e3 * latency(run.env, policy, not stochastic)
+    where = jax.local_devices()[0].device_kind
+    print(
+        f"latency of an action for one environment on {where}:"
+        f" median {np.median(taken):.3g} ms, slowest of {len(taken)} {taken.max():.3g} ms"
+    )
     if video is not None:
         film = record_video(
             run.env,
@@ -203,6 +211,23 @@ def play(
         if film:
             print(f"episode 0: {film}")
     return measured
+
+
+def latency(env: Env, policy: Policy, deterministic: bool = True) -> np.ndarray:
+    """Seconds until an action is there, as on a robot: one environment, one call a control step.
+
+    Policies that plan take longer at the steps where they do. [TIMED_STEPS]
+    """
+    act = jax.jit(lambda policy, *args: policy.act(*args, deterministic))
+    obs = jax.jit(env.reset)(jax.random.key(0)).obs
+    keys = list(jax.random.split(jax.random.key(1), 1 + TIMED_STEPS))
+    jax.block_until_ready(act(policy, policy.init_carry(), obs, keys[0]))  # compiles
+    carry, seconds = policy.init_carry(), []
+    for key in keys[1:]:
+        start = time.perf_counter()
+        _, carry = jax.block_until_ready(act(policy, carry, obs, key))
+        seconds.append(time.perf_counter() - start)
+    return np.array(seconds)
 
 
 def _print_episodes(measured: dict[str, np.ndarray]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrl import hosts
 from jaxrl.evaluate import evaluate, summarize
 from jaxrl.runs import state_like
 from jaxrl.types import Learner
@@ -25,13 +26,7 @@ class Program:
     """The three compiled functions of a run: init, step (looped), evaluate."""
 
     def __init__(self, learner: Learner, num_runs: int, devices: int, eval_episodes: int):
-        available = jax.devices()
-        if devices > len(available):
-            raise ValueError(
-                f"devices={devices}: JAX sees {len(available)}"
-                f" ({available[0].platform}); on a CPU call jaxrl.runtime.setup(devices) first"
-            )
-        self.mesh = Mesh(np.array(available[:devices]), (AXIS,))
+        self.mesh = Mesh(np.array(hosts.devices(devices)), (AXIS,))
         share_runs = num_runs % devices == 0
         self.num_runs = num_runs
         self._learner = learner
@@ -115,7 +110,7 @@ class Program:
         per_run = lambda tree: shaped(tree, jax.tree.map(lambda _: of_runs, tree))
         state, sums = shaped(self._state_like, self._shardings), per_run(self._sums_like)
         policy = per_run(self._learner.policy(self._state_like))
-        self._eval_keys = jax.device_put(self._eval_keys, replicated)
+        self._eval_keys = self._replicate(self._eval_keys)
         n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
         self._data = self._replicate(self._data)
         jobs = {
@@ -131,19 +126,19 @@ class Program:
         return time.perf_counter() - start
 
     def _replicate(self, tree):
-        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+        return hosts.put(tree, NamedSharding(self.mesh, P()))
 
     def init(self, keys, configs):
         return self._compiled["init"](self._replicate(keys), self._replicate(configs))
 
     def zero_sums(self):
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), self._sums_like)
-        return jax.device_put(zeros, NamedSharding(self.mesh, self._of_runs))
+        return hosts.put(zeros, NamedSharding(self.mesh, self._of_runs))
 
     def put(self, state, sums):
         """Restored host arrays to the devices."""
         of_runs = NamedSharding(self.mesh, self._of_runs)
-        return jax.tree.map(jax.device_put, state, self._shardings), jax.device_put(sums, of_runs)
+        return hosts.put(state, self._shardings), hosts.put(sums, of_runs)
 
     def step(self, state, sums, n: int):
         return self._compiled["step"](state, sums, self._replicate(np.int32(n)), *self._data)

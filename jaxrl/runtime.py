@@ -28,20 +28,30 @@ def setup(devices: int | None = None, cache: bool = True) -> None:
     """Call first in a script, before any array exists.
 
     Args:
-      devices: host devices to split a CPU into (None: leave as is). Ignored on a GPU.
+      devices: host devices to split a CPU into, of all processes together (None: leave as is).
+        Ignored on a GPU.
       cache: keep compiled programs in `~/.cache/jaxrl` (or JAX_COMPILATION_CACHE_DIR).
 
-    Flags that the user has set in XLA_FLAGS win; ours are appended.
+    Flags that the user has set in XLA_FLAGS win; ours are appended. Where the environment has
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, this
+    process joins the others, which run the same script.
+
+    Raises:
+      ValueError: some of those variables are missing, or `devices` is not a multiple.
     """
     import jax
     import jaxlib
+
+    processes = num_processes()
+    if devices is not None and devices % processes:
+        raise ValueError(f"devices={devices}: must be a multiple of JAX_NUM_PROCESSES={processes}")
 
     flags = os.environ.get("XLA_FLAGS", "")
     wanted = {}
     if jaxlib.__version__.startswith(KNOWN_JAXLIB):
         wanted |= CPU_FLAGS
     if devices is not None:
-        wanted["xla_force_host_platform_device_count"] = str(devices)
+        wanted["xla_force_host_platform_device_count"] = str(devices // processes)
     for name, value in wanted.items():
         if not re.search(rf"--{name}\b", flags):
             flags += f" --{name}={value}"
@@ -50,27 +60,51 @@ def setup(devices: int | None = None, cache: bool = True) -> None:
         folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache/jaxrl"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if processes > 1:
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"], processes, int(os.environ["JAX_PROCESS_ID"])
+        )
+
+
+def num_processes() -> int:
+    """How many processes run this script together, from the environment; see `setup`.
+
+    Raises:
+      ValueError: the variables are not all there, or no numbers.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = [n for n in names if n in os.environ]
+    if not given:
+        return 1
+    for name in names:
+        value = os.environ.get(name, "")
+        if not (value if name == names[0] else value.isdigit()):
+            raise ValueError(
+                f"{name}={value!r}: several processes need {', '.join(names)} (host:port and numbers)"
+            )
+    return int(os.environ["JAX_NUM_PROCESSES"])
 
 
 def default_devices(num_runs: int, num_envs: int = 0) -> int:
     """One CPU host device per core, up to 8, as far as the runs, or else the environments of
-    each (0: not to be shared), divide among them; 1 on an accelerator.
+    each (0: not to be shared), divide among them; 1 on an accelerator. So many in each process.
 
     Looks at the environment only, since asking JAX would start it. 1 on jaxlib 0.11, whose
     compiler dies on MJX under a `shard_map`.
     """
     import jaxlib
 
+    processes = num_processes()
     if jaxlib.__version__.startswith("0.11."):
-        return 1
+        return processes
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms not in ("", "cpu") or (platforms == "" and _has_accelerator()):
-        return 1
+        return processes
     # 8: the blocks that minibatches are drawn from (jaxrl.rollout.shuffle_unrolls) divide among
     # devices; 16: see envs.vector.POOL_PERIOD.
     cores = os.cpu_count() or 1
     shares = lambda d: num_runs % d == 0 or (num_envs and num_envs % (d * 16) == 0)
-    return next((d for d in (8, 4, 2) if d <= cores and shares(d)), 1)
+    return processes * next((d for d in (8, 4, 2) if d <= cores and shares(d * processes)), 1)
 
 
 def _has_accelerator() -> bool:

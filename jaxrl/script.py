@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 import envs
-from jaxrl import play, plot, runs, runtime
+from jaxrl import hosts, play, plot, runs, runtime
 from jaxrl.log import table
 from jaxrl.stats import bootstrap_interval, iqm
 from jaxrl.train import Result, train, validate
@@ -40,7 +40,7 @@ class Args:
     run_dir: Path | None = None  # default: runs/LEARNER_ENV_TIME
     resume: bool = False  # go on with the run in --run-dir
     keep_checkpoints: int = 3  # how many stay on disk; 0: all
-    devices: int = 0  # that share runs or environments; 0: what suits this machine
+    devices: int = 0  # that share runs or environments, of all hosts; 0: what suits them
     profile: Path | None = None  # write a profiler trace of a second of training here
     video: bool = True  # film an episode of the best seed at the end
     wandb: str | None = None  # Weights & Biases project
@@ -132,9 +132,11 @@ def launch(
         description["train"] = settings | {"data": str(data)}
     if base is not None:
         description["residual"] = base | {"run": str(base["run"])}
-    open_run(run_dir, description, args.resume)
-    if base is not None:
-        runs.keep_base(base["run"], run_dir)
+    if hosts.is_main():
+        open_run(run_dir, description, args.resume)
+        if base is not None:
+            runs.keep_base(base["run"], run_dir)
+    hosts.wait_for_main("run directory")
     result = train(
         learner,
         **settings,
@@ -147,7 +149,8 @@ def launch(
     if result.interrupted:
         print(f"saved; go on with --run-dir {run_dir} --resume")
         return 130
-    report(run_dir, learner, result, args.video, sweep)
+    if hosts.is_main():
+        report(run_dir, learner, result, args.video, sweep)
     return 0
 
 

@@ -96,3 +96,9 @@ def difference_interval(
     tail = (1 - level) / 2
     quantiles = np.quantile([draw(a) - draw(b) for _ in range(samples)], [tail, 1 - tail])
     return tuple(float(q) for q in quantiles)
+
+
+def verdict(interval: tuple[float, float]) -> str:
+    """On the claim that a difference is above 0, from its interval."""
+    low, high = interval
+    return "holds" if low > 0 else "does not hold" if high < 0 else "inconclusive"

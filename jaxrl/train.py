@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checkpoint
+from jaxrl import checkpoint, hosts
 from jaxrl.log import FILE, Logger, truncate
 from jaxrl.program import Program, configs_of
 from jaxrl.types import Learner
@@ -70,9 +70,10 @@ def train(
       eval_episodes: episodes per evaluation and run, a multiple of `devices` unless those share
         the runs.
       num_logs: lines of training metrics in all.
-      devices: how many to share the work among: whole runs where they divide evenly (nothing
+      devices: how many, of all processes together, to share the work among: whole runs where they divide evenly (nothing
         is communicated then), else the environments of every run.
-      run_dir: where metrics and checkpoints go; None: nowhere.
+      run_dir: where metrics and checkpoints go; None: nowhere. Of several processes the first
+        writes, and all read on `resume`.
       resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
       keep_checkpoints: how many of the newest stay on disk; 0: all.
       profile: write a profiler trace of one second of training here.
@@ -91,7 +92,7 @@ def train(
     run_dir = Path(run_dir) if run_dir is not None else None
     program = Program(learner, num_runs, devices, eval_episodes)
     saved = None
-    if run_dir is not None and not resume:
+    if run_dir is not None and not resume and hosts.is_main():
         for name in (FILE, "checkpoints"):
             if (run_dir / name).exists():
                 raise ValueError(
@@ -104,9 +105,13 @@ def train(
             _, saved, complaints = checkpoint.restore_newest(run_dir / "checkpoints", program.like)
         except FileNotFoundError:
             complaints = [f"no checkpoint in {run_dir} yet: starting from step 0"]
-            truncate(run_dir, -1)
-        for complaint in complaints:
-            print(f"warning: {complaint}", flush=True)
+            if hosts.is_main():
+                truncate(run_dir, -1)
+        if hosts.is_main():
+            for complaint in complaints:
+                print(f"warning: {complaint}", flush=True)
+    if not hosts.is_main():
+        logging |= {"quiet": True, "wandb": None}
     iteration = int(saved["iterations"]) if saved else 0
     unlogged = int(saved["unlogged"]) if saved else 0
     seconds = float(saved["seconds"]) if saved else 0.0
@@ -117,7 +122,7 @@ def train(
     evals: list[dict[str, Any]] = []
     with (
         Logger(
-            run_dir,
+            run_dir if hosts.is_main() else None,
             total_steps,
             seeds=seeds,
             configs=shape[0] if sweep else None,
@@ -140,26 +145,28 @@ def train(
             sums = program.zero_sums()
 
         def evaluate_now():
-            metrics = {k: np.asarray(v).reshape(shape) for k, v in program.evaluate(state).items()}
+            metrics = hosts.fetch(program.evaluate(state))
+            metrics = {k: np.asarray(v).reshape(shape) for k, v in metrics.items()}
             evals.append({"env_steps": iteration * per_iteration, **metrics})
             logger.log("eval", iteration * per_iteration, seconds, rate, metrics)
 
         def save():
             if run_dir is not None:
                 tree = {
-                    "learner": state,
-                    "sums": sums,
+                    "learner": hosts.fetch(state),
+                    "sums": hosts.fetch(sums),
                     "iterations": np.int32(iteration),
                     "unlogged": np.int32(unlogged),
                     "seconds": np.float32(seconds),
                 }
-                folder = run_dir / "checkpoints"
-                checkpoint.save(folder, iteration * per_iteration, tree, keep_checkpoints)
+                if hosts.is_main():
+                    folder = run_dir / "checkpoints"
+                    checkpoint.save(folder, iteration * per_iteration, tree, keep_checkpoints)
 
-        rate, chunk = 0.0, 1
+        rate, chunk, stop = 0.0, 1, False
         if not saved and num_evals:
             evaluate_now()
-        while iteration < total_iterations and not interrupt.requested:
+        while iteration < total_iterations and not stop:
             until_look = min(x for x in log_at + eval_at if x > iteration) - iteration
             n = min(chunk, until_look)
             traced = profile is not None and chunk > 1  # the first chunk only sets the pace
@@ -171,9 +178,10 @@ def train(
             profile = None if traced else profile
             iteration, unlogged, seconds = iteration + n, unlogged + n, seconds + elapsed
             chunk = max(1, int(CHUNK_SECONDS * n / elapsed))
+            chunk, stop = hosts.agree(chunk, interrupt.requested is not None)
             rate = num_runs * per_iteration * n / elapsed
             if iteration in log_at:
-                means = _means(sums, unlogged, shape)
+                means = _means(hosts.fetch(sums), unlogged, shape)
                 logger.log("train", iteration * per_iteration, seconds, rate, means)
                 sums, unlogged = program.zero_sums(), 0
             if iteration in eval_at:
@@ -182,9 +190,10 @@ def train(
         interrupted = iteration < total_iterations
         if interrupted:
             save()
-            logger.note(f"stopped by {interrupt.requested} at {iteration * per_iteration:,} steps")
+            by = interrupt.requested or "another process"
+            logger.note(f"stopped by {by} at {iteration * per_iteration:,} steps")
     return Result(
-        state,
+        hosts.fetch(state),
         evals,
         iteration * per_iteration,
         seconds,

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 import types
 from typing import NamedTuple
 
@@ -219,6 +220,21 @@ def test_play_evaluates_prints_and_films(run_dir, capsys, tmp_path, monkeypatch)
     assert "time limit" in printed and "95 % interval" in printed and "success" in printed
     assert f"episode 0: {out}" in printed
     assert iio.imread(out).shape[0] == measured["length"][0] + 1
+
+
+def test_latency_is_of_single_actions_and_shows_the_slow_ones():
+    """Every tenth action of this policy sleeps."""
+
+    def apply(params, carry, obs, key, deterministic):
+        wait = lambda age: time.sleep(0.2 * (age % 10 == 0)) or np.zeros(1, np.float32)
+        action = jax.pure_callback(wait, jax.ShapeDtypeStruct((1,), jnp.float32), carry)
+        return action, carry + 1
+
+    policy = Policy((), lambda: jnp.zeros((), jnp.int32), apply)
+    seconds = play.latency(Slider(), policy)
+    slow = seconds > 0.2
+    assert seconds.shape == (play.TIMED_STEPS,) and slow[::10].all()
+    assert np.median(seconds) < 0.2
 
 
 def test_sampled_actions_differ_from_the_most_likely(run_dir, monkeypatch):

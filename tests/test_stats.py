@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from probes import assert_same
 
-from jaxrl.stats import Moments, bootstrap_interval, difference_interval, iqm
+from jaxrl.stats import Moments, bootstrap_interval, difference_interval, iqm, verdict
 
 RNG = np.random.default_rng(0)
 BATCHES = [
@@ -126,3 +126,8 @@ def test_the_interval_of_a_difference_holds_it_and_turns_with_its_sides():
     turned = difference_interval(b, a)
     assert turned == pytest.approx((-high, -low), abs=0.1)
     assert difference_interval(np.ones(5), np.zeros(5)) == (1.0, 1.0)
+
+
+def test_a_verdict_needs_an_interval_on_one_side_of_zero():
+    cases = {(0.1, 0.2): "holds", (-0.2, -0.1): "does not hold", (-0.1, 0.2): "inconclusive"}
+    assert {interval: verdict(interval) for interval in cases} == cases

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import psutil
 import pytest
 from probes import Probe, assert_same, differ
 
@@ -348,3 +349,13 @@ def test_a_folder_that_cannot_be_written_is_a_runtime_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RuntimeError, match="cannot write"):
         go(tmp_path / "file" / "run")
+
+
+def test_memory_does_not_grow_over_a_thousand_chunks(act_at, tmp_path):
+    resident = []
+    look = lambda: resident.append(psutil.Process().memory_info().rss)
+    act_at(200, look)
+    act_at(1200, look)
+    go(tmp_path, total=1201 * PER, num_logs=1201)
+    assert len(log.read(tmp_path)) > 1200
+    assert resident[1] - resident[0] < 8e6  # bytes; a chunk's state alone would make it 10 times

@@ -59,5 +59,5 @@ def _entries(config, prefix: str = ""):
 
 
 def _has_nvidia_gpu() -> bool:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     return device.platform == "gpu" and "cuda" in device.client.platform_version.lower()

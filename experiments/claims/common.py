@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl import log, runs
-from jaxrl.stats import bootstrap_interval, difference_interval, iqm
+from jaxrl.stats import bootstrap_interval, difference_interval, iqm, verdict
 from jaxrl.train import train
 from jaxrl.types import Learner
 
@@ -100,6 +100,14 @@ def measure(
     return result
 
 
+def annotate(name: str, task: str, variant: str, **facts: Any) -> None:
+    """Adds what was measured besides to an entry."""
+    entries = load(name)
+    (entry,) = [e for e in entries if (e["task"], e["variant"]) == (task, variant)]
+    entry.update(facts)
+    save(name, entries)
+
+
 def table(name: str, title: str) -> None:
     """Every variant's last evaluation: IQM over seeds, its interval, and the spread."""
     rows = []
@@ -137,6 +145,5 @@ def better(name: str, task: str, a: str, b: str) -> str:
     """One line: by how much variant `a` beats `b`, with a bootstrap interval of the difference."""
     final = {e["variant"]: np.array(e["values"][-1]) for e in load(name) if e["task"] == task}
     low, high = difference_interval(final[a], final[b])
-    verdict = "holds" if low > 0 else "fails" if high < 0 else "is open"
     gap = iqm(final[a]) - iqm(final[b])
-    return f"{task}: {a} over {b}: {gap:+.4g} [{low:+.4g}, {high:+.4g}]: {verdict}"
+    return f"{task}: {a} over {b}: {gap:+.4g} [{low:+.4g}, {high:+.4g}]: {verdict((low, high))}"

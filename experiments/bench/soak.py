@@ -1,0 +1,145 @@
+"""A long run that is killed, told to stop, starved of disk and damaged, against one left alone.
+
+    python experiments/bench/soak.py --total-steps 4e7     # about an hour of training on two cores
+
+The same training is run twice. One is left alone; the other gets a kill -9 or a SIGTERM after a
+random while, again and again, each time going on with --resume; once it may write no file
+beyond a few bytes, as on a full disk, and once the newest checkpoint is damaged. At the end
+every array of both last checkpoints must be the same, bit for bit. Exit code 1 if not.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from jaxrl import checkpoint, script
+
+ROOT = Path(__file__).parents[2]
+STARTING = 60.0  # seconds until a run has read its checkpoint
+
+
+@dataclass
+class Args:
+    learner: str = "ppo"  # the script in experiments/
+    env: str = "pendulum_swingup"
+    total_steps: float = 4e7
+    num_evals: int = 200  # and as many checkpoints
+    flags: str = ""  # more of the script's
+    mean_seconds: float = 60.0  # between a start and the next kill
+    seed: int = 0  # of what happens when
+    folder: Path | None = None  # for both runs; default: a temporary one
+
+
+def command(args: Args, run_dir: Path, resume: bool) -> list[str]:
+    words = [sys.executable, str(ROOT / f"experiments/{args.learner}.py"), "--env", args.env]
+    words += ["--total-steps", str(args.total_steps), "--num-evals", str(args.num_evals)]
+    words += [*args.flags.split(), "--no-video", "--run-dir", str(run_dir)]
+    return words + ["--resume"] * resume
+
+
+def no_disk() -> None:
+    """In the new process: every write beyond a few bytes fails."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+
+
+def damage(path: Path, chance: random.Random) -> None:
+    """Flips bits in the largest file below `path`."""
+    largest = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    for _ in range(8):
+        content[chance.randrange(len(content))] ^= 0xFF
+    largest.write_bytes(content)
+
+
+def digests(run_dir: Path) -> dict[str, str]:
+    """Of every array of the last checkpoint but the seconds it took."""
+    folder = run_dir / "checkpoints"
+    path = folder / f"{checkpoint.steps(folder)[-1]:012d}" / "manifest.json"
+    return {k: v["sha256"] for k, v in json.loads(path.read_text()).items() if "seconds" not in k}
+
+
+def disturb(args: Args, run_dir: Path) -> dict[str, int]:
+    """Runs to the end in spite of everything; returns what happened how often."""
+    chance = random.Random(args.seed)
+    happened = {"kill -9": 0, "SIGTERM": 0, "full disk": 0, "damaged checkpoint": 0}
+    once = ["full disk", "damaged checkpoint"]
+    resume = False
+    while True:
+        saved = checkpoint.steps(run_dir / "checkpoints")
+        trouble = once.pop(0) if once and len(saved) > 1 and happened["kill -9"] > 0 else None
+        if trouble == "damaged checkpoint":
+            damage(run_dir / "checkpoints" / f"{saved[-1]:012d}", chance)
+        process = subprocess.Popen(
+            command(args, run_dir, resume),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=no_disk if trouble == "full disk" else None,
+        )
+        wait = chance.expovariate(1 / args.mean_seconds)
+        if trouble is not None:
+            wait += STARTING  # for it to be noticed
+        try:
+            out, err = process.communicate(timeout=wait)
+            what = trouble
+        except subprocess.TimeoutExpired:
+            name, number = chance.choice([("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)])
+            process.send_signal(number)
+            out, err = process.communicate()
+            happened[name] += 1
+            what = f"{trouble}, {name}" if trouble else name
+        code = process.returncode
+        if what is not None:
+            print(f"{what} after {wait:.0f} s: exit code {code}; {told(out + err)}", flush=True)
+        if trouble is not None:
+            happened[trouble] += 1
+        if trouble == "full disk" and (code != 2 or "cannot write" not in err):
+            raise RuntimeError(f"a run that could not write: exit code {code}, {told(err)}")
+        if trouble == "damaged checkpoint" and "is damaged" not in out + err:
+            raise RuntimeError("a damaged checkpoint was not noticed")
+        if "Traceback" in err or (what is None and code != 0):
+            raise RuntimeError(f"exit code {code}: {err}")
+        if code == 0:
+            return happened
+        resume = resume or (run_dir / "config.json").exists()
+
+
+def told(text: str) -> str:
+    lines = [x for x in text.splitlines() if x.startswith(("error", "warning", "resumed"))]
+    return "; ".join(lines) or "nothing told"
+
+
+def main() -> int:
+    args = tyro.cli(Args)
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="soak-"))
+    start = time.time()
+    done = subprocess.run(
+        command(args, folder / "alone", False), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    if done.returncode:
+        raise RuntimeError(f"the run left alone ended with exit code {done.returncode}")
+    alone = time.time() - start
+    print(f"left alone: {alone:.0f} s", flush=True)
+    happened = disturb(args, folder / "disturbed")
+    same = digests(folder / "alone") == digests(folder / "disturbed")
+    troubles = ", ".join(f"{count} x {name}" for name, count in happened.items())
+    print(f"disturbed: {time.time() - start - alone:.0f} s, {troubles}")
+    print(f"last checkpoints {'are the same, bit for bit' if same else 'DIFFER'} ({folder})")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    script.run(main)
