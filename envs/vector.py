@@ -103,11 +103,7 @@ class VecEnv:
         key, k_reset = jax.random.split(state.key)
         restart = self._renew(state, k_reset)
         return state.replace(
-            env=new.replace(
-                data=_where(done, restart.data, new.data),
-                obs=_where(done, restart.obs, new.obs),
-                info=_where(done, restart.info, new.info),
-            ),
+            env=restart_where(done, new, restart),
             final_obs=new.obs,
             nonfinite=bad,
             episode_return=jnp.where(was_done, 0.0, state.episode_return) + new.reward,
@@ -157,6 +153,18 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
     if stagger and not hasattr(env, "stagger"):
         raise ValueError("stagger=True: the environment has no time limit to stagger")
     return VecEnv(env, num_envs, resets, stagger)
+
+
+def restart_where(done: jax.Array, state: State, start: State) -> State:
+    """`state` [N], at the beginning of the episodes `start` where `done` [N].
+
+    What the last step said (reward, flags, metrics) stays as it is.
+    """
+    return state.replace(
+        data=_where(done, start.data, state.data),
+        obs=_where(done, start.obs, state.obs),
+        info=_where(done, start.info, state.info),
+    )
 
 
 def fold_keys(key: jax.Array, index: jax.Array) -> jax.Array:

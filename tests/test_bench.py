@@ -157,7 +157,9 @@ def test_replay(probe, tmp_path):
 def test_overhead(probe, tmp_path, monkeypatch):
     tiny = {"num_envs": 8, "unroll_length": 2, "actor_hidden": (4,), "critic_hidden": (4,)}
     small = tiny | {"batch_size": 8, "replay_size": 64, "updates_per_step": 1}
-    monkeypatch.setattr(overhead, "PPO", {"probe": Preset(0, ppo.Config(**tiny))})
+    monkeypatch.setattr(
+        overhead, "PPO", {"probe": Preset(32, ppo.Config(lr_schedule="linear", **tiny))}
+    )
     monkeypatch.setattr(overhead, "SAC", {"probe": Preset(0, sac.Config(**small))})
     monkeypatch.setattr(overhead, "MATMUL", 8)
     out = tmp_path / "x.json"

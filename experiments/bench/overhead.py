@@ -24,7 +24,7 @@ from bench import Run, interleave, make_env, random_stepping, ratio, spread, wri
 from presets import PPO, SAC
 
 from envs.types import Discrete, Env
-from jaxrl import acting, log, runtime
+from jaxrl import acting, log, runtime, script
 from jaxrl.learners import ppo, sac
 
 MATMUL = 1024  # side of the square matrices that the machine's rate is measured with
@@ -101,7 +101,10 @@ def matmul_loop():
 
 def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
     env = make_env(task)
-    config = {"ppo": PPO, "sac": SAC}[algorithm][task].config
+    preset = {"ppo": PPO, "sac": SAC}[algorithm][task]
+    config = preset.config
+    if algorithm == "ppo":
+        config = script.with_schedule(config, preset.total_steps)
     if args.num_envs:
         config = config.replace(num_envs=args.num_envs)
     if algorithm == "ppo":

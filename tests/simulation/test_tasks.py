@@ -13,6 +13,7 @@ from toys import assert_trees_equal
 import envs
 from envs.tasks.point_maze import LAYOUTS, PointMaze
 from envs.types import sample_space
+from envs.vector import restart_where
 
 KEY = jax.random.key(0)
 STEPS, N = 6, 3
@@ -35,31 +36,45 @@ def build(name):
 
 
 @jax.jit
-def play(family, keys):
-    """Random actions in a family of environments: states [N, T + 1], the actions [N, T]."""
-
-    def episode(env, key):
-        k_reset, k_action = jax.random.split(key)
-        draw = lambda k: sample_space(env.action_space, k)
-        actions = jax.vmap(draw)(jax.random.split(k_action, STEPS))
-        first = env.reset(k_reset)
-        _, rest = jax.lax.scan(lambda s, a: (env.step(s, a),) * 2, first, actions)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest), actions
-
-    return jax.vmap(episode)(family, keys)
+def reset_family(family, keys):
+    """A family of environments [N] and keys [N]."""
+    return jax.vmap(lambda env, key: env.reset(key))(family, keys)
 
 
-def family_of(env, n):
-    """`n` copies of `env` whose every leaf has an axis, so that each may be changed."""
-    return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * n), env)
+@jax.jit
+def step_family(family, states, actions):
+    return jax.vmap(lambda env, state, action: env.step(state, action))(family, states, actions)
 
 
+def play(family, states, actions):
+    """`states` [N] and those after `actions` [T, N], stacked: [T + 1, N]."""
+    played = [states]
+    for action in actions:
+        played.append(step_family(family, played[-1], action))
+    return jax.tree.map(lambda *x: jnp.stack(x), *played)
+
+
+def random_actions(env, key):
+    """[STEPS, N]"""
+    draw = jax.vmap(jax.vmap(lambda k: sample_space(env.action_space, k)))
+    return draw(jax.random.split(key, (STEPS, N)))
+
+
+def family_of(env):
+    """N copies of `env` whose every leaf has an axis, so that each may be changed."""
+    return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * N), env)
+
+
+@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("name", EVERY_TASK)
 def test_the_contract(name):
     """Shapes, dtypes, bounds, finite rewards, the same numbers twice, and a family as a vmap."""
     env = build(name)
+    family = family_of(env)
     keys = jax.random.split(KEY, N).at[2].set(jax.random.split(KEY, N)[1])
-    states, actions = play(family_of(env, N), keys)
+    actions = random_actions(env, KEY)
+    actions = actions.at[:, 2].set(actions[:, 1])
+    states = play(family, reset_family(family, keys), actions)
     entries = env.observation_space
     obs = states.obs
     if not isinstance(entries, dict):
@@ -67,21 +82,39 @@ def test_the_contract(name):
     assert set(entries) == set(obs)
     for key, space in entries.items():
         x = np.asarray(obs[key])
-        assert x.shape == (N, STEPS + 1, *space.shape) and x.dtype == space.dtype == np.float32
+        assert x.shape == (STEPS + 1, N, *space.shape) and x.dtype == space.dtype == np.float32
         assert (x >= space.lows).all() and (x <= space.highs).all()
-    assert actions.shape == (N, STEPS, *env.action_space.shape)
-    assert (states.reward.dtype, states.reward.shape) == (jnp.float32, (N, STEPS + 1))
+    assert actions.shape == (STEPS, N, *env.action_space.shape)
+    assert (states.reward.dtype, states.reward.shape) == (jnp.float32, (STEPS + 1, N))
     assert states.terminated.dtype == states.truncated.dtype == bool
-    assert np.isfinite(states.reward).all() and (np.asarray(states.reward[:, 0]) == 0).all()
-    assert np.asarray(states.info["time_limit"]).tolist() == [list(range(STEPS + 1))] * N
-    assert all(v.shape == (N, STEPS + 1) for v in states.metrics.values())
+    assert np.isfinite(states.reward).all() and (np.asarray(states.reward[0]) == 0).all()
+    assert np.asarray(states.info["time_limit"]).T.tolist() == [list(range(STEPS + 1))] * N
+    assert all(v.shape == (STEPS + 1, N) for v in states.metrics.values())
     # The same key gives the same episode in any place and at any time, another key another.
-    again, _ = play(family_of(env, N), keys)
-    assert_trees_equal(states, again)
-    row = lambda i: jax.tree.map(lambda x: x[i], states)
-    assert_trees_equal(row(1), row(2))
-    first = np.concatenate([np.asarray(x)[:, 0].reshape(N, -1) for x in obs.values()], axis=1)
+    assert_trees_equal(states, play(family, reset_family(family, keys), actions))
+    of = lambda i: jax.tree.map(lambda x: x[:, i], states)
+    assert_trees_equal(of(1), of(2))
+    first = np.concatenate([np.asarray(x)[0].reshape(N, -1) for x in obs.values()], axis=1)
     assert (first[0] != first[1]).any()
+
+
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize("name", EVERY_TASK)
+def test_a_restarted_environment_is_a_reset_one(name):
+    """A restart state is all a task needs: nothing else carries over from the last episode.
+
+    `vectorize` starts an episode by putting the `data`, `obs` and `info` of an earlier `reset`
+    into an environment that has been stepped. What follows must be, to the bit, what follows
+    the state which that `reset` returned.
+    """
+    env = build(name)
+    family = family_of(env)
+    before, start = (reset_family(family, jax.random.split(jax.random.key(i), N)) for i in (1, 2))
+    stepped = jax.tree.map(lambda x: x[-1], play(family, before, random_actions(env, KEY)))
+    restarted = restart_where(jnp.ones(N, bool), stepped, start)
+    actions = random_actions(env, jax.random.key(3))
+    follow = lambda state: jax.tree.map(lambda x: x[1:], play(family, state, actions))
+    assert_trees_equal(follow(restarted), follow(start))
 
 
 @pytest.mark.parametrize("name", ["cartpole_swingup", "point_maze"])
@@ -92,11 +125,14 @@ def test_a_family_is_its_members(name):
     member = lambda i: env.replace(env=env.env.replace(**{change: 1.0 + i, noise: 0.1 * i}))
     family = jax.tree.map(lambda *x: jnp.stack(x), *[member(jnp.float32(i)) for i in range(N)])
     keys = jax.random.split(KEY, N)
-    states, _ = play(family, keys)
+    actions = random_actions(env, KEY)
+    states = play(family, reset_family(family, keys), actions)
     for i in range(N):
-        alone, _ = play(family_of(member(jnp.float32(i)), N), jnp.stack([keys[i]] * N))
-        pick = lambda tree, j: jax.tree.map(lambda x: x[j], tree)
-        assert_trees_equal(pick(states, i), pick(alone, 0), rtol=1e-5, atol=1e-6)
+        alone = family_of(member(jnp.float32(i)))
+        same = lambda x, i=i: jnp.stack([x[i]] * N)
+        played = play(alone, reset_family(alone, same(keys)), jax.vmap(same)(actions))
+        pick = lambda tree, j: jax.tree.map(lambda x: x[:, j], tree)
+        assert_trees_equal(pick(states, i), pick(played, 0), rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------- cartpole and pendulum
