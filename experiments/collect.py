@@ -38,7 +38,9 @@ CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
         ("residual PPO", "base"),
         ("residual PPO", "base, 4 x demonstrations"),
         ("residual PPO", "PPO from scratch"),
+        ("residual PPO", "PPO from a clone"),
         ("residual SAC", "RLPD"),
+        ("residual PPO, steps to 0.9 / 5", "residual SAC, steps to 0.9"),
     ),
     "chunks": (
         ("flow", "Gaussian"),
