@@ -1,8 +1,10 @@
 """What the claim scripts share."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from probes import Probe
@@ -13,7 +15,10 @@ sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "experiments/claims")]
 import collect  # noqa: E402
 import common  # noqa: E402
 
+import envs  # noqa: E402
+from jaxrl import data  # noqa: E402
 from jaxrl.learners import ppo  # noqa: E402
+from jaxrl.policies.scripted import scripted  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -52,3 +57,63 @@ def test_the_readme_s_table_shows_what_the_claim_is_about(tmp_path, monkeypatch)
     assert {row.split(" | ")[0].strip("| ") for row in rows} == set(collect.CLAIMS)
     assert sum("not run" in row for row in rows) == len(collect.CLAIMS) - 1
     assert "holds" in common.better("rlpd_sparse", "maze", "rlpd", "bc")
+
+
+def claim(name: str):
+    """The script of that claim; scripts elsewhere have the same names."""
+    spec = importlib.util.spec_from_file_location(
+        f"claim_{name}", ROOT / f"experiments/claims/{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ppo_from_a_clone_begins_with_what_was_shown():
+    env = envs.make("point_maze_open")
+    demos = data.record(scripted(env), env, 16, jax.random.key(0))
+    config = ppo.Config(num_envs=8, unroll_length=2, actor_hidden=(32,), critic_hidden=(4,))
+    learner = ppo.make(env, config.replace(distribution="normal"))
+    steps = demos.steps_for(env)
+    shown = jax.tree.map(lambda x: x[:, 0], steps.obs)
+
+    def error(learner):
+        policy = learner.policy(learner.init(jax.random.key(1), config))
+        act = lambda obs: policy.act(policy.init_carry(), obs, jax.random.key(0))[0]
+        return float(((jax.vmap(act)(shown) - steps.action[:, 0]) ** 2).mean())
+
+    assert error(claim("residual").cloned(learner, demos, 500)) < 0.1 * error(learner)
+
+
+def test_steps_to_a_success_are_those_of_the_first_evaluation_that_has_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    entry = lambda variant, steps, values: dict(
+        task="peg",
+        variant=variant,
+        metric="success",
+        seeds=2,
+        seconds=1,
+        steps=steps,
+        values=values,
+    )
+    slow = entry("residual PPO", [0, 500, 1000], [[0.0, 0.0], [0.95, 0.0], [0.5, 0.8]])
+    fast = entry("residual SAC", [0, 50, 100], [[0.0, 0.91], [0.9, 1.0], [1.0, 1.0]])
+    common.save("residual", [slow, fast])
+    claim("residual").steps_to_reach("peg")
+    last = {e["variant"]: e["values"][-1] for e in common.load("residual")}
+    assert last["residual PPO, steps to 0.9 / 5"] == [100.0, 200.0]
+    assert last["residual SAC, steps to 0.9"] == [50.0, 0.0]
+
+
+@pytest.mark.slow
+def test_the_way_round_the_block_is_that_of_the_expert():
+    """Where the pusher goes, not what is asked: both modes take the short way at times."""
+    env = envs.make("push_t", time_limit=60)
+    shares = [
+        claim("chunks").anticlockwise(
+            data.record(scripted(env, mode=mode), env, 32, jax.random.key(0))
+        )
+        for mode in (0, 1)
+    ]
+    assert shares[0] > 0.8 and shares[1] < 0.2
