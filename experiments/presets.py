@@ -85,10 +85,14 @@ TD3: dict[str, Preset] = {
     for task, preset in SAC.items()
 }
 
+# Tasks for the refinement road, made so hard that a clone of 50 noisy demonstrations succeeds
+# about every second time.
+REFINE: dict[str, dict[str, Any]] = {"peg_insertion": {"hole_noise": 0.005}, "pick_place": {}}
+
 # On a frozen base (experiments/residual.py): whatever the task, they begin with no correction.
 RESIDUAL: dict[str, Preset] = {
     "ppo": Preset(
-        256 * 32 * 120,
+        256 * 32 * 30,
         ppo.Config(
             num_envs=256,
             unroll_length=32,
@@ -106,7 +110,7 @@ RESIDUAL: dict[str, Preset] = {
         ),
     ),
     "sac": Preset(
-        100_000,
+        48_000,
         sac.Config(
             num_envs=16,
             updates_per_step=8,

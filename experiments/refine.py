@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from presets import RESIDUAL
+from presets import REFINE, RESIDUAL
 
 import envs
 from envs.transforms import residual
@@ -34,10 +34,10 @@ from jaxrl.stats import bootstrap_interval
 @dataclass
 class Args:
     env: str = "peg_insertion"  # one with an expert
-    env_options: dict[str, str] = field(default_factory=dict)
+    env_options: dict[str, str] = field(default_factory=dict)  # none: presets.REFINE
     demos: int = 50  # demonstrations; those that fail are left out
     noise: float = 0.3  # of the expert's hands, see experiments/demos.py
-    bc_updates: int = 10_000
+    bc_updates: int = 5_000
     rl_steps: int = RESIDUAL["ppo"].total_steps  # environment steps
     scale: float = 0.5  # of corrections, in shares of half the action range
     seed: int = 0
@@ -122,6 +122,8 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
 def main() -> int:
     start = time.time()
     args = tyro.cli(Args)
+    harder = {k: str(v) for k, v in REFINE.get(args.env, {}).items()}
+    args.env_options = args.env_options or harder
     imitation.validate(args.base)
     rl = script.with_schedule(args.rl, args.rl_steps)
     ppo.validate(rl)

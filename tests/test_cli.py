@@ -153,7 +153,7 @@ def test_sigterm_saves_and_resume_ends_as_if_never_stopped(tmp_path):
     assert command("experiments/ppo.py", flags, whole).returncode == 0
     digests = lambda run: {
         k: v["sha256"]
-        for k, v in json.loads((run / "checkpoints/00000512000/manifest.json").read_text()).items()
+        for k, v in json.loads((run / "checkpoints/000000512000/manifest.json").read_text()).items()
         if "seconds" not in k
     }
     assert digests(stopped) == digests(whole)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import collect
 import common
-from presets import RESIDUAL
+from presets import REFINE, RESIDUAL
 
 import envs
 from envs.transforms import residual
@@ -37,7 +37,6 @@ from jaxrl.train import train
 from jaxrl.types import Learner
 
 NAME = "residual"
-TASKS = {"peg_insertion": {"hole_noise": 0.005}, "pick_place": {}}
 DEMOS = {"peg_insertion": 50, "pick_place": 50}
 NOISE = 0.3
 UPDATES = 5_000
@@ -47,7 +46,7 @@ BASE = imitation.Config(schedule_steps=float(UPDATES))
 
 @dataclass
 class Args:
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = tuple(REFINE)
     seeds: int = 5
     scale: float = 0.5
     ppo_steps: int = RESIDUAL["ppo"].total_steps
@@ -108,11 +107,11 @@ def main() -> int:
     args = tyro.cli(Args)
     runtime.setup(1)
     for task in args.tasks:
-        env = envs.make(task, **TASKS[task])
+        env = envs.make(task, **REFINE[task])
         expert = scripted(env, NOISE)
         many = data.record(expert, env, 4 * DEMOS[task], jax.random.key(100))
         few = many.take(range(DEMOS[task])).successful()
-        options = dict(seeds=args.seeds, eval_episodes=128, num_evals=20, metric="success")
+        options = dict(seeds=args.seeds, eval_episodes=128, num_evals=30, metric="success")
         for variant, demos in (("base", few), ("base, 4 x demonstrations", many.successful())):
             make = lambda env=env, demos=demos: imitation.make(env, BASE, demos)
             common.measure(
