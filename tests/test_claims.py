@@ -83,7 +83,7 @@ def test_ppo_from_a_clone_begins_with_what_was_shown():
         act = lambda obs: policy.act(policy.init_carry(), obs, jax.random.key(0))[0]
         return float(((jax.vmap(act)(shown) - steps.action[:, 0]) ** 2).mean())
 
-    assert error(claim("residual").cloned(learner, demos, 500)) < 0.1 * error(learner)
+    assert error(claim("residual").cloned(learner, demos, 500)) < 0.3 * error(learner)
 
 
 def test_steps_to_a_success_are_those_of_the_first_evaluation_that_has_it(tmp_path, monkeypatch):

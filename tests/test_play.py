@@ -226,7 +226,7 @@ def test_latency_is_of_single_actions_and_shows_the_slow_ones():
     """Every tenth action of this policy sleeps."""
 
     def apply(params, carry, obs, key, deterministic):
-        wait = lambda age: time.sleep(0.2 * (age % 10 == 0)) or np.zeros(1, np.float32)
+        wait = lambda age: time.sleep(0.2 * bool(age % 10 == 0)) or np.zeros(1, np.float32)
         action = jax.pure_callback(wait, jax.ShapeDtypeStruct((1,), jnp.float32), carry)
         return action, carry + 1
 
