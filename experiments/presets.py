@@ -110,7 +110,7 @@ RESIDUAL: dict[str, Preset] = {
         ),
     ),
     "sac": Preset(
-        24_000,
+        16_000,
         sac.Config(
             num_envs=16,
             updates_per_step=8,

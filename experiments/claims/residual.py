@@ -150,7 +150,13 @@ def main() -> int:
         }
         for variant, build in make.items():
             common.measure(
-                NAME, task, variant, build, args.sac_steps, learner_name="sac", **options
+                NAME,
+                task,
+                variant,
+                build,
+                args.sac_steps,
+                learner_name="sac",
+                **(options | {"num_evals": 16}),
             )
         steps_to_reach(task)
     common.table(NAME, "success")
