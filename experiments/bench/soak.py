@@ -26,6 +26,7 @@ import tyro
 from jaxrl import checkpoint, script
 
 ROOT = Path(__file__).parents[2]
+SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 STARTING = 60.0  # seconds until a run has read its checkpoint
 
 
@@ -35,7 +36,7 @@ class Args:
     env: str = "pendulum_swingup"
     total_steps: float = 4e7
     num_evals: int = 200  # and as many checkpoints
-    flags: str = ""  # more of the script's
+    flags: str = ""  # more of the script's, as in "--flags=--seeds 2"
     mean_seconds: float = 60.0  # between a start and the next kill
     seed: int = 0  # of what happens when
     folder: Path | None = None  # for both runs; default: a temporary one
@@ -78,7 +79,7 @@ def disturb(args: Args, run_dir: Path) -> dict[str, int]:
     resume = False
     while True:
         saved = checkpoint.steps(run_dir / "checkpoints")
-        trouble = once.pop(0) if once and len(saved) > 1 and happened["kill -9"] > 0 else None
+        trouble = once.pop(0) if once and len(saved) > 1 else None
         if trouble == "damaged checkpoint":
             damage(run_dir / "checkpoints" / f"{saved[-1]:012d}", chance)
         process = subprocess.Popen(
@@ -96,8 +97,8 @@ def disturb(args: Args, run_dir: Path) -> dict[str, int]:
             out, err = process.communicate(timeout=wait)
             what = trouble
         except subprocess.TimeoutExpired:
-            name, number = chance.choice([("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)])
-            process.send_signal(number)
+            name = "kill -9" if not happened["kill -9"] else chance.choice(list(SIGNALS))
+            process.send_signal(SIGNALS[name])
             out, err = process.communicate()
             happened[name] += 1
             what = f"{trouble}, {name}" if trouble else name
@@ -138,6 +139,8 @@ def main() -> int:
     troubles = ", ".join(f"{count} x {name}" for name, count in happened.items())
     print(f"disturbed: {time.time() - start - alone:.0f} s, {troubles}")
     print(f"last checkpoints {'are the same, bit for bit' if same else 'DIFFER'} ({folder})")
+    if missed := [name for name, count in happened.items() if count == 0]:
+        raise RuntimeError(f"too short for {', '.join(missed)}: more steps or fewer seconds")
     return 0 if same else 1
 
 
