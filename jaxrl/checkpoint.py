@@ -66,6 +66,12 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
+def digests(folder: Path, step: int) -> dict[str, str]:
+    """The SHA-256 of every array of `folder/<step>`, by name: runs are alike where these are."""
+    manifest = json.loads((folder / f"{step:012d}" / "manifest.json").read_text())
+    return {name: entry["sha256"] for name, entry in manifest.items()}
+
+
 def restore(folder: Path, step: int, like: Any) -> Any:
     """Reads `folder/<step>` into the structure of `like` (arrays or `ShapeDtypeStruct`s).
 

@@ -147,7 +147,8 @@ def launch(
         wandb=args.wandb,
     )
     if result.interrupted:
-        print(f"saved; go on with --run-dir {run_dir} --resume")
+        if hosts.is_main():
+            print(f"saved; go on with --run-dir {run_dir} --resume")
         return 130
     if hosts.is_main():
         report(run_dir, learner, result, args.video, sweep)

@@ -151,11 +151,8 @@ def test_sigterm_saves_and_resume_ends_as_if_never_stopped(tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     whole = tmp_path / "whole"
     assert command("experiments/ppo.py", flags, whole).returncode == 0
-    digests = lambda run: {
-        k: v["sha256"]
-        for k, v in json.loads((run / "checkpoints/000000512000/manifest.json").read_text()).items()
-        if "seconds" not in k
-    }
+    last = lambda run: checkpoint.digests(run / "checkpoints", 512000)
+    digests = lambda run: {k: v for k, v in last(run).items() if "seconds" not in k}
     assert digests(stopped) == digests(whole)
     curve = lambda run: [r["return"] for r in log.read(run) if r["kind"] == "eval"]
     np.testing.assert_array_equal(curve(stopped), curve(whole))

@@ -1,6 +1,5 @@
 """Several processes as one machine, over loopback."""
 
-import json
 import os
 import signal
 import socket
@@ -48,8 +47,8 @@ def end(processes, code=0):
 
 def arrays(run_dir, step):
     """Digests of everything in a checkpoint but the time it took."""
-    path = run_dir / "checkpoints" / f"{step:012d}" / "manifest.json"
-    return {k: v["sha256"] for k, v in json.loads(path.read_text()).items() if "seconds" not in k}
+    found = checkpoint.digests(run_dir / "checkpoints", step)
+    return {name: digest for name, digest in found.items() if "seconds" not in name}
 
 
 @pytest.mark.slow

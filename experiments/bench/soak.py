@@ -10,7 +10,6 @@ every array of both last checkpoints must be the same, bit for bit. Exit code 1 
 
 from __future__ import annotations
 
-import json
 import random
 import resource
 import signal
@@ -64,11 +63,11 @@ def damage(path: Path, chance: random.Random) -> None:
     largest.write_bytes(content)
 
 
-def digests(run_dir: Path) -> dict[str, str]:
-    """Of every array of the last checkpoint but the seconds it took."""
+def last_arrays(run_dir: Path) -> dict[str, str]:
+    """Digests of the last checkpoint, but for the seconds it took."""
     folder = run_dir / "checkpoints"
-    path = folder / f"{checkpoint.steps(folder)[-1]:012d}" / "manifest.json"
-    return {k: v["sha256"] for k, v in json.loads(path.read_text()).items() if "seconds" not in k}
+    found = checkpoint.digests(folder, checkpoint.steps(folder)[-1])
+    return {name: digest for name, digest in found.items() if "seconds" not in name}
 
 
 def disturb(args: Args, run_dir: Path) -> dict[str, int]:
@@ -135,7 +134,7 @@ def main() -> int:
     alone = time.time() - start
     print(f"left alone: {alone:.0f} s", flush=True)
     happened = disturb(args, folder / "disturbed")
-    same = digests(folder / "alone") == digests(folder / "disturbed")
+    same = last_arrays(folder / "alone") == last_arrays(folder / "disturbed")
     troubles = ", ".join(f"{count} x {name}" for name, count in happened.items())
     print(f"disturbed: {time.time() - start - alone:.0f} s, {troubles}")
     print(f"last checkpoints {'are the same, bit for bit' if same else 'DIFFER'} ({folder})")

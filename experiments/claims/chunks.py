@@ -4,10 +4,9 @@ streaming keeps the success of full denoising with far fewer evaluations of the 
     python experiments/claims/chunks.py
 
 The expert of `push_t` goes round the block one way or the other, as likely, so its
-demonstrations have two modes; those of the other tasks have noisy hands only. All clones have
-the same data, updates and hidden layers. Success is that of 128 evaluation episodes per seed.
-An entry also has `evaluations_per_action`, of the network per control step, counted over the
-steps of recorded episodes, and for `push_t` `anticlockwise`, the share of episodes that went
+demonstrations have two modes; that of `pick_place` carries the cube low or high. All clones of a
+task have the same data, updates and hidden layers. Success is that of 128 evaluation episodes per seed.
+An entry also has `evaluations_per_action`, of the network per control step, and for `push_t` `anticlockwise`, the share of episodes that went
 round that way (demonstrations: first entry). Raw numbers: experiments/results/chunks.json.
 """
 

@@ -37,7 +37,7 @@ from jaxrl.train import train
 from jaxrl.types import Learner
 
 NAME = "residual"
-DEMOS = {"peg_insertion": 50, "pick_place": 50}
+DEMOS = 50
 NOISE = 0.3
 UPDATES = 5_000
 CLONING_RATE = 1e-3  # of PPO's policy, from a Gaussian's mean
@@ -109,8 +109,8 @@ def main() -> int:
     for task in args.tasks:
         env = envs.make(task, **REFINE[task])
         expert = scripted(env, NOISE)
-        many = data.record(expert, env, 4 * DEMOS[task], jax.random.key(100))
-        few = many.take(range(DEMOS[task])).successful()
+        many = data.record(expert, env, 4 * DEMOS, jax.random.key(100))
+        few = many.take(range(DEMOS)).successful()
         options = dict(seeds=args.seeds, eval_episodes=128, num_evals=30, metric="success")
         for variant, demos in (("base", few), ("base, 4 x demonstrations", many.successful())):
             make = lambda env=env, demos=demos: imitation.make(env, BASE, demos)
