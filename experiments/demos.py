@@ -15,7 +15,7 @@ import jax
 import tyro
 
 import envs
-from jaxrl import data, data_files, log, plot, runtime, script
+from jaxrl import data, data_files, plot, runtime, script, terminal
 from jaxrl.policies.scripted import scripted
 
 
@@ -57,7 +57,7 @@ def main() -> int:
         [k, f"{recorded.get(k, float('nan')):,.4g}", f"{kept.get(k, float('nan')):,.4g}"]
         for k in shown
     ]
-    log.table(str(args.out), ["", "recorded", "kept"], rows)
+    terminal.table(str(args.out), ["", "recorded", "kept"], rows)
     return 0
 
 

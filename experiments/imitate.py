@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxrl import data_files, log, runtime, script
+from jaxrl import data_files, runtime, script, terminal
 from jaxrl.learners import imitation
 from jaxrl.policies import chunks
 
@@ -40,7 +40,7 @@ def main() -> int:
         imitation.head_of(config, size), config.execute, config.mode
     )
     print(
-        f"{len(dataset.lengths)} episodes, {log.number(cost)} network evaluations per control step"
+        f"{len(dataset.lengths)} episodes, {terminal.number(cost)} network evaluations per control step"
     )
     return script.launch("imitation", args, learner, args.data)
 

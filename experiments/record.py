@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from envs.types import sample_space
-from jaxrl import checkpoint, data, data_files, log, plot, runs, runtime, script
+from jaxrl import checkpoint, data, data_files, log, plot, runs, runtime, script, terminal
 from jaxrl.types import Policy
 
 KINDS = ("random", "medium", "expert", "replay")
@@ -99,7 +99,7 @@ def main() -> int:
         stats = data.statistics(dataset)
         shown = ("episodes", "steps", "return_mean", "return_std", "coverage")
         rows.append([str(path), *(f"{stats[k]:,.4g}" for k in shown)])
-    log.table("recorded", ["file", "episodes", "steps", "return", "std", "coverage"], rows)
+    terminal.table("recorded", ["file", "episodes", "steps", "return", "std", "coverage"], rows)
     return 0
 
 

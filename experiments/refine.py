@@ -24,7 +24,7 @@ from presets import REFINE, RESIDUAL
 
 import envs
 from envs.transforms import residual
-from jaxrl import checkpoint, data, data_files, log, play, plot, runs, runtime, script
+from jaxrl import checkpoint, data, data_files, log, play, plot, runs, runtime, script, terminal
 from jaxrl.evaluate import evaluate
 from jaxrl.learners import imitation, ppo
 from jaxrl.policies.scripted import scripted
@@ -95,7 +95,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
             [name, f"{measured[name].mean():.3f}", f"{low:.3f} .. {high:.3f}", f"{length:.0f}"]
         )
         summary[name] = {"success": float(measured[name].mean()), "interval": [low, high]}
-    log.table(
+    terminal.table(
         f"{args.env}: {args.episodes} episodes; this took {seconds / 60:.1f} minutes",
         ["", "success", "95% interval", "steps"],
         rows,

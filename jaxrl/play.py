@@ -21,7 +21,7 @@ import numpy as np
 from envs.render import renderer, seconds_per_step
 from envs.types import Env, State
 from envs.vector import all_finite
-from jaxrl import log, runs, runtime
+from jaxrl import runs, runtime, terminal
 from jaxrl.evaluate import DEFAULT_MAX_STEPS, evaluate
 from jaxrl.stats import bootstrap_interval
 from jaxrl.types import Policy
@@ -187,7 +187,7 @@ def play(
     actions = "sampled actions" if stochastic else "most likely actions"
     print(
         f"{run.config['learner']} on {run.config['env']}, seed index {seed_index},"
-        f" {log.short(run.env_steps)} steps, {actions}"
+        f" {terminal.short(run.env_steps)} steps, {actions}"
     )
     if episodes <= LISTED:
         _print_episodes(measured)
@@ -238,11 +238,11 @@ def _print_episodes(measured: dict[str, np.ndarray]) -> None:
 
     shown = [k for k in ("success",) if k in measured]
     rows = [
-        [i, log.number(value), measured["length"][i], ending(i)]
-        + [log.number(measured[k][i]) for k in shown]
+        [i, terminal.number(value), measured["length"][i], ending(i)]
+        + [terminal.number(measured[k][i]) for k in shown]
         for i, value in enumerate(measured["return"])
     ]
-    log.table("Episodes", ["episode", "return", "length", "end", *shown], rows)
+    terminal.table("Episodes", ["episode", "return", "length", "end", *shown], rows)
 
 
 def _print_summary(measured: dict[str, np.ndarray]) -> None:
@@ -252,11 +252,11 @@ def _print_summary(measured: dict[str, np.ndarray]) -> None:
     for name in names:
         value = np.asarray(measured[name], np.float64)
         low, high = bootstrap_interval(value, np.mean)
-        interval = f"{log.number(low)}..{log.number(high)}" if count > 1 else "-"
-        extremes = [log.number(value.min()), log.number(value.max())]
-        rows.append([name, log.number(value.mean()), interval, *extremes])
+        interval = f"{terminal.number(low)}..{terminal.number(high)}" if count > 1 else "-"
+        extremes = [terminal.number(value.min()), terminal.number(value.max())]
+        rows.append([name, terminal.number(value.mean()), interval, *extremes])
     title = f"{count} episode" + "s" * (count > 1)
-    log.table(title, ["", "mean", "95 % interval", "min", "max"], rows)
+    terminal.table(title, ["", "mean", "95 % interval", "min", "max"], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

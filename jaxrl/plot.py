@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs import nearest
-from jaxrl import data, log
+from jaxrl import data, log, terminal
 from jaxrl.stats import bootstrap_interval, iqm
 
 CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
@@ -271,7 +271,7 @@ def _decorate(axes: Axes, x: str, y_label: str, title: str) -> None:
     axes.set_xlabel("environment steps per seed" if x == "env_steps" else "training seconds")
     axes.set_ylabel(y_label.replace("_", " "))
     axes.set_title(title, fontsize=10, loc="left")
-    axes.xaxis.set_major_formatter(lambda value, _: log.short(value))
+    axes.xaxis.set_major_formatter(lambda value, _: terminal.short(value))
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, lw=0.6)

@@ -20,8 +20,8 @@ import tyro
 
 import envs
 from jaxrl import hosts, play, plot, runs, runtime
-from jaxrl.log import table
 from jaxrl.stats import bootstrap_interval, iqm
+from jaxrl.terminal import table
 from jaxrl.train import Result, train, validate
 from jaxrl.types import Learner
 

@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxrl import log
+from jaxrl import log, terminal
 
 NAN = float("nan")
 
@@ -345,12 +345,15 @@ with Logger(None, 2_000_000, seeds=3, tensorboard=False) as out:
 
 
 def test_the_score_of_a_sweep_is_that_of_the_best_config():
-    assert log.spread(np.array([[1.0, 2.0], [30.0, 50.0], [NAN, NAN]])) == "40 (30..50), best of 3"
-    assert log.spread(np.array([NAN, NAN])) is None
+    assert (
+        terminal.spread(np.array([[1.0, 2.0], [30.0, 50.0], [NAN, NAN]]))
+        == "40 (30..50), best of 3"
+    )
+    assert terminal.spread(np.array([NAN, NAN])) is None
 
 
 def test_a_table_prints_what_it_is_given(capsys):
-    log.table("Result", ["seed", "return"], [[0, "1.5 [bold]"], [1, None]])
+    terminal.table("Result", ["seed", "return"], [[0, "1.5 [bold]"], [1, None]])
     printed = capsys.readouterr().out
     assert "Result" in printed and "1.5 [bold]" in printed and "None" in printed
     assert "\x1b" not in printed
@@ -361,8 +364,8 @@ def test_a_table_prints_what_it_is_given(capsys):
     [(0, "0"), (999, "999"), (999.9, "1k"), (1234567, "1.23M"), (999999, "1M"), (2e9, "2G")],
 )
 def test_short_numbers(value, text):
-    assert log.short(value) == text
+    assert terminal.short(value) == text
 
 
 def test_durations():
-    assert [log.duration(s) for s in (9, 75, 3675)] == ["0:09", "1:15", "1:01:15"]
+    assert [terminal.duration(s) for s in (9, 75, 3675)] == ["0:09", "1:15", "1:01:15"]

@@ -216,7 +216,7 @@ def test_play_evaluates_prints_and_films(run_dir, capsys, tmp_path, monkeypatch)
     np.testing.assert_allclose(measured["return"], expected["return"], rtol=1e-4)
     assert "ppo on point_maze_open, seed index 1, 8 steps, most likely actions" in printed
     for value in measured["return"]:
-        assert f" {play.log.number(value)} " in printed
+        assert f" {play.terminal.number(value)} " in printed
     assert "time limit" in printed and "95 % interval" in printed and "success" in printed
     assert f"episode 0: {out}" in printed
     assert iio.imread(out).shape[0] == measured["length"][0] + 1

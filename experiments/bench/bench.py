@@ -22,7 +22,7 @@ from flax import struct
 import envs
 from envs.types import Env, sample_space
 from envs.vector import VecState, fold_keys, vectorize
-from jaxrl import log, rollout
+from jaxrl import rollout, terminal
 from jaxrl.program import Program, configs_of, memory_of
 from jaxrl.types import Learner, Metrics
 
@@ -69,7 +69,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 def spread(x: np.ndarray) -> str:
     """'median (min..max)'."""
-    return f"{log.short(float(np.median(x)))} ({log.short(x.min())}..{log.short(x.max())})"
+    return f"{terminal.short(float(np.median(x)))} ({terminal.short(x.min())}..{terminal.short(x.max())})"
 
 
 # --- Programs ---

@@ -32,7 +32,7 @@ import tyro
 from bench import Args as BenchArgs
 from bench import make_env, peak_memory, write
 
-from jaxrl import data, log, runtime
+from jaxrl import data, runtime, terminal
 from jaxrl.program import Program, configs_of
 
 ONLINE = ("ppo", "sac", "td3", "dsac", "mdpo", "pmoe")
@@ -132,7 +132,7 @@ def main(args: Args) -> dict[str, float]:
         ratios[f"{name}/compilations"] = max(cold["compilations"].values())
     write(args.out, "compile", args, rows, ratios)
     seconds = lambda r, k: f"{r[f'{k}_seconds']:.1f}"
-    log.table(
+    terminal.table(
         f"Seconds to the first update on {args.env}",
         ["", "cache", "imports", "build", "compile", "first update", "all but imports", "compiled"],
         [

@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 import envs
-from jaxrl import data, log, runtime, script
+from jaxrl import data, runtime, script, terminal
 from jaxrl.train import train
 
 OFFLINE = ("bc", "td3_bc", "iql", "imitation")
@@ -158,7 +158,9 @@ def main() -> int:
                 f"{number + 1 - args.first}: {dict(outcomes)}, {time.time() - started:.0f} s",
                 flush=True,
             )
-    log.table("Random settings", ["outcome", "how many"], [[k, v] for k, v in outcomes.items()])
+    terminal.table(
+        "Random settings", ["outcome", "how many"], [[k, v] for k, v in outcomes.items()]
+    )
     return 1 if bad else 0
 
 

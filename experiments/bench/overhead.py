@@ -24,7 +24,7 @@ from bench import Run, interleave, make_env, random_stepping, ratio, spread, wri
 from presets import PPO, SAC
 
 from envs.types import Discrete, Env
-from jaxrl import acting, log, runtime, script
+from jaxrl import acting, runtime, script, terminal
 from jaxrl.learners import ppo, sac
 
 MATMUL = 1024  # side of the square matrices that the machine's rate is measured with
@@ -154,7 +154,7 @@ def main(args: Args) -> dict[str, float]:
             for k in ("of_random", "of_limit"):
                 ratios[f"{algorithm}/{task}/{k}"] = rows[-1][k]
     write(args.out, "overhead", args, rows, ratios)
-    log.table(
+    terminal.table(
         "Environment steps per second of all seeds",
         ["", "training", "random actions", "limit", "of random", "of limit"],
         [

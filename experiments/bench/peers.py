@@ -27,7 +27,7 @@ import tyro
 from bench import Args as BenchArgs
 from bench import ratio, spread, write
 
-from jaxrl import log
+from jaxrl import terminal
 
 DRIVERS = Path(__file__).parent / "drivers"
 VENVS: dict[str, tuple[str, ...]] = {
@@ -271,7 +271,7 @@ def main(args: Args) -> list[dict[str, Any]]:
     ratios = ratios_of(rows)
     write(args.out, "peers", args, rows, ratios)
     columns = ["group", "trainer", "per second", "last return", "s to return", "MB", "versions"]
-    log.table(
+    terminal.table(
         "Gradient updates per second (sac), environment steps per second (ppo)",
         columns,
         [
@@ -279,7 +279,7 @@ def main(args: Args) -> list[dict[str, Any]]:
                 r["group"],
                 r["trainer"],
                 spread(np.array(r["per_second"])),
-                log.number(r["returns"][-1]),
+                terminal.number(r["returns"][-1]),
                 f"{r['seconds_to_return']:.1f}" if r["seconds_to_return"] else "-",
                 f"{r['memory_bytes'] / 1e6:,.0f}",
                 " ".join(f"{k} {v}" for k, v in r["versions"].items()),
@@ -287,7 +287,7 @@ def main(args: Args) -> list[dict[str, Any]]:
             for r in rows
         ],
     )
-    log.table("Ratios", ["", "median"], [[k, f"{v:.2f}"] for k, v in ratios.items()])
+    terminal.table("Ratios", ["", "median"], [[k, f"{v:.2f}"] for k, v in ratios.items()])
     return rows
 
 

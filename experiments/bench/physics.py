@@ -28,7 +28,7 @@ from mujoco import rollout
 
 from envs.physics import mjx
 from envs.types import Env
-from jaxrl import log, runtime
+from jaxrl import runtime, terminal
 from jaxrl.types import Learner
 
 
@@ -158,7 +158,7 @@ def main(args: Args) -> dict[str, float]:
                 for k in ("ours_over_mjx", "ours_over_rollout"):
                     ratios[f"{task}/{physics}/{batch}/{k}"] = rows[-1][k]
                 write(args.out, "physics", args, rows, ratios)
-    log.table(
+    terminal.table(
         "Control steps per second, random actions",
         ["task", "physics", "num_envs", "ours", "mjx", "rollout", "ours/mjx", "ours/rollout"],
         [

@@ -19,7 +19,7 @@ from bench import Args as BenchArgs
 from bench import Run, interleave, make_env, peak_memory, ratio, spread, write
 
 from envs.vector import fold_keys
-from jaxrl import log, off_policy, replay, runtime
+from jaxrl import off_policy, replay, runtime, terminal
 from jaxrl.learners import sac
 from jaxrl.program import memory_of
 from jaxrl.replay import Replay
@@ -141,7 +141,7 @@ def main(args: Args) -> dict[str, float]:
         }
     )
     write(args.out, "replay", args, rows, ratios)
-    log.table(
+    terminal.table(
         f"{args.env}, {args.replay_size:,} transitions ({actual / 1e6:,.0f} MB)",
         ["", "microseconds each", "MB"],
         [
@@ -149,7 +149,7 @@ def main(args: Args) -> dict[str, float]:
             for r in rows[:-1]
         ],
     )
-    log.table("Ratios", ["", "median"], [[k, f"{v:.3g}"] for k, v in ratios.items()])
+    terminal.table("Ratios", ["", "median"], [[k, f"{v:.3g}"] for k, v in ratios.items()])
     return ratios
 
 

@@ -17,7 +17,7 @@ import tyro
 from bench import Args as BenchArgs
 from bench import Run, interleave, make_env, ratio, spread, write
 
-from jaxrl import log, runtime
+from jaxrl import runtime, terminal
 from jaxrl.learners import ppo, sac
 from jaxrl.types import Learner
 
@@ -100,7 +100,7 @@ def main(args: Args) -> dict[str, float]:
 
 
 def report(args: Args, rows: list[dict[str, Any]]) -> None:
-    log.table(
+    terminal.table(
         f"{args.learner} on {args.env}: runs side by side",
         ["runs", "steps/s", "cost", "of separate runs", "compile s", "MB"],
         [

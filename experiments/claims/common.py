@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl import log, runs
+from jaxrl import runs, terminal
 from jaxrl.stats import bootstrap_interval, difference_interval, iqm, verdict
 from jaxrl.train import train
 from jaxrl.types import Learner
@@ -127,7 +127,7 @@ def table(name: str, title: str) -> None:
             ]
         )
     columns = ["task", "variant", "IQM", "95% interval", "min .. max", "seeds", "steps", "seconds"]
-    log.table(title, columns, rows)
+    terminal.table(title, columns, rows)
 
 
 def derive(name: str, task: str, variant: str, parts: list[str], combine: Any) -> None:
