@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxrl.learners import ppo, sac, td3
+from jaxrl.learners import imitation, ppo, sac, td3
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,12 @@ TD3: dict[str, Preset] = {
     for task, preset in SAC.items()
 }
 
-# Tasks for the refinement road, made so hard that a clone of 50 noisy demonstrations succeeds
-# about every second time.
-REFINE: dict[str, dict[str, Any]] = {"peg_insertion": {"hole_noise": 0.005}, "pick_place": {}}
+# The base of the refinement road: tasks, or clones of 50 noisy demonstrations, such that about
+# every second or third episode succeeds.
+REFINE: dict[str, Preset] = {
+    "peg_insertion": Preset(5_000, imitation.Config(), {"hole_noise": 0.005}),
+    "pick_place": Preset(5_000, imitation.Config(horizon=8, execute=4)),
+}
 
 # On a frozen base (experiments/residual.py): whatever the task, they begin with no correction.
 RESIDUAL: dict[str, Preset] = {

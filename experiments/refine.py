@@ -19,8 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
-from presets import REFINE, RESIDUAL
+from presets import REFINE, RESIDUAL, Preset
 
 import envs
 from envs.transforms import residual
@@ -34,7 +33,7 @@ from jaxrl.stats import bootstrap_interval
 @dataclass
 class Args:
     env: str = "peg_insertion"  # one with an expert
-    env_options: dict[str, str] = field(default_factory=dict)  # none: presets.REFINE
+    env_options: dict[str, str] = field(default_factory=dict)
     demos: int = 50  # demonstrations; those that fail are left out
     noise: float = 0.3  # of the expert's hands, see experiments/demos.py
     bc_updates: int = 5_000
@@ -47,6 +46,12 @@ class Args:
     resume: bool = False
     base: imitation.Config = field(default_factory=imitation.Config)
     rl: ppo.Config = RESIDUAL["ppo"].config
+
+
+def defaults(env: str) -> Args:
+    preset = REFINE.get(env, Preset(Args.bc_updates, imitation.Config()))
+    options = {k: str(v) for k, v in preset.env.items()}
+    return Args(env=env, env_options=options, bc_updates=preset.total_steps, base=preset.config)
 
 
 def demonstrate(args: Args, env, path: Path) -> None:
@@ -121,9 +126,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
 
 def main() -> int:
     start = time.time()
-    args = tyro.cli(Args)
-    harder = {k: str(v) for k, v in REFINE.get(args.env, {}).items()}
-    args.env_options = args.env_options or harder
+    args = script.parse(defaults, prefixes=True, env=Args.env)
     imitation.validate(args.base)
     rl = script.with_schedule(args.rl, args.rl_steps)
     ppo.validate(rl)

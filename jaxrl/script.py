@@ -46,19 +46,20 @@ class Args:
     wandb: str | None = None  # Weights & Biases project
 
 
-def parse(defaults: Callable[..., Any], **peek: str) -> Any:
+def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> Any:
     """Command-line flags over defaults that depend on some of them.
 
     `peek` names those flags and their defaults: `parse(defaults, env="hopper")` calls
     `defaults(env=...)` with what --env says, which returns the arguments dataclass filled in.
     So `--help` shows a preset's values. Fields of a nested config are flags of their own
-    (`--learning-rate`).
+    (`--learning-rate`), or with `prefixes` begin with its name (`--base.learning-rate`).
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, value in peek.items():
         first.add_argument(f"--{name}", default=value)
     args = defaults(**vars(first.parse_known_args()[0]))
-    return tyro.cli(type(args), default=args, config=(tyro.conf.OmitArgPrefixes,))
+    config = () if prefixes else (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(type(args), default=args, config=config)
 
 
 def with_config(base: type, config: Any, **values: Any) -> Any:

@@ -39,9 +39,7 @@ from jaxrl.types import Learner
 NAME = "residual"
 DEMOS = 50
 NOISE = 0.3
-UPDATES = 5_000
 CLONING_RATE = 1e-3  # of PPO's policy, from a Gaussian's mean
-BASE = imitation.Config(schedule_steps=float(UPDATES))
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Args:
     sac_steps: int = RESIDUAL["sac"].total_steps
 
 
-def cloned(learner: Learner, demos: data.Dataset, updates: int = UPDATES) -> Learner:
+def cloned(learner: Learner, demos: data.Dataset, updates: int) -> Learner:
     """`learner` (PPO), whose policies begin as clones of `demos`, by mean squared error."""
     env, moments = learner.env, jax.tree.map(jnp.asarray, demos.obs_moments())
     steps = demos.steps_for(env)
@@ -107,25 +105,28 @@ def main() -> int:
     args = tyro.cli(Args)
     runtime.setup(1)
     for task in args.tasks:
-        env = envs.make(task, **REFINE[task])
+        preset = REFINE[task]
+        updates = preset.total_steps
+        clone = preset.config.replace(schedule_steps=float(updates))
+        env = envs.make(task, **preset.env)
         expert = scripted(env, NOISE)
         many = data.record(expert, env, 4 * DEMOS, jax.random.key(100))
         few = many.take(range(DEMOS)).successful()
         options = dict(seeds=args.seeds, eval_episodes=128, num_evals=30, metric="success")
         for variant, demos in (("base", few), ("base, 4 x demonstrations", many.successful())):
-            make = lambda env=env, demos=demos: imitation.make(env, BASE, demos)
+            make = lambda env=env, c=clone, demos=demos: imitation.make(env, c, demos)
             common.measure(
                 NAME,
                 task,
                 variant,
                 make,
-                UPDATES,
+                updates,
                 learner_name="imitation",
                 **(options | {"num_evals": 1}),
             )
 
-        learner = imitation.make(env, BASE, few)  # the first of the seeds above, exactly
-        state = train(learner, UPDATES, num_evals=1, eval_episodes=1, quiet=True).state
+        learner = imitation.make(env, clone, few)  # the first of the seeds above, exactly
+        state = train(learner, updates, num_evals=1, eval_episodes=1, quiet=True).state
         base = learner.policy(jax.tree.map(lambda x: x[0], state))
         corrected = residual(env, base, args.scale)
         config = script.with_schedule(RESIDUAL["ppo"].config, args.ppo_steps)
@@ -133,8 +134,8 @@ def main() -> int:
         make = {
             "residual PPO": lambda env=corrected, c=config: ppo.make(env, c),
             "PPO from scratch": lambda env=env, c=scratch: ppo.make(env, c),
-            "PPO from a clone": lambda env=env, c=scratch.replace(init_log_std=-1.0), d=few: cloned(
-                ppo.make(env, c), d
+            "PPO from a clone": lambda env=env, c=scratch.replace(init_log_std=-1.0), d=few, n=updates: (
+                cloned(ppo.make(env, c), d, n)
             ),
         }
         for variant, build in make.items():
