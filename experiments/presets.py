@@ -88,7 +88,7 @@ TD3: dict[str, Preset] = {
 # The base of the refinement road: tasks, or clones of 50 noisy demonstrations, such that about
 # every second or third episode succeeds.
 REFINE: dict[str, Preset] = {
-    "peg_insertion": Preset(5_000, imitation.Config(), {"hole_noise": 0.005}),
+    "peg_insertion": Preset(5_000, imitation.Config(learning_rate=5e-4), {"hole_noise": 0.005}),
     "pick_place": Preset(5_000, imitation.Config(horizon=8, execute=4)),
 }
 

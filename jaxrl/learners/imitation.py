@@ -29,7 +29,7 @@ MIN_HALF_RANGE = 0.05  # of a normalised action dimension that hardly varies in 
 class Config:
     """Plain numbers can be swept in one program, the others shape it."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 0.0
     ema_decay: float = 0.999  # of the weights that act, reached within the first updates
     schedule_steps: float = 0.0  # updates until the learning rate has fallen to 0; 0: never
