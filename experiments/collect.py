@@ -45,10 +45,8 @@ CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
     "chunks": (
         ("flow", "Gaussian"),
         ("diffusion", "Gaussian"),
-        ("flow", "Gaussian, chunks"),
-        ("diffusion", "Gaussian, chunks"),
-        ("flow, streaming", "flow, a plan every step", 0.05),
-        ("diffusion, streaming", "diffusion, a plan every step", 0.05),
+        ("flow, streaming", "flow", 0.05),
+        ("diffusion, streaming", "diffusion", 0.05),
     ),
 }
 

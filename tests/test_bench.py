@@ -20,12 +20,13 @@ import compile as compile_bench  # noqa: E402
 import overhead  # noqa: E402
 import peers  # noqa: E402
 import physics  # noqa: E402
+import plans  # noqa: E402
 import replay as replay_bench  # noqa: E402
 import seeds  # noqa: E402
 from presets import Preset  # noqa: E402
 
 from jaxrl import off_policy, runtime  # noqa: E402
-from jaxrl.learners import ppo, sac  # noqa: E402
+from jaxrl.learners import imitation, ppo, sac  # noqa: E402
 from jaxrl.networks import ActorCritic  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -153,6 +154,17 @@ def test_replay(probe, tmp_path):
     assert {"share_of_iteration", "full_over_empty"} <= set(ratios_in(out))
     row = json.loads(out.read_text())["rows"][-1]
     assert row["num_bytes"] == row["actual_bytes"] == 64 * (4 * (OBS + 1 + 1 + OBS) + 3)
+
+
+def test_plans(tmp_path):
+    out = tmp_path / "x.json"
+    config = imitation.Config(hidden=(8,), horizon=4, execute=2, denoise_steps=3)
+    plans.main(plans.Args(rounds=1, out=out, env="pendulum_swingup", num_envs=4, config=config))
+    rows = {r["what"]: r["seconds"] for r in json.loads(out.read_text())["rows"]}
+    assert set(rows) == {"physics", *plans.HEADS}
+    assert ratios_in(out)["flow_over_physics"] == pytest.approx(
+        rows["flow"][0] / rows["physics"][0], rel=1e-2
+    )
 
 
 def test_overhead(probe, tmp_path, monkeypatch):

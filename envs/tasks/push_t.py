@@ -29,7 +29,8 @@ FAR_APART = 0.16  # m, where pusher and T cannot touch, whatever their angle
 
 @struct.dataclass
 class PushT:
-    """obs [10]: pusher xy (m), block xy, cos and sin of its angle, target xy, cos and sin.
+    """obs [16]: pusher xy (m), block xy, cos and sin of its angle, target xy, cos and sin (10);
+    pusher xy as the block sees it, and the block as the target sees it: xy, cos and sin (6).
     action [2]: velocity of the pusher in [-1, 1], `max_speed` per unit.
 
     A round pusher moves a T on a table (1 m wide) to a target pose, after Push-T of
@@ -77,7 +78,7 @@ class PushT:
 
     @property
     def observation_space(self) -> Box:
-        return Box((10,))
+        return Box((16,))
 
     @property
     def action_space(self) -> Box:
@@ -123,15 +124,15 @@ class PushT:
         return self.max_speed * self.frame_skip * self.sim.model.opt.timestep
 
     def _metrics(self, obs: jax.Array) -> dict[str, jax.Array]:
-        offset, turn = relative_pose(obs)
-        covered = coverage(offset, turn)
+        turn = obs[14:16]
+        covered = coverage(obs[12:14], turn)
         success = (covered >= self.success_coverage).astype(jnp.float32)
         distance = jnp.linalg.norm(obs[2:4] - obs[6:8])
         angle = jnp.abs(jnp.arctan2(turn[1], turn[0]))
         return {"success": success, "coverage": covered, "distance": distance, "angle": angle}
 
     def expert(self, obs: jax.Array, mode: jax.Array) -> jax.Array:
-        """The action [2] of a scripted expert that sees one observation [10] only.
+        """The action [2] of a scripted expert that sees one observation [16] only.
 
         It weighs every place of the T's outline and three directions to push there: how far
         to travel, round the T anticlockwise (`mode` 0) or clockwise (1); how long to push;
@@ -141,9 +142,9 @@ class PushT:
         since its costs fall as it is carried out, so nothing needs to be remembered.
         """
         to_block = lambda v: _rotate(obs[4:6], v, inverse=True)
-        pusher = to_block(obs[:2] - obs[2:4])  # in the frame of the T, like all below
+        pusher = obs[10:12]  # in the frame of the T, like all below
         goal = to_block(obs[6:8] - obs[2:4])
-        _, turn = relative_pose(obs)
+        turn = obs[14:16]
         error = jnp.concatenate([goal, -LEVER * jnp.arctan2(turn[1], turn[0])[None]])
 
         # WHAT A PUSH DOES: forces [K, 3, 2], twists of the T [K, 3, 3]
@@ -195,13 +196,13 @@ def _obs(data: Physics) -> jax.Array:
     w, z = data.mocap_quat[0, 0], data.mocap_quat[0, 3]
     turn = jnp.stack([w * w - z * z, 2.0 * w * z])  # cos and sin of twice its angle
     heading = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    return jnp.concatenate([data.qpos[:4], heading, data.mocap_pos[0, :2], turn])
-
-
-def relative_pose(obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The T as the target sees it: offset [2] m, and cos and sin [2] of the angle between."""
-    offset = _rotate(obs[8:10], obs[2:4] - obs[6:8], inverse=True)
-    return offset, _rotate(obs[8:10], obs[4:6], inverse=True)
+    pusher, block, target = data.qpos[:2], data.qpos[2:4], data.mocap_pos[0, :2]
+    seen_by_block = _rotate(heading, pusher - block, inverse=True)
+    offset = _rotate(turn, block - target, inverse=True)
+    angle_between = _rotate(turn, heading, inverse=True)
+    return jnp.concatenate(
+        [pusher, block, heading, target, turn, seen_by_block, offset, angle_between]
+    )
 
 
 def coverage(offset: jax.Array, turn: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ the demonstrations; an off-policy residual needs far fewer environment steps.
     python experiments/claims/residual.py
 
 The base clones a few demonstrations of the scripted expert with noisy hands (flow matching,
-chunks of actions). Success is that of 128 evaluation episodes per seed. The seeds are those of
+chunks of actions). Success is that of the evaluation episodes of every seed. The seeds are those of
 the refinement; all refine the same base. Raw numbers: experiments/results/residual.json.
 """
 
@@ -46,6 +46,8 @@ CLONING_RATE = 1e-3  # of PPO's policy, from a Gaussian's mean
 class Args:
     tasks: tuple[str, ...] = tuple(REFINE)
     seeds: int = 5
+    eval_episodes: int = 128
+    num_evals: int = 30  # of PPO, and about half as many of SAC
     scale: float = 0.5
     ppo_steps: int = RESIDUAL["ppo"].total_steps
     sac_steps: int = RESIDUAL["sac"].total_steps
@@ -101,65 +103,57 @@ def steps_to_reach(task: str, success: float = 0.9) -> None:
         common.annotate(NAME, task, label, metric="environment steps")
 
 
+def measure(task: str, args: Args) -> None:
+    preset = REFINE[task]
+    updates = preset.total_steps
+    clone = preset.config.replace(schedule_steps=float(updates))
+    env = envs.make(task, **preset.env)
+    many = data.record(scripted(env, NOISE), env, 4 * DEMOS, jax.random.key(100))
+    few = many.take(range(DEMOS)).successful()
+    many = many.successful()
+
+    learner = imitation.make(env, clone, few)  # below, the first of the seeds of "base", exactly
+    state = train(learner, updates, num_evals=1, eval_episodes=1, quiet=True).state
+    base = learner.policy(jax.tree.map(lambda x: x[0], state))
+    corrected = residual(env, base, args.scale)
+    prior = data.through_base(few, corrected, jax.random.key(0))
+    on = script.with_schedule(RESIDUAL["ppo"].config, args.ppo_steps)
+    scratch = on.replace(init_log_std=0.0, actor_out_scale=0.01)
+    near = on.replace(actor_out_scale=0.01)
+    off = RESIDUAL["sac"].config
+
+    evals = {"imitation": 1, "ppo": args.num_evals, "sac": args.num_evals // 2 + 1}
+    steps = {"imitation": updates, "ppo": args.ppo_steps, "sac": args.sac_steps}
+    variants = {
+        "base": ("imitation", lambda: learner),
+        "base, 4 x demonstrations": ("imitation", lambda: imitation.make(env, clone, many)),
+        "residual PPO": ("ppo", lambda: ppo.make(corrected, on)),
+        "residual SAC": ("sac", lambda: sac.make(corrected, off, prior)),
+        "PPO from scratch": ("ppo", lambda: ppo.make(env, scratch)),
+        "RLPD": ("sac", lambda: sac.make(env, off, few)),
+        "PPO from a clone": ("ppo", lambda: cloned(ppo.make(env, near), few, updates)),
+    }
+    for variant, (name, make) in variants.items():
+        common.measure(
+            NAME,
+            task,
+            variant,
+            make,
+            steps[name],
+            learner_name=name,
+            seeds=args.seeds,
+            num_evals=evals[name],
+            eval_episodes=args.eval_episodes,
+            metric="success",
+        )
+    steps_to_reach(task)
+
+
 def main() -> int:
     args = tyro.cli(Args)
     runtime.setup(1)
     for task in args.tasks:
-        preset = REFINE[task]
-        updates = preset.total_steps
-        clone = preset.config.replace(schedule_steps=float(updates))
-        env = envs.make(task, **preset.env)
-        expert = scripted(env, NOISE)
-        many = data.record(expert, env, 4 * DEMOS, jax.random.key(100))
-        few = many.take(range(DEMOS)).successful()
-        options = dict(seeds=args.seeds, eval_episodes=128, num_evals=30, metric="success")
-        for variant, demos in (("base", few), ("base, 4 x demonstrations", many.successful())):
-            make = lambda env=env, c=clone, demos=demos: imitation.make(env, c, demos)
-            common.measure(
-                NAME,
-                task,
-                variant,
-                make,
-                updates,
-                learner_name="imitation",
-                **(options | {"num_evals": 1}),
-            )
-
-        learner = imitation.make(env, clone, few)  # the first of the seeds above, exactly
-        state = train(learner, updates, num_evals=1, eval_episodes=1, quiet=True).state
-        base = learner.policy(jax.tree.map(lambda x: x[0], state))
-        corrected = residual(env, base, args.scale)
-        config = script.with_schedule(RESIDUAL["ppo"].config, args.ppo_steps)
-        scratch = config.replace(init_log_std=0.0, actor_out_scale=0.01)
-        make = {
-            "residual PPO": lambda env=corrected, c=config: ppo.make(env, c),
-            "PPO from scratch": lambda env=env, c=scratch: ppo.make(env, c),
-            "PPO from a clone": lambda env=env, c=scratch.replace(init_log_std=-1.0), d=few, n=updates: (
-                cloned(ppo.make(env, c), d, n)
-            ),
-        }
-        for variant, build in make.items():
-            common.measure(
-                NAME, task, variant, build, args.ppo_steps, learner_name="ppo", **options
-            )
-
-        config = RESIDUAL["sac"].config
-        prior = data.through_base(few, corrected, jax.random.key(0))
-        make = {
-            "residual SAC": lambda env=corrected, c=config, d=prior: sac.make(env, c, d),
-            "RLPD": lambda env=env, c=config, d=few: sac.make(env, c, d),
-        }
-        for variant, build in make.items():
-            common.measure(
-                NAME,
-                task,
-                variant,
-                build,
-                args.sac_steps,
-                learner_name="sac",
-                **(options | {"num_evals": 16}),
-            )
-        steps_to_reach(task)
+        measure(task, args)
     common.table(NAME, "success")
     for task in args.tasks:
         for winner, other in collect.CLAIMS[NAME]:

@@ -154,6 +154,17 @@ def test_sparse_reward_and_continuing():
         envs.make("push_t", reward="dense")
 
 
+def test_poses_are_also_seen_from_the_block_and_from_the_target():
+    obs = np.asarray(jax.jit(jax.vmap(make().reset))(jax.random.split(KEY, 20)).obs, np.float64)
+    for row in obs:
+        pusher, block, target = (complex(*row[i : i + 2]) for i in (0, 2, 6))
+        heading, turn = complex(*row[4:6]), complex(*row[8:10])
+        from_block = (pusher - block) / heading
+        from_target = (block - target) / turn
+        expected = [v for z in (from_block, from_target, heading / turn) for v in (z.real, z.imag)]
+        np.testing.assert_allclose(row[10:], expected, atol=1e-6)
+
+
 def test_starts_are_random_and_apart():
     env = make()
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, 500))
@@ -164,7 +175,7 @@ def test_starts_are_random_and_apart():
     assert (np.asarray(states.obs[:, 4:6]).min(0) < -0.9).all()
     assert states.metrics["success"].mean() < 0.01
     np.testing.assert_allclose(
-        states.obs[0, 6:], [0.0, 0.0, np.cos(np.pi / 4), np.sin(np.pi / 4)], atol=1e-6
+        states.obs[0, 6:10], [0.0, 0.0, np.cos(np.pi / 4), np.sin(np.pi / 4)], atol=1e-6
     )
 
 

@@ -1,0 +1,70 @@
+"""What planning a chunk of actions costs, against the physics until the next plan.
+
+    python experiments/bench/plans.py
+    python experiments/bench/plans.py --env push_t --num-envs 4096
+
+One plan for every environment, by each head, against `execute` control steps of the same
+environments with random actions. With staggered episodes that work is spread over the steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+import tyro
+from bench import Args as BenchArgs
+from bench import Run, interleave, random_stepping, ratio, spread, write
+
+import envs
+from jaxrl import runtime, terminal
+from jaxrl.learners import imitation
+
+HEADS = ("gaussian", "flow", "diffusion")
+
+
+@dataclass
+class Args(BenchArgs):
+    env: str = "peg_insertion"
+    num_envs: int = 1024
+    config: imitation.Config = field(default_factory=imitation.Config)  # its head is ignored
+
+
+def main(args: Args) -> dict[str, float]:
+    runtime.setup(1)
+    env, c = envs.make(args.env), args.config
+    k_seen, k_init, k_plan = jax.random.split(jax.random.key(args.seed), 3)
+    seen = jax.random.normal(k_seen, (args.num_envs, c.history, env.observation_space.shape[0]))
+    keys = jax.random.split(k_plan, args.num_envs)
+
+    def planner(name: str):
+        head = imitation.head_of(c.replace(head=name), env.action_space.shape[0])
+        params = head.init(k_init, seen[0])
+        plan = jax.vmap(lambda obs, key: head.sample(params, obs, key, True))
+        return jax.jit(plan).lower(seen, keys).compile()
+
+    stepping = Run(random_stepping(env, args.num_envs, c.execute), seed=args.seed)
+    contenders = {"physics": stepping}
+    for name in HEADS:
+        contenders[name] = lambda plan=planner(name): plan(seen, keys)
+    seconds = interleave(contenders, args.rounds)
+    rows = [{"what": name, "seconds": seconds[name]} for name in contenders]
+    ratios = {f"{name}_over_physics": ratio(seconds[name], seconds["physics"]) for name in HEADS}
+    write(args.out, "plans", args, rows, ratios)
+    terminal.table(
+        f"{args.env}: {args.num_envs:,} plans of {c.horizon} actions, {c.execute} control steps",
+        ["", "milliseconds", "over physics"],
+        [
+            [
+                r["what"],
+                spread(r["seconds"] * 1e3),
+                terminal.short(ratio(r["seconds"], seconds["physics"])),
+            ]
+            for r in rows
+        ],
+    )
+    return ratios
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, config=(tyro.conf.OmitArgPrefixes,)))
