@@ -102,7 +102,7 @@ def main() -> int:
                 shares = []
                 for seed in range(args.seeds):
                     policy = one(jax.tree.map(lambda x, i=seed: x[i], result.state))
-                    shown = data.record(policy, env, 256, jax.random.key(200 + seed))
+                    shown = data.record(policy, env, 256, jax.random.key(200 + seed), True)
                     shares.append(anticlockwise(shown))
                 common.annotate(NAME, task, variant, anticlockwise=[anticlockwise(demos), *shares])
     common.table(NAME, "success")
