@@ -44,7 +44,9 @@ CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
     ),
     "chunks": (
         ("flow", "Gaussian"),
+        ("flow", "Gaussian, sampled"),
         ("diffusion", "Gaussian"),
+        ("diffusion", "Gaussian, sampled"),
         ("flow, streaming", "flow", 0.05),
         ("diffusion, streaming", "diffusion", 0.05),
     ),

@@ -89,6 +89,7 @@ TD3: dict[str, Preset] = {
 # every second or third episode succeeds.
 REFINE: dict[str, Preset] = {
     "peg_insertion": Preset(5_000, imitation.Config(learning_rate=5e-4), {"hole_noise": 0.005}),
+    "peg_insertion_3d": Preset(5_000, imitation.Config(), {"hole_noise": 0.003}),
     "pick_place": Preset(5_000, imitation.Config(horizon=8, execute=4)),
 }
 
