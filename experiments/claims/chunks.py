@@ -33,7 +33,7 @@ from jaxrl import data, runtime, script
 from jaxrl.learners import imitation
 from jaxrl.policies.chunks import evaluations_per_action
 from jaxrl.policies.scripted import scripted
-from jaxrl.types import Learner, Policy
+from jaxrl.types import Learner
 
 NAME = "chunks"
 DEMOS = {"push_t": 500, "pick_place": 200}
@@ -74,14 +74,10 @@ def anticlockwise(episodes: data.Dataset) -> float:
 
 def sampled(learner: Learner) -> Learner:
     """`learner`, whose policies draw their actions in evaluations, too."""
-
-    def policy(state: Any) -> Policy:
-        acts = learner.policy(state)
-        return acts.replace(
-            apply=lambda p, carry, obs, key, _: acts.apply(p, carry, obs, key, False)
-        )
-
-    return dataclasses.replace(learner, policy=policy)
+    first = lambda key: learner.policy(learner.init(key, learner.config))
+    draws = jax.eval_shape(first, jax.random.key(0)).apply
+    apply = lambda params, carry, obs, key, deterministic: draws(params, carry, obs, key, False)
+    return dataclasses.replace(learner, policy=lambda s: learner.policy(s).replace(apply=apply))
 
 
 def main() -> int:
