@@ -17,7 +17,7 @@ import common  # noqa: E402
 
 import envs  # noqa: E402
 from jaxrl import data  # noqa: E402
-from jaxrl.learners import ppo  # noqa: E402
+from jaxrl.learners import ppo, sac  # noqa: E402
 from jaxrl.policies.scripted import scripted  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -117,3 +117,17 @@ def test_the_way_round_the_block_is_that_of_the_expert():
         for mode in (0, 1)
     ]
     assert shares[0] > 0.8 and shares[1] < 0.2
+
+
+def test_a_sampled_clone_draws_where_it_would_be_deterministic():
+    env = envs.make("pendulum_swingup")
+    config = sac.Config(num_envs=1, replay_size=16, actor_hidden=(4,), critic_hidden=(4,))
+    plain = sac.make(env, config)
+    drawn = claim("chunks").sampled(plain)
+    state = plain.init(jax.random.key(0), config)
+    act = lambda learner, deterministic: np.asarray(
+        learner.policy(state).act((), np.ones(3, np.float32), jax.random.key(1), deterministic)[0]
+    )
+    np.testing.assert_array_equal(act(drawn, True), act(plain, False))
+    assert not np.array_equal(act(drawn, True), act(plain, True))
+    assert drawn.policy(state).apply is drawn.policy(state).apply  # else every call compiles
