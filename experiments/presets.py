@@ -1,4 +1,4 @@
-"""Settings that solve each task with PPO; experiments/results/ppo.json holds what they reach.
+"""Settings of every script; experiments/results/ppo.json holds what those of PPO reach.
 
 Small batches of environments on purpose: seeds run side by side, so five seeds of 64
 environments keep a machine as busy as 320 and learn from far fewer steps.
@@ -85,8 +85,8 @@ TD3: dict[str, Preset] = {
     for task, preset in SAC.items()
 }
 
-# The base of the refinement road: tasks, or clones of 50 noisy demonstrations, such that about
-# every second or third episode succeeds.
+# The base of the refinement road: a clone of 50 noisy demonstrations that succeeds in about every
+# second episode.
 REFINE: dict[str, Preset] = {
     "peg_insertion": Preset(5_000, imitation.Config(learning_rate=5e-4), {"hole_noise": 0.005}),
     "peg_insertion_3d": Preset(5_000, imitation.Config(), {"hole_noise": 0.003}),

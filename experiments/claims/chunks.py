@@ -39,7 +39,7 @@ NAME = "chunks"
 DEMOS = {"push_t": 500, "pick_place": 200}
 NOISE = {"push_t": 0.1, "pick_place": 0.3}
 UPDATES = {"push_t": 10_000, "pick_place": 5_000}
-LEARNING_RATE = 4e-3  # on push_t the best of 1, 2 and 4e-3, for the Gaussian as for the flow
+LEARNING_RATE = 4e-3  # on push_t the best of 1, 2 and 4e-3 for the sampled Gaussian and for flow
 SAMPLED = "Gaussian, sampled"
 VARIANTS: dict[str, dict[str, Any]] = {
     "Gaussian": {"head": "gaussian", "horizon": 1, "execute": 1},
@@ -48,8 +48,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "diffusion": {"head": "diffusion", "horizon": 4, "execute": 1},
     "flow, streaming": {"horizon": 4, "execute": 1, "mode": "streaming"},
     "diffusion, streaming": {"head": "diffusion", "horizon": 4, "execute": 1, "mode": "streaming"},
-    "Gaussian, chunks": {"head": "gaussian", "horizon": 4, "execute": 1},
-    "flow, 4 actions open loop": {"horizon": 4, "execute": 4},
 }
 
 
