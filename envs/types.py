@@ -6,6 +6,7 @@ An environment is one instance: no batch axis and no hidden state. Batching is
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -91,6 +92,15 @@ def first_state(data: Any, obs: Any, metrics: dict[str, jax.Array] | None = None
         metrics=metrics or {},
         info={},
     )
+
+
+def acting_key(env: Env, key: jax.Array) -> jax.Array:
+    """The key of the policy that acts in the episode which `env.reset(key)` begins.
+
+    A policy frozen inside (`transforms.residual`) draws with it what it would draw if it acted
+    itself; the policy around it has another.
+    """
+    return jax.random.fold_in(key, zlib.crc32(f"policy {getattr(env, 'policies', 0)}".encode()))
 
 
 def sample_space(space: Box | Discrete, key: jax.Array) -> jax.Array:

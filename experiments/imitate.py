@@ -14,7 +14,6 @@ from pathlib import Path
 
 from jaxrl import data_files, runtime, script, terminal
 from jaxrl.learners import imitation
-from jaxrl.policies import chunks
 
 
 @dataclass
@@ -35,13 +34,8 @@ def main() -> int:
     script.env_of_data(args, dataset)
     env = script.prepare(args, runtime.default_devices(args.seeds))
     learner = imitation.make(env, config, dataset)
-    size = env.action_space.lows.size
-    cost = chunks.evaluations_per_action(
-        imitation.head_of(config, size), config.execute, config.mode
-    )
-    print(
-        f"{len(dataset.lengths)} episodes, {terminal.number(cost)} network evaluations per control step"
-    )
+    cost = terminal.number(imitation.evaluations_per_action(config, env))
+    print(f"{len(dataset.lengths)} episodes, {cost} network evaluations per control step")
     return script.launch("imitation", args, learner, args.data)
 
 

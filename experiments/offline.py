@@ -43,7 +43,10 @@ def main() -> int:
     script.env_of_data(args, dataset)
     config = args.config
     if args.normalize_reward:
-        config = config.replace(reward_scale=1000.0 / float(np.ptp(dataset.returns)))
+        spread = float(np.ptp(dataset.returns))
+        if spread == 0:
+            raise ValueError(f"normalize_reward: every return is {dataset.returns[0]:g}")
+        config = config.replace(reward_scale=1000.0 / spread)
     env = script.prepare(args, runtime.default_devices(args.seeds))
     if args.weighted:
         dataset = dataset.weighted(args.weighted)

@@ -138,6 +138,9 @@ RESIDUAL: dict[str, Preset] = {
     ),
 }
 
+# Bases whose residual takes this many times the steps above.
+LONGER = {"peg_insertion_3d": 2}
+
 RLPD: dict[str, Preset] = {
     "point_maze_medium": Preset(
         64_000,

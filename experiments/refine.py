@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from presets import REFINE, RESIDUAL, Preset
+from presets import LONGER, REFINE, RESIDUAL, Preset
 
 import envs
 from envs.transforms import residual
@@ -50,8 +50,26 @@ class Args:
 
 def defaults(env: str) -> Args:
     preset = REFINE.get(env, Preset(Args.bc_updates, imitation.Config()))
-    options = {k: str(v) for k, v in preset.env.items()}
-    return Args(env=env, env_options=options, bc_updates=preset.total_steps, base=preset.config)
+    return Args(
+        env=env,
+        env_options={k: str(v) for k, v in preset.env.items()},
+        bc_updates=preset.total_steps,
+        rl_steps=Args.rl_steps * LONGER.get(env, 1),
+        base=preset.config,
+    )
+
+
+def description(args: Args, rl: ppo.Config) -> dict:
+    """What a road that goes on must have in common with the one that began."""
+    made_of = ("demos", "noise", "bc_updates", "rl_steps", "scale", "seed")
+    options = script.numbers(args.env_options)
+    about = runs.describe("refine", args.env, options, args.base, {})
+    settings = {
+        "base": about["config"],
+        "rl": runs.describe("ppo", args.env, options, rl, {})["config"],
+    }
+    config = {f"{part}.{k}": v for part, each in settings.items() for k, v in each.items()}
+    return about | {"config": config, "train": {name: getattr(args, name) for name in made_of}}
 
 
 def demonstrate(args: Args, env, path: Path) -> None:
@@ -89,7 +107,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
     """Measures base and refined policy on the same episodes; table, figure and video."""
     base, refined = runs.load(run_dir / "base"), runs.load(run_dir / "residual")
     keys = jax.random.split(jax.random.key(args.seed + 1), args.episodes)
-    measured, rows, summary = {}, [], {"env": args.env, "seconds": round(seconds, 1)}
+    measured, rows, summary = {}, [], {"env": args.env, "seconds_of_last_call": round(seconds, 1)}
     for name, run in (("base", base), ("base + residual", refined)):
         policy = run.policy()
         episodes = jax.device_get(jax.jit(lambda k, r=run, p=policy: evaluate(r.env, p, k))(keys))
@@ -101,7 +119,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
         )
         summary[name] = {"success": float(measured[name].mean()), "interval": [low, high]}
     terminal.table(
-        f"{args.env}: {args.episodes} episodes; this took {seconds / 60:.1f} minutes",
+        f"{args.env}: {args.episodes} episodes; this call took {seconds / 60:.1f} minutes",
         ["", "success", "95% interval", "steps"],
         rows,
     )
@@ -131,11 +149,9 @@ def main() -> int:
     rl = script.with_schedule(args.rl, args.rl_steps)
     ppo.validate(rl)
     run_dir = args.run_dir or Path("runs") / f"refine_{args.env}_{time.strftime('%Y%m%d-%H%M%S')}"
-    if run_dir.exists() and not args.resume:
-        raise ValueError(f"run_dir={run_dir} exists: add --resume to go on, or choose another")
-    run_dir.mkdir(parents=True, exist_ok=True)
     runtime.setup(1)
     env = envs.make(args.env, **script.numbers(args.env_options))
+    script.open_run(run_dir, description(args, rl), args.resume)
 
     demos = run_dir / "demos.npz"
     if not demos.exists():

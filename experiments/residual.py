@@ -39,13 +39,17 @@ def defaults(learner: str) -> Any:
     """`Args` with the settings of one learner as its last field."""
     if learner not in LEARNERS:
         raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
-    preset = RESIDUAL.get(learner, Preset(1_000_000, LEARNERS[learner].Config(actor_out_scale=0.0)))
+    preset = RESIDUAL.get(
+        learner, Preset(1_000_000, td3.Config(actor_out_scale=0.0, prior_ratio=0.5))
+    )
     return script.with_config(Args, preset.config, learner=learner, total_steps=preset.total_steps)
 
 
 def main() -> int:
     args = script.parse(defaults, learner="ppo")
-    base = runs.read_config(args.base)
+    kept = args.run_dir / runs.BASE if args.resume and args.run_dir else args.base
+    base_run = kept if kept.exists() else args.base  # a run that goes on has its own copy
+    base = runs.read_config(base_run)
     if args.env and args.env != base["env"]:
         raise ValueError(f"base={args.base} was made for {base['env']}, not {args.env}")
     args.env = base["env"]
@@ -59,7 +63,7 @@ def main() -> int:
         config = config.replace(prior_ratio=0.0)
     LEARNERS[args.learner].validate(config)
     env = script.prepare(args, runtime.default_devices(args.seeds))
-    env = residual(env, runs.load(args.base).policy(args.base_seed), args.scale)
+    env = residual(env, runs.load(base_run).policy(args.base_seed), args.scale)
     prior = ()
     if args.data is not None:
         prior = (data.through_base(data_files.load(args.data), env, jax.random.key(args.seed)),)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Box, Env
+from envs.types import Box, Env, acting_key
 from envs.vector import all_finite
 from jaxrl import acting
 from jaxrl.evaluate import episode_limit
@@ -123,6 +123,7 @@ class Dataset:
         The probability of a step is proportional to exp(score / temperature), the score of
         its episode being its return scaled to 0 .. 1 over the data set (return weighting),
         or its return minus `baseline` [E], such as a value of its start (advantage weighting).
+        Do it last: the weights are of these episodes, and `take` and the like leave them out.
         """
         if temperature <= 0:
             raise ValueError(f"temperature={temperature}: must be above 0")
@@ -203,8 +204,8 @@ def record(
     @jax.jit
     def run(policy, keys):
         """steps and metrics [limit, n, ...], and the length of every episode [n]."""
-        k_reset, k_act = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        state = jax.vmap(env.reset)(k_reset)
+        k_act = jax.vmap(lambda key: acting_key(env, key))(keys)
+        state = jax.vmap(env.reset)(keys)
         carry = jax.vmap(lambda _: policy.init_carry())(keys)
 
         def step(state, carry, t):
@@ -235,7 +236,7 @@ def record(
                 t + 1,
                 counts & ~now[0].terminated & ~now[0].truncated,
                 length + counts,
-                (state),
+                state,
                 carry,
                 history,
             )
@@ -286,7 +287,11 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
     The frozen base is asked what it would have done at every step, its memory following the
     episode; observations gain that and actions become corrections of it, which lie beyond
     [-1, 1] where the scale of the residual does not reach. `num_envs` episodes at a time.
+
+    Raises:
+      ValueError: the data do not fit the environment that the base acts in.
     """
+    dataset.steps_for(env.env)
     rows = int(dataset.lengths.max())
     first = lambda tree, row: jax.tree.map(lambda x: x[row], tree)
 
@@ -318,8 +323,8 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
     now, after = (np.concatenate(x)[:, None] for x in (now, after))
     entries = lambda obs: obs if isinstance(obs, dict) else {"obs": obs}
     steps = dataset.steps.replace(
-        obs=entries(dataset.steps.obs) | {"base_action": now},
-        next_obs=entries(dataset.steps.next_obs) | {"base_action": after},
+        obs=entries(dataset.steps.obs) | {env.entry: now},
+        next_obs=entries(dataset.steps.next_obs) | {env.entry: after},
         action=np.asarray(env.correction(now, dataset.steps.action), np.float32),
     )
     return dataclasses.replace(dataset, steps=steps, bounded=False)

@@ -110,6 +110,9 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
     keep = np.ones(rows, bool)
     if any(k.split("/")[0] == "next_observations" for k in arrays):
         next_obs = _unflatten(path, arrays, "next_observations")
+        have, after = _shapes(obs), _shapes(next_obs)
+        if have != after:
+            raise ValueError(f"{path}: observations have shape {have}, next_observations {after}")
     else:
         # Where a time-out led was not recorded: such a step is dropped, and the one before it
         # ends the episode. What a terminal step led to has no value: its own observation stands.
@@ -208,6 +211,12 @@ def _flatten(name: str, obs: Any) -> dict[str, np.ndarray]:
     if isinstance(obs, Mapping):
         return {f"{name}/{k}": v[:, 0] for k, v in obs.items()}
     return {name: obs[:, 0]}
+
+
+def _shapes(obs: Any) -> Any:
+    if isinstance(obs, Mapping):
+        return {k: v.shape[1:] for k, v in obs.items()}
+    return obs.shape[1:]
 
 
 def _unflatten(path: Path, arrays: dict[str, np.ndarray], name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from envs.types import Env
+from envs.types import Env, acting_key
 from envs.vector import all_finite
 from jaxrl.types import Policy
 
@@ -39,8 +39,8 @@ def evaluate(
     """
     max_steps = max_steps or episode_limit(env)
     n = keys.shape[0]
-    k_reset, k_act = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    state = jax.vmap(env.reset)(k_reset)
+    k_act = jax.vmap(lambda key: acting_key(env, key))(keys)
+    state = jax.vmap(env.reset)(keys)
     carry = jax.vmap(lambda _: policy.init_carry())(keys)
     totals = {
         "return": jnp.zeros(n),

@@ -134,7 +134,7 @@ def online(
     steps_per_iteration = c.num_envs * c.unroll_length
     num_prior = round(c.prior_ratio * c.batch_size)
     num_online = c.batch_size - num_prior
-    prior_steps = None if prior is None else prior.steps_for(env)
+    prior_data = None if prior is None else recorded(prior, env)
     rows = c.replay_size // steps_per_iteration * c.unroll_length
     if rows < c.n_step or rows < 1:
         raise ValueError(
@@ -223,9 +223,7 @@ def online(
             share = num_prior * index.shape[0] // c.num_envs
             ids = c.batch_size + index[0] // index.shape[0] * share + jnp.arange(share)
             k_start, prior_keys = split_each(fold_keys(key, ids))
-            recorded = replay.full(data)
-            age, column = replay.uniform(recorded, k_start, jnp.zeros(share, jnp.int32), 1)
-            prior_window = replay.window(recorded, age, column, c.n_step)
+            prior_window = draw_recorded(data, k_start, c.n_step)
             join = lambda a, b: jnp.concatenate([a, b], 1)
             window = jax.tree.map(join, window, prior_window)
             keys = jnp.concatenate([keys, prior_keys])
@@ -233,7 +231,7 @@ def online(
 
     def step(state: OnlineState, data: Any = None) -> tuple[OnlineState, Metrics]:
         # --- Collect and store ---
-        data = prior_steps if data is None else data
+        data = prior_data if data is None else data
         if num_prior and data is None:
             raise ValueError(f"prior_ratio={c.prior_ratio}: no prior data was given")
         local = state.env.index.shape[0]
@@ -285,8 +283,28 @@ def online(
         steps_per_iteration=steps_per_iteration,
         env_axis=env_axis,
         on_axis=lambda axis: online(env, config, build, prior, axis),
-        data=prior_steps if num_prior else None,
+        data=prior_data if num_prior else None,
     )
+
+
+def recorded(dataset: Any, env: Env) -> tuple[Transition, replay.Trajectories | None]:
+    """What `draw_recorded` reads of a `jaxrl.data.Dataset`.
+
+    Raises:
+      ValueError: the data do not fit `env`.
+    """
+    return dataset.steps_for(env), dataset.trajectories
+
+
+def draw_recorded(data: Any, keys: jax.Array, n_step: int) -> replay.Window:
+    """A window per key [B], from all steps alike or, in a weighted data set, as its weights say."""
+    steps, trajectories = data
+    columns = jnp.zeros(len(keys), jnp.int32)
+    if trajectories is None:
+        age, columns = replay.uniform(replay.full(steps), keys, columns, 1)
+    else:
+        age = replay.weighted(trajectories, keys)
+    return replay.window(replay.full(steps), age, columns, n_step)
 
 
 def update_loop(

@@ -11,7 +11,7 @@ from flax import struct
 
 from envs.types import Env
 from envs.vector import fold_keys
-from jaxrl import off_policy, replay
+from jaxrl import off_policy
 from jaxrl.stats import Moments
 from jaxrl.types import Learner, Metrics
 
@@ -43,7 +43,7 @@ def learner(
     c = config
     algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
     to_batch = off_policy.batcher(c, lambda x: x)
-    data = None if dataset is None else (dataset.steps_for(env), dataset.trajectories)
+    data = None if dataset is None else off_policy.recorded(dataset, env)
 
     def init(key: jax.Array, config: off_policy.Config = config) -> OfflineState:
         k_agent, key = jax.random.split(key)
@@ -63,16 +63,10 @@ def learner(
     def step(state: OfflineState, data: Any = data) -> tuple[OfflineState, Metrics]:
         if data is None:
             raise ValueError("this learner was made without a data set: it can only act")
-        recorded, trajectories = replay.full(data[0]), data[1]
 
         def draw(key):
             k_start, keys = off_policy.split_each(fold_keys(key, jnp.arange(c.batch_size)))
-            zeros = jnp.zeros(c.batch_size, jnp.int32)
-            if trajectories is None:
-                age, column = replay.uniform(recorded, k_start, zeros, 1)
-            else:
-                age, column = replay.weighted(trajectories, k_start), zeros
-            window = replay.window(recorded, age, column, c.n_step)
+            window = off_policy.draw_recorded(data, k_start, c.n_step)
             return to_batch(window, keys, key, state.obs_moments, state.config)
 
         key, k_update = jax.random.split(state.key)

@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.render import renderer, seconds_per_step
-from envs.types import Env, State
+from envs.transforms.residual import Residual
+from envs.types import Env, State, acting_key
 from envs.vector import all_finite
 from jaxrl import runs, runtime, terminal
 from jaxrl.evaluate import DEFAULT_MAX_STEPS, evaluate
+from jaxrl.learners import imitation
 from jaxrl.stats import bootstrap_interval
 from jaxrl.types import Policy
 
@@ -88,8 +90,8 @@ def episode(
 
     @jax.jit
     def run(policy: Policy, key: jax.Array):
-        k_reset, k_act = jax.random.split(key)  # as `evaluate` does
-        first = env.reset(k_reset)
+        k_act = acting_key(env, key)
+        first = env.reset(key)
 
         def step(loop, t):
             state, carry = loop
@@ -192,6 +194,9 @@ def play(
     if episodes <= LISTED:
         _print_episodes(measured)
     _print_summary(measured)
+    if run.config["learner"] == "imitation":
+        cost = imitation.evaluations_per_action(run.learner.config, run.env)
+        print(f"network evaluations per control step: {terminal.number(cost)}")
     taken = 1e3 * latency(run.env, policy, not stochastic)
     where = jax.local_devices()[0].device_kind
     print(
@@ -216,7 +221,8 @@ def play(
 def latency(env: Env, policy: Policy, deterministic: bool = True) -> np.ndarray:
     """Seconds until an action is there, as on a robot: one environment, one call a control step.
 
-    Policies that plan take longer at the steps where they do. [TIMED_STEPS]
+    Policies that plan take longer at the steps where they do; under a residual the base's time
+    counts, too. [TIMED_STEPS]
     """
     act = jax.jit(lambda policy, *args: policy.act(*args, deterministic))
     obs = jax.jit(env.reset)(jax.random.key(0)).obs
@@ -227,7 +233,8 @@ def latency(env: Env, policy: Policy, deterministic: bool = True) -> np.ndarray:
         start = time.perf_counter()
         _, carry = jax.block_until_ready(act(policy, carry, obs, key))
         seconds.append(time.perf_counter() - start)
-    return np.array(seconds)
+    inside = latency(env.env, env.base, env.deterministic) if isinstance(env, Residual) else 0.0
+    return np.array(seconds) + inside
 
 
 def _print_episodes(measured: dict[str, np.ndarray]) -> None:

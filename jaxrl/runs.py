@@ -22,6 +22,7 @@ from jaxrl import __version__, checkpoint
 from jaxrl.types import Learner, Policy
 
 BASE = "base"  # in a run directory: the run that a residual corrects
+OFFLINE = ("bc", "td3_bc", "iql", "imitation")  # learners whose steps are updates
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ def keep_base(base: Path, run_dir: Path) -> None:
     Raises:
       ValueError: `base` is not a run, or has no whole checkpoint.
     """
-    run = load(base)
     folder = run_dir / BASE
     if folder.exists():
         return
+    run = load(base)
     part = folder.with_name(f".{BASE}.part")
     shutil.rmtree(part, ignore_errors=True)
     step = Path("checkpoints") / f"{run.env_steps:012d}"

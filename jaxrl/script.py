@@ -219,9 +219,10 @@ def report(
                 f"{values.min():.{digits}f} .. {values.max():.{digits}f}",
             ]
         )
+    unit = "updates" if runs.read_config(run_dir)["learner"] in runs.OFFLINE else "env steps"
     rate = result.env_steps * _num_runs(result) / max(result.seconds, 1e-9)
     table(
-        f"{result.env_steps:,} env steps per seed, {result.seconds:.0f} s of training"
+        f"{result.env_steps:,} {unit} per seed, {result.seconds:.0f} s of training"
         f" ({rate:,.0f} steps/s), compiled in {result.compile_seconds:.0f} s",
         ["", "IQM over seeds", "95% interval", "min .. max"],
         rows,

@@ -55,6 +55,8 @@ def test_a_residual_keeps_its_base_and_starts_as_it(folder):
     assert json.loads((run / "config.json").read_text())["residual"]["scale"] == 0.3
     played = command("-m jaxrl.play --episodes 2 --no-video", run)
     assert played.returncode == 0, played.stderr
+    again = command("experiments/residual.py", flags, base, "--resume --run-dir", run)
+    assert again.returncode == 0, again.stderr
 
 
 def test_an_off_policy_residual_learns_from_the_demonstrations_too(folder):
@@ -76,6 +78,8 @@ def test_the_road_goes_on_where_it_was(folder):
     newest = max(checkpoint.steps(run / "residual/checkpoints"))
     shutil.rmtree(run / "residual/checkpoints" / f"{newest:012d}")  # as if killed before the end
     refuses(command("experiments/refine.py", flags, "--run-dir", run), "exists", "--resume")
+    other = command("experiments/refine.py", flags, "--scale 0.2 --resume --run-dir", run)
+    refuses(other, "its scale is 0.5, not 0.2")
     done = command("experiments/refine.py", flags, "--resume --run-dir", run)
     assert done.returncode == 0, done.stderr
     assert "imitation" not in done.stdout.split("refinement")[0]

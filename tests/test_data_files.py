@@ -264,6 +264,10 @@ def nan_at(row, *shape):
         ({"rewards": np.array(["one"] * 6)}, "array 'rewards' holds .*, not numbers"),
         ({"rewards": np.zeros(6, complex)}, "array 'rewards' holds complex128, not numbers"),
         ({"timeouts": flags(*range(6))}, "no step is left"),
+        (
+            {"next_observations": np.zeros((6, 5))},
+            r"observations have shape \(2,\), next_observations \(5,\)",
+        ),
     ],
 )
 def test_an_array_that_is_not_what_it_should_be_is_named(path, changes, message):

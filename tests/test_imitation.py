@@ -4,6 +4,7 @@ import functools
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from jaxrl import data, runs
 from jaxrl.learners import imitation
 from jaxrl.policies.scripted import scripted
 from jaxrl.train import train
+from jaxrl.types import Policy
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = imitation.Config(hidden=(16,), batch_size=16, updates_per_step=10, horizon=4, execute=2)
@@ -157,6 +159,10 @@ def test_the_acting_weights_are_an_average():
     assert 0 < drift(after.ema, state.params) < drift(after.params, state.params)
 
 
+def still(params, carry, obs, key, deterministic):
+    return jnp.zeros(1), carry
+
+
 def test_recorded_episodes_are_shown_as_a_residual_would_have_shown_them():
     """The base is asked along each episode, its plan following it, past the last step too."""
     env = envs.make("point_maze_open")
@@ -170,6 +176,9 @@ def test_recorded_episodes_are_shown_as_a_residual_would_have_shown_them():
         now + 0.5 * shown.steps.action[:, 0], dataset.steps.action[:, 0], atol=1e-6
     )
     assert shown.steps_for(wrapped).action.max() > 1.0  # beyond the residual's reach, kept
+    foreign = residual(envs.make("pendulum_swingup"), Policy((), lambda: (), still), 0.5)
+    with pytest.raises(ValueError, match="actions have shape"):
+        data.through_base(dataset, foreign, jax.random.key(1))
     act = jax.jit(lambda carry, obs, key: base.act(carry, obs, key))
     key = jax.random.fold_in(jax.random.key(1), 5)
     start, end = dataset.starts[5], dataset.ends[5]

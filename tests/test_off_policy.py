@@ -278,6 +278,48 @@ def test_projection_agrees_with_rlax_and_keeps_mass_and_mean():
     np.testing.assert_allclose(ours @ atoms, (probs * moved).sum(1), atol=1e-5)
 
 
+def test_the_critic_loss_of_td3_is_by_hand():
+    """The target action is smoothed by clipped noise; the lower of two targets counts."""
+    config = TD3.replace(target_noise=0.4, target_noise_clip=0.5)
+    algorithm, agent, hp = built(td3, config)
+    batch = batch_of()
+    grown = jax.tree.map(lambda x: 1.3 * x, (agent.target_actor, agent.target_critic))
+    agent = agent.replace(target_actor=grown[0], target_critic=grown[1])
+    _, metrics = algorithm.update_critic(agent, batch, hp)
+    actor, critic = td3.MLP((16,), 2, "tanh", 0.01), td3.Ensemble(2, (16,), 1, "tanh", False)
+    q = lambda params, obs, a: critic.apply(params, jnp.concatenate([obs, a], -1))[..., 0]
+    noise = 0.4 * np.stack([jax.random.normal(k, (2,)) for k in batch.key])
+    assert (np.abs(noise) > 0.5).any()
+    mean = np.tanh(actor.apply(agent.target_actor, batch.next_actor_obs))
+    action = np.clip(mean + np.clip(noise, -0.5, 0.5), -1.0, 1.0)
+    next_q = q(agent.target_critic, batch.next_critic_obs, action).min(0)
+    target = batch.reward + batch.discount * next_q
+    now = q(agent.critic, batch.critic_obs, batch.action)
+    oracle = 0.5 * np.mean((np.asarray(now) - np.asarray(target)) ** 2)
+    assert float(metrics["critic_loss"]) == pytest.approx(oracle, rel=1e-4)
+
+
+def test_categorical_critics_share_the_lower_of_what_was_projected():
+    """Where the range clips a target it can turn the order of the two means round."""
+    config = C51.replace(num_atoms=21, v_min=-10.0, v_max=10.0)
+    algorithm, agent, hp = built(td3, config)
+    wide, narrow = np.full(21, -50.0), np.full(21, -50.0)
+    wide[[0, 20]] = 0.0  # half -10, half 10: 0 on average; with 5 more -5 and 10: 2.5
+    narrow[9] = 0.0  # -1; with 5 more: 4
+    logits = jnp.asarray(np.stack([wide, narrow]))
+    target = jax.tree.map(jnp.zeros_like, agent.target_critic)
+    biased = lambda x: logits if x.shape == logits.shape else x  # the last layer's bias
+    agent = agent.replace(target_critic=jax.tree.map(biased, target))
+    batch = batch_of(size=8)
+    batch = batch.replace(reward=jnp.full(8, 5.0), discount=jnp.ones(8))
+    _, metrics = algorithm.update_critic(agent, batch, hp)
+    critic = td3.Ensemble(2, (16,), 21, "tanh", False)
+    out = critic.apply(agent.critic, jnp.concatenate([batch.critic_obs, batch.action], -1))
+    logp = np.asarray(jax.nn.log_softmax(out))
+    loss = -0.5 * (logp[..., 5] + logp[..., 20]).mean()  # -5 and 10, the projected wide one
+    assert float(metrics["critic_loss"]) == pytest.approx(loss, rel=1e-4)
+
+
 def test_a_target_on_an_atom_keeps_its_mass():
     atoms = jnp.linspace(0.0, 4.0, 5)
     probs = jnp.eye(5)
@@ -343,8 +385,25 @@ def test_mdpo_s_old_policy_is_refreshed_and_pulls():
     assert drift[100.0] < 0.1 * drift[0.0]
 
 
-def test_pmoe_s_experts_part_and_its_router_names_the_better():
-    """Two actions pay alike where the cue is hidden; with it, one of them."""
+def test_pmoe_s_router_is_drawn_to_the_expert_that_the_critics_value_most():
+    """Its loss by hand: the distance of its shares from that expert's one-hot."""
+    algorithm, agent, hp = built(pmoe, PMOE.replace(num_experts=3))
+    batch = batch_of()
+    _, metrics = algorithm.update_actor(agent, batch, hp)
+    outputs, logits = pmoe.Mixture((16,), 3, 2, "tanh").apply(agent.actor, batch.actor_obs)
+    draw = lambda out, key: acting.tanh_normal(out).sample(key)
+    actions = jnp.tanh(jax.vmap(draw)(outputs, jax.vmap(jax.random.split)(batch.key)[:, 1]))
+    critic = pmoe.Ensemble(2, (16,), 1, "tanh", False)
+    seen = jnp.repeat(batch.critic_obs[:, None], 3, 1)
+    q = critic.apply(agent.critic, jnp.concatenate([seen, actions], -1).reshape(-1, 5))
+    best = np.asarray(q[..., 0].min(0).reshape(-1, 3)).argmax(-1)
+    assert len(set(best)) == 3
+    oracle = ((jax.nn.softmax(logits) - np.eye(3)[best]) ** 2).sum(-1).mean()
+    assert float(metrics["router_loss"]) == pytest.approx(float(oracle), rel=1e-4)
+
+
+def test_pmoe_s_experts_divide_the_work():
+    """One of two actions pays, as the cue says."""
     config = PMOE.replace(init_alpha=0.05, num_experts=4)
     env = Probe(pays_goal=1.0, goal_cue=0.7, sees_cue=1.0)
     state, _ = run(env, config, 300)
@@ -423,6 +482,20 @@ def test_a_batch_mixes_prior_and_own_data_in_the_exact_ratio():
         assert (reward == 7.0).sum() == 16 and (reward == 1.0).sum() == 48
 
 
+def test_weights_of_prior_data_count_there_too():
+    """Drawn as `Dataset.weighted` says: here only ever the better half."""
+    prior = recorded()
+    halves = np.repeat([0.0, 1.0], 200)
+    prior.steps.reward[:, 0] = halves
+    seen = []
+    keys = jax.random.split(KEY, 500)
+    for dataset in (prior, prior.weighted(0.02)):
+        read = off_policy.recorded(dataset, Probe(sees_cue=1.0))
+        window = off_policy.draw_recorded(read, keys, 1)
+        seen.append(float(window.steps.reward.mean()))
+    assert seen[0] == pytest.approx(0.5, abs=0.1) and seen[1] == 1.0
+
+
 # --- Offline ---
 
 
@@ -467,6 +540,18 @@ def test_offline_learners_improve_on_random_actions(module):
     config = module.Config(**SMALL, **extra).replace(updates_per_step=32)
     found = offline_action(module, config, recorded(), 40)
     assert found[0] == pytest.approx(-0.6, abs=0.25) and found[1] == pytest.approx(0.6, abs=0.25)
+
+
+def test_the_actor_loss_of_td3_bc_is_by_hand():
+    """-lambda Q1 + (pi - a)^2, lambda = alpha over the mean of |Q1| (Fujimoto & Gu, eq. 4, 5)."""
+    algorithm, agent, hp = built(td3, td3_bc.Config(**SMALL, q_coef=2.5))
+    batch = batch_of()
+    _, metrics = algorithm.update_actor(agent, batch, hp)
+    action = jnp.tanh(td3.MLP((16,), 2, "tanh", 0.01).apply(agent.actor, batch.actor_obs))
+    critic = td3.Ensemble(2, (16,), 1, "tanh", False)
+    q = critic.apply(agent.critic, jnp.concatenate([batch.critic_obs, action], -1))[0, :, 0]
+    oracle = -2.5 * q.mean() / jnp.abs(q).mean() + ((action - batch.action) ** 2).mean()
+    assert float(metrics["actor_loss"]) == pytest.approx(float(oracle), rel=1e-4)
 
 
 def test_weighted_sampling_clones_the_better_episodes():

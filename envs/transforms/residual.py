@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform
-from envs.types import Box, Env, Space, State
+from envs.types import Box, Env, Space, State, acting_key
 
 
 @struct.dataclass
@@ -22,10 +22,20 @@ class Residual(Transform):
     deterministic: bool = struct.field(pytree_node=False, default=True, kw_only=True)
 
     @property
+    def policies(self) -> int:
+        """How many frozen ones act inside."""
+        return 1 + getattr(self.env, "policies", 0)
+
+    @property
+    def entry(self) -> str:
+        """What the base's action is called in observations: base_action, base_action_1, ..."""
+        return self.slot.replace("residual", "base_action")
+
+    @property
     def observation_space(self) -> Space:
         space = self.env.observation_space
         entries = space if isinstance(space, dict) else {"obs": space}
-        return entries | {"base_action": self.env.action_space}
+        return entries | {self.entry: self.env.action_space}
 
     @property
     def action_space(self) -> Box:
@@ -33,7 +43,7 @@ class Residual(Transform):
 
     def reset(self, key: jax.Array) -> State:
         state = self.env.reset(key)
-        own = {"key": self.own_key(key), "time": jnp.zeros((), jnp.int32)}
+        own = {"key": acting_key(self.env, key), "time": jnp.zeros((), jnp.int32)}
         return self._ask_base(state, own, self.base.init_carry())
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -57,7 +67,7 @@ class Residual(Transform):
         action, carry = self.base.act(carry, state.obs, key, self.deterministic)
         obs = state.obs if isinstance(state.obs, dict) else {"obs": state.obs}
         own = own | {"action": action, "carry": carry}
-        return state.replace(obs=obs | {"base_action": action}, info=state.info | {self.slot: own})
+        return state.replace(obs=obs | {self.entry: action}, info=state.info | {self.slot: own})
 
 
 def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True) -> Residual:

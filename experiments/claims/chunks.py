@@ -6,10 +6,11 @@ streaming keeps the success of full denoising with far fewer evaluations of the 
 The expert of `push_t` goes round the block one way or the other, as likely, so its
 demonstrations have two modes; that of `pick_place` carries the cube low or high. All clones of
 a task have the same data, updates, learning rate and hidden layers. Flow and diffusion plan 4
-actions at every step and carry out the first. A Gaussian acts by its mean, or `sampled`. Success is that of 128 evaluation episodes per
-seed. An entry also has `evaluations_per_action`, of the network per control step, and for
-`push_t` `anticlockwise`, the share of episodes that went round that way (demonstrations: first
-entry). Raw numbers: experiments/results/chunks.json.
+actions at every step and carry out the first, by ten evaluations of the network or, beside
+streaming, by one. A Gaussian acts by its mean, or `sampled`. Success is that of 128 evaluation
+episodes per seed. An entry also has `evaluations_per_action`, of the network per control step, and
+for `push_t` `anticlockwise`, the share of episodes that went round that way (demonstrations:
+first entry). Raw numbers: experiments/results/chunks.json.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import common
 
 import envs
+from envs.types import Env
 from jaxrl import data, runtime, script
 from jaxrl.learners import imitation
-from jaxrl.policies.chunks import evaluations_per_action
 from jaxrl.policies.scripted import scripted
 from jaxrl.types import Learner
 
@@ -46,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     SAMPLED: {"head": "gaussian", "horizon": 1, "execute": 1},
     "flow": {"horizon": 4, "execute": 1},
     "diffusion": {"head": "diffusion", "horizon": 4, "execute": 1},
+    "flow, one evaluation": {"horizon": 4, "execute": 1, "denoise_steps": 1},
     "flow, streaming": {"horizon": 4, "execute": 1, "mode": "streaming"},
     "diffusion, streaming": {"head": "diffusion", "horizon": 4, "execute": 1, "mode": "streaming"},
 }
@@ -78,45 +80,54 @@ def sampled(learner: Learner) -> Learner:
     return dataclasses.replace(learner, policy=lambda s: learner.policy(s).replace(apply=apply))
 
 
+def measure(task: str, variant: str, env: Env, demos: data.Dataset, seeds: int) -> None:
+    updates = UPDATES[task]
+    c = imitation.Config(
+        learning_rate=LEARNING_RATE, schedule_steps=float(updates), **VARIANTS[variant]
+    )
+    learner = imitation.make(env, c, demos)
+    if variant == SAMPLED:
+        learner = sampled(learner)
+
+    def shares(result: Any) -> dict[str, list[float]]:
+        """Of the demonstrations and of every seed: which way round they went."""
+        if task != "push_t":
+            return {}
+        found = [anticlockwise(demos)]
+        for seed in range(seeds):
+            policy = learner.policy(jax.tree.map(lambda x, i=seed: x[i], result.state))
+            shown = data.record(policy, env, 256, jax.random.key(200 + seed), True)
+            found.append(anticlockwise(shown))
+        return {"anticlockwise": found}
+
+    common.measure(
+        NAME,
+        task,
+        variant,
+        lambda: learner,
+        updates,
+        seeds=seeds,
+        num_evals=2,
+        eval_episodes=128,
+        metric="success",
+        learner_name="imitation",
+        about={
+            "demonstrations": len(demos.lengths),
+            "noise": NOISE[task],
+            "evaluations_per_action": imitation.evaluations_per_action(c, env),
+        },
+        found=shares,
+    )
+
+
 def main() -> int:
     args = tyro.cli(Args)
     runtime.setup(1)
     for task in args.tasks:
         env = envs.make(task)
         demos = data.record(scripted(env, NOISE[task]), env, DEMOS[task], jax.random.key(100))
-        demos, updates = demos.successful(), UPDATES[task]
         for variant in args.variants:
-            c = imitation.Config(
-                learning_rate=LEARNING_RATE, schedule_steps=float(updates), **VARIANTS[variant]
-            )
-            head = imitation.head_of(c, env.action_space.shape[0])
-            about = {
-                "demonstrations": len(demos.lengths),
-                "evaluations_per_action": evaluations_per_action(head, c.execute, c.mode),
-            }
-            learner = imitation.make(env, c, demos)
-            if variant == SAMPLED:
-                learner = sampled(learner)
-            result = common.measure(
-                NAME,
-                task,
-                variant,
-                lambda learner=learner: learner,
-                updates,
-                seeds=args.seeds,
-                num_evals=2,
-                eval_episodes=128,
-                metric="success",
-                learner_name="imitation",
-                about=about,
-            )
-            if result is not None and task == "push_t":
-                shares = []
-                for seed in range(args.seeds):
-                    policy = learner.policy(jax.tree.map(lambda x, i=seed: x[i], result.state))
-                    shown = data.record(policy, env, 256, jax.random.key(200 + seed), True)
-                    shares.append(anticlockwise(shown))
-                common.annotate(NAME, task, variant, anticlockwise=[anticlockwise(demos), *shares])
+            measure(task, variant, env, demos.successful(), args.seeds)
     common.table(NAME, "success")
     return 0
 

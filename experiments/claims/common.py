@@ -1,12 +1,13 @@
 """What the claim scripts share: train variants with equal budgets, keep every raw number, compare.
 
 A result file is a list of entries, one per variant and task, written after each: a script that
-was stopped goes on where it was, and one that has finished only prints its table again.
+was stopped goes on where it was, and one that has finished measures nothing again.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,14 @@ def measure(
     devices: int = 1,
     sweep: tuple[str, list[float]] | None = None,
     about: dict[str, Any] | None = None,
+    found: Callable[[Any], dict[str, Any]] = lambda result: {},
     score: Any = lambda x: x,
 ) -> Any:
     """Trains `make() -> Learner` and adds its entry to results/NAME.json, unless it is there.
 
     With `sweep=(field, values)` all values train in one program, and each has an entry
-    "VARIANT FIELD=VALUE". What `about` holds goes into the entry as it is; `score` is applied to
-    the values first.
+    "VARIANT FIELD=VALUE". What `about` holds goes into the entry as it is, and what `found` makes
+    of the result of training; `score` is applied to the values first.
 
     Returns the result of training, or None where it was there already. A run that a signal
     stopped is not kept.
@@ -95,6 +97,7 @@ def measure(
                 "hardware": made["hardware"],
             }
             | (about or {})
+            | found(result)
         )
     save(name, entries)
     return result

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import collect
 import common
-from presets import REFINE, RESIDUAL
+from presets import LONGER, REFINE, RESIDUAL
 
 import envs
 from envs.transforms import residual
@@ -49,8 +49,6 @@ class Args:
     eval_episodes: int = 128
     num_evals: int = 30  # of PPO, and about half as many of SAC
     scale: float = 0.5
-    ppo_steps: int = RESIDUAL["ppo"].total_steps
-    sac_steps: int = RESIDUAL["sac"].total_steps
 
 
 def cloned(learner: Learner, demos: data.Dataset, updates: int) -> Learner:
@@ -112,18 +110,19 @@ def measure(task: str, args: Args) -> None:
     few = many.take(range(DEMOS)).successful()
     many = many.successful()
 
-    learner = imitation.make(env, clone, few)  # below, the first of the seeds of "base", exactly
+    learner = imitation.make(env, clone, few)  # its first seed is refined
     state = train(learner, updates, num_evals=1, eval_episodes=1, quiet=True).state
     base = learner.policy(jax.tree.map(lambda x: x[0], state))
     corrected = residual(env, base, args.scale)
     prior = data.through_base(few, corrected, jax.random.key(0))
-    on = script.with_schedule(RESIDUAL["ppo"].config, args.ppo_steps)
+    steps = {name: preset.total_steps * LONGER.get(task, 1) for name, preset in RESIDUAL.items()}
+    steps["imitation"] = updates
+    on = script.with_schedule(RESIDUAL["ppo"].config, steps["ppo"])
     scratch = on.replace(init_log_std=0.0, actor_out_scale=0.01)
     near = on.replace(actor_out_scale=0.01)
     off = RESIDUAL["sac"].config
 
     evals = {"imitation": 1, "ppo": args.num_evals, "sac": args.num_evals // 2 + 1}
-    steps = {"imitation": updates, "ppo": args.ppo_steps, "sac": args.sac_steps}
     variants = {
         "base": ("imitation", lambda: learner),
         "base, 4 x demonstrations": ("imitation", lambda: imitation.make(env, clone, many)),
@@ -145,6 +144,12 @@ def measure(task: str, args: Args) -> None:
             num_evals=evals[name],
             eval_episodes=args.eval_episodes,
             metric="success",
+            about={
+                "env_options": preset.env,
+                "demonstrations": DEMOS * (4 if "4 x" in variant else 1),
+                "noise": NOISE,
+            }
+            | ({"scale": args.scale} if "residual" in variant else {}),
         )
     steps_to_reach(task)
 

@@ -207,6 +207,12 @@ def head_of(c: Config, action_size: int) -> heads.Head:
     return heads.denoising(process, trunk, c.horizon, action_size, c.denoise_steps, streaming)
 
 
+def evaluations_per_action(c: Config, env: Env) -> float:
+    """Network evaluations per control step, beside the first plan of an episode."""
+    head = head_of(c, env.action_space.lows.size)
+    return chunks.evaluations_per_action(head, c.execute, c.mode)
+
+
 def episodes_of(dataset: Any, env: Env) -> Episodes:
     """What `step` reads, on the host."""
     if "success" in dataset.extras and not (dataset.extras["success"] > 0).any():

@@ -122,16 +122,15 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
     def update_critic(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
         out = target_outputs(agent, batch, hp)
-        next_value = mean_value(out, hp)
         if c.num_atoms:
             moved = batch.reward[:, None] + batch.discount[:, None] * atoms(hp)  # [B, atoms]
             probs = jax.vmap(project, (0, 0, None))(
                 jax.nn.softmax(out), jnp.stack([moved] * 2), atoms(hp)
             )
-            lower = next_value[0] < next_value[1]  # after projection the order is the same
-            target = jnp.where(lower[:, None], probs[0], probs[1])
+            value = (probs * atoms(hp)).sum(-1)  # [2, B], of what was projected: ends may clip it
+            target = jnp.where((value[0] < value[1])[:, None], probs[0], probs[1])
         else:
-            target = batch.reward + batch.discount * next_value.min(0)
+            target = batch.reward + batch.discount * mean_value(out, hp).min(0)
 
         def loss_fn(params):
             out = outputs(params, batch.critic_obs, batch.action)

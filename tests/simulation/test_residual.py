@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import envs
-from envs.transforms import residual
+from envs.transforms import residual, time_limit
+from envs.types import acting_key
 from jaxrl.evaluate import evaluate
 from jaxrl.policies.scripted import scripted
 from jaxrl.types import Policy
@@ -26,37 +27,30 @@ def noisy_driver(env):
     return scripted(env, noise=0.4, bias=0.2, delay=2)
 
 
-def test_no_correction_is_the_base_exactly():
+@pytest.mark.parametrize("make_base", [scripted, noisy_driver])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_no_correction_is_the_base_exactly(make_base, layers):
+    """Its noise, too: `evaluate` gives it the same inside as alone."""
     env = maze()
-    base = noisy_driver(env)
+    base = make_base(env)
     wrapped = residual(env, base, 0.3, deterministic=False)
-    own_key = wrapped.own_key(KEYS[0])
-
-    def step_alone(loop, t):
-        state, carry = loop
-        action, carry = base.act(carry, state.obs, jax.random.fold_in(own_key, t), False)
-        state = env.step(state, action)
-        return (state, carry), state.data.position
-
-    def step_inside(state, t):
-        state = wrapped.step(state, jnp.zeros(2))
-        return state, state.data.position
-
-    steps = jnp.arange(12)
-    first = lambda: (env.reset(KEYS[0]), base.init_carry())
-    alone = jax.jit(lambda: jax.lax.scan(step_alone, first(), steps)[1])
-    inside = jax.jit(lambda: jax.lax.scan(step_inside, wrapped.reset(KEYS[0]), steps)[1])
-    np.testing.assert_array_equal(alone(), inside())
+    for _ in range(layers - 1):
+        wrapped = residual(wrapped, nothing, 0.3)
+    alone = jax.jit(lambda: evaluate(env, base, KEYS, deterministic=False))()
+    inside = jax.jit(lambda: evaluate(wrapped, nothing, KEYS))()
+    assert alone["return"].mean() > (0.8 if make_base is scripted else 0.3)
+    for name in ("return", "length", "distance"):
+        np.testing.assert_array_equal(alone[name], inside[name])
 
 
-def test_a_deterministic_base_scores_the_same_inside():
+def test_base_and_agent_draw_from_different_keys():
     env = maze()
-    base = scripted(env)
-    alone = jax.jit(lambda: evaluate(env, base, KEYS))()
-    inside = jax.jit(lambda: evaluate(residual(env, base), nothing, KEYS))()
-    np.testing.assert_array_equal(alone["return"], inside["return"])
-    np.testing.assert_array_equal(alone["length"], inside["length"])
-    assert alone["return"].mean() > 0.8
+    wrapped = residual(env, scripted(env))
+    keys = [
+        jax.random.key_data(acting_key(e, KEYS[0]))
+        for e in (env, wrapped, residual(wrapped, nothing))
+    ]
+    assert len({tuple(np.asarray(k)) for k in keys}) == 3
 
 
 def test_corrections_are_scaled_added_and_clipped():
@@ -78,15 +72,34 @@ def test_the_agent_sees_what_the_base_is_about_to_do():
     assert wrapped.observation_space["base_action"].shape == (2,)
 
 
-def test_the_base_s_memory_begins_anew_with_each_episode():
-    env = envs.make("point_maze", time_limit=5)
-    wrapped = residual(env, noisy_driver(env), deterministic=False)
-    vec = envs.vectorize(wrapped, 3)
+def test_the_base_s_memory_begins_anew_with_each_episode_of_each_environment():
+    """The base counts its calls; environments that end at different times count apart."""
+    count = lambda params, carry, obs, key, deterministic: (jnp.zeros(2), carry + 1)
+    counter = Policy((), lambda: jnp.zeros((), jnp.int32), count)
+    wrapped = time_limit(residual(envs.make("point_maze", time_limit=None), counter), 5)
+    vec = envs.vectorize(wrapped, 8, stagger=True)
     state = vec.reset(jax.random.key(0))
     step = jax.jit(vec.step)
-    for t in range(1, 12):
-        state = step(state, jnp.zeros((3, 2)))
-        assert (state.env.info["residual"]["time"] == t % 5).all()
+    expected, ended_at = np.ones(8, int), set()
+    for _ in range(12):
+        state = step(state, jnp.zeros((8, 2)))
+        done = np.asarray(state.done)
+        expected = np.where(done, 1, expected + 1)
+        np.testing.assert_array_equal(state.env.info["residual"]["carry"], expected)
+        ended_at |= {tuple(done)}
+    assert len(ended_at) > 3  # not in lockstep
+
+
+def test_a_residual_on_a_residual_sees_both_actions():
+    env = maze()
+    inner = residual(env, scripted(env), 0.5)
+    outer = residual(inner, nothing, 0.5)
+    obs = outer.reset(KEYS[0]).obs
+    assert (
+        set(obs) == set(outer.observation_space) == {"obs", "goal", "base_action", "base_action_1"}
+    )
+    np.testing.assert_array_equal(obs["base_action_1"], 0.0)
+    assert np.abs(obs["base_action"]).max() > 0.1
 
 
 def test_misfits_are_named():
