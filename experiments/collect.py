@@ -26,7 +26,7 @@ CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
     "sac_sample_efficiency": (("sac", "ppo"),),
     "rlpd_sparse": (("rlpd", "sac"), ("rlpd", "sac with RLPD's critics"), ("rlpd", "bc")),
     "dsac_reward_scale": (("dsac, worst scale", "sac, worst scale"),),
-    "pmoe_multimodal": (("pmoe", "sac"), ("pmoe, corners reached", "sac, corners reached")),
+    "pmoe_multimodal": (("pmoe", "sac"), ("pmoe, ends reached", "sac, ends reached")),
     "mdpo": (("mdpo, on policy", "ppo", 0.05), ("mdpo, off policy", "sac", 0.05)),
     "offline_data": (
         ("td3_bc", "bc"),

@@ -3,7 +3,7 @@
     python experiments/demos.py --env peg_insertion --episodes 200 --out data/peg.npz
     python experiments/demos.py --env push_t --episodes 500 --noise 0.3 --successful
 
-All episodes are simulated at once; a page of statistics goes beside the file.
+Up to 1,024 episodes are simulated at once; a page of statistics goes beside the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
     env = envs.make(args.env, **options)
     expert = scripted(env, args.noise, args.bias, args.delay, args.mode)
     about = {"env": args.env, "env_overrides": options, "kind": "scripted expert"}
-    about |= {"noise": args.noise, "bias": args.bias, "delay": args.delay}
+    about |= {"noise": args.noise, "bias": args.bias, "delay": args.delay, "mode": args.mode}
     dataset = data.record(
         expert, env, args.episodes, jax.random.key(args.seed), metadata=about, num_envs=1024
     )

@@ -75,6 +75,7 @@ def description(args: Args, rl: ppo.Config) -> dict:
 def demonstrate(args: Args, env, path: Path) -> None:
     """Records the expert into `path`."""
     about = {"env": args.env, "env_overrides": script.numbers(args.env_options)}
+    about |= {"kind": "scripted expert", "noise": args.noise}
     expert = scripted(env, args.noise)
     recorded = data.record(expert, env, args.demos, jax.random.key(args.seed), metadata=about)
     print(

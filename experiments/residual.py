@@ -3,10 +3,10 @@
     python experiments/residual.py --base runs/imitation_peg_insertion_20260101-120000
     python experiments/residual.py --base runs/peg_base --learner sac --data data/peg.npz
 
-The base (any run: cloned, or trained by reward) is frozen and acts inside the environment; PPO, SAC or
-TD3, unchanged, learn a correction of at most `scale` times half the action range. With --data,
-the off-policy learners fill half of every batch with those episodes as the base would have
-seen them.
+The base (any run: cloned, or trained by reward) is frozen and acts inside the environment; PPO,
+SAC or TD3, unchanged, learn a correction of at most `scale` times half the action range. With
+--data, the off-policy learners fill half of every batch with those episodes as the base would
+have seen them.
 """
 
 from __future__ import annotations

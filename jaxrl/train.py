@@ -70,8 +70,8 @@ def train(
       eval_episodes: episodes per evaluation and run, a multiple of `devices` unless those share
         the runs.
       num_logs: lines of training metrics in all.
-      devices: how many, of all processes together, to share the work among: whole runs where they divide evenly (nothing
-        is communicated then), else the environments of every run.
+      devices: how many, of all processes together, to share the work among: whole runs where
+        they divide evenly (nothing is communicated then), else the environments of every run.
       run_dir: where metrics and checkpoints go; None: nowhere. Of several processes the first
         writes, and all read on `resume`.
       resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.

@@ -4,7 +4,8 @@
 
 About two fields of a small configuration are replaced, by good values and bad. A
 refusal is a ValueError of one line that names something; anything else (another exception, a
-hang) counts against us, and is printed with the settings that show it again: `--first 17 --configs 1`. Exit code 1 if there was any.
+hang) counts against us, and is printed with the settings that show it again:
+`--first 17 --configs 1`. Exit code 1 if there was any.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python experiments/bench/replay.py --env half_cheetah --replay-size 1000000
 
 A SAC iteration (collect, insert, update) against its insertion and its batches alone, drawn
-as `jaxrl.off_policy` draws them; insertion into an empty ring against one that wraps around;
+as `jaxrl.off_policy` draws them; insertion into an empty ring against a full one;
 and what a ring of a million transitions takes.
 """
 

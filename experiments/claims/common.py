@@ -63,10 +63,13 @@ def measure(
     entries = load(name)
     field, settings = sweep or ("", [None])
     variants = [f"{variant} {field}={v:g}" if sweep else variant for v in settings]
-    if any(e["task"] == task and e["variant"] == variants[-1] for e in entries):
-        return None
-    print(f"--- {task}: {variant}")
     learner: Learner = make()
+    made = runs.describe(learner_name or variant, task, {}, learner.config, {})
+    for old in entries:
+        if (old["task"], old["variant"]) == (task, variants[-1]):
+            check_same(old, made["config"], seeds, total_steps, skip=field)
+            return None
+    print(f"--- {task}: {variant}")
     result = train(
         learner,
         total_steps,
@@ -78,7 +81,6 @@ def measure(
     )
     if result.interrupted:
         raise KeyboardInterrupt
-    made = runs.describe(learner_name or variant, task, {}, learner.config, {})
     for i, (label, value) in enumerate(zip(variants, settings, strict=True)):
         curve = [e[metric][i] if sweep else e[metric] for e in result.evals]
         entries.append(
@@ -101,6 +103,18 @@ def measure(
         )
     save(name, entries)
     return result
+
+
+def check_same(entry: dict, config: dict, seeds: int, total_steps: int, skip: str) -> None:
+    """Raises ValueError where a kept entry was made with other settings (fields added since aside)."""
+    have = entry["config"] | {"seeds": entry["seeds"], "total_steps": entry["steps"][-1]}
+    want = config | {"seeds": seeds, "total_steps": total_steps}
+    for field in (have.keys() & want.keys()) - {skip}:
+        if have[field] != want[field]:
+            raise ValueError(
+                f"{entry['task']}, {entry['variant']}: kept with {field}={have[field]},"
+                f" now {want[field]}; delete the entry to measure it anew"
+            )
 
 
 def annotate(name: str, task: str, variant: str, **facts: Any) -> None:

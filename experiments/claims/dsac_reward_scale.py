@@ -2,9 +2,10 @@
 
     python experiments/claims/dsac_reward_scale.py
 
-Both learn with rewards times 0.1, 1 and 10 (returns are reported unscaled), everything but the
-critic equal. The temperature learns ten times faster than in the presets: within these budgets it
-would else never come down to what rewards times 0.1 ask for, whatever the critic. What counts is every seed's worst return over the three scales. Raw numbers:
+Both learn with rewards times 0.1, 1 and 10 (returns are reported unscaled), with SAC's preset:
+everything but the critic is equal. The temperature learns ten times faster than in the presets: within these budgets it
+would else never come down to what rewards times 0.1 ask for, whatever the critic. What counts is
+every seed's worst return over the three scales. Raw numbers:
 experiments/results/dsac_reward_scale.json.
 """
 

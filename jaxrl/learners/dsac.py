@@ -2,7 +2,8 @@
 
 Its three refinements of DSAC: the mean is regressed on the expected, not a sampled, target
 value; twin critics, of which the one with the lower mean gives the target; and gradients
-scaled by the critic's own running spread, so that the scale of rewards matters less.
+scaled by the critic's own running spread, so that the scale of rewards matters less. As in SAC,
+the next action is the current policy's (the authors keep a target policy, too).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MAX_SCALE = 10.0  # of the gradients; the least is its inverse
 
 @struct.dataclass
 class Config(sac.Config):
-    """SAC's settings with the paper's defaults."""
+    """SAC's settings with the paper's rates, delay and activation (its layers: three of 256)."""
 
     actor_lr: float = 1e-4
     critic_lr: float = 1e-4

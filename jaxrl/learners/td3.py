@@ -28,7 +28,7 @@ class Config(off_policy.Config):
     actor_lr: float = 3e-4
     critic_lr: float = 3e-4
     weight_decay: float = 0.0
-    tau: float = 0.005  # how far the targets follow at each critic update
+    tau: float = 0.005  # how far the targets follow at each critic update (TD3's: at the actor's)
     noise_min: float = 0.1  # exploration: an environment's standard deviation is drawn
     noise_max: float = 0.1  # between these at every episode
     target_noise: float = 0.2  # smoothing of the target action: standard deviation
