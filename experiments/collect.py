@@ -103,7 +103,7 @@ def table(results: list[dict]) -> str:
 def claims_table(folder: Path) -> str:
     """Every claim: both sides, the interval of their difference, and what that says."""
     lines = [
-        "| claim | task | claimed better | IQM | than | IQM | difference, 95% interval | verdict | seeds | steps |",
+        "| claim | task | claimed higher | IQM | than | IQM | difference, 95% interval | verdict | seeds | steps |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, pairs in CLAIMS.items():

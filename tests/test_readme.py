@@ -15,7 +15,7 @@ import collect  # noqa: E402
 import presets  # noqa: E402
 
 import envs  # noqa: E402
-from jaxrl.learners import ppo, sac, td3  # noqa: E402
+from jaxrl.learners import imitation, ppo, sac, td3  # noqa: E402
 
 
 def test_the_tables_are_those_the_results_give():
@@ -55,6 +55,18 @@ def test_every_preset_is_valid(task):
     config = preset.config.replace(schedule_steps=float(preset.total_steps))
     ppo.validate(config)
     assert preset.total_steps % (config.num_envs * config.unroll_length) == 0
+
+
+def test_the_presets_of_the_road_are_valid():
+    for task, preset in presets.REFINE.items():
+        assert hasattr(envs.make(task, **preset.env), "expert"), task
+        imitation.validate(preset.config)
+    for name, module in (("ppo", ppo), ("sac", sac)):
+        preset = presets.RESIDUAL[name]
+        module.validate(preset.config)
+        assert preset.total_steps % (preset.config.num_envs * preset.config.unroll_length) == 0
+        assert preset.config.actor_out_scale == 0.0  # begins as the base
+    assert set(presets.LONGER) <= set(presets.REFINE)
 
 
 @pytest.mark.slow
