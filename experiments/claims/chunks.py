@@ -31,7 +31,7 @@ import common
 
 import envs
 from envs.types import Env
-from jaxrl import data, runtime, script
+from jaxrl import data, runtime, script, terminal
 from jaxrl.learners import imitation
 from jaxrl.policies.scripted import scripted
 from jaxrl.types import Learner
@@ -129,6 +129,10 @@ def main() -> int:
         for variant in args.variants:
             measure(task, variant, env, demos.successful(), args.seeds)
     common.table(NAME, "success")
+    shares = [(e["variant"], e["anticlockwise"]) for e in common.load(NAME) if "anticlockwise" in e]
+    rows = [[v, f"{x[0]:.2f}", f"{min(x[1:]):.2f} .. {max(x[1:]):.2f}"] for v, x in shares]
+    columns = ["push_t", "demonstrations", "clones, every seed"]
+    terminal.table("share of episodes that go round anticlockwise", columns, rows)
     return 0
 
 
