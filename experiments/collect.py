@@ -20,8 +20,8 @@ MARKERS = {
     "results": ("<!-- results: begin -->", "<!-- results: end -->"),
     "claims": ("<!-- claims: begin -->", "<!-- claims: end -->"),
 }
-# What a claim says is better than what, or with a share not worse by more than that of it; the
-# files are experiments/results/CLAIM.json.
+# What each claim says is higher than what; with a share: than that much less of it. Its raw numbers
+# are in experiments/results/CLAIM.json.
 CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
     "sac_sample_efficiency": (("sac", "ppo"),),
     "rlpd_sparse": (("rlpd", "sac"), ("rlpd", "sac with RLPD's critics"), ("rlpd", "bc")),
@@ -52,6 +52,8 @@ CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
         ("diffusion, streaming", "diffusion", 0.05),
     ),
 }
+COLUMNS = ("task", "claimed higher", "IQM", "than", "IQM", "difference, 95% interval", "verdict")
+COLUMNS += ("seeds", "steps")
 
 
 @dataclass
@@ -100,35 +102,37 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def compared(name: str, entries: list[dict]) -> list[list[str]]:
+    """A row of `COLUMNS` for each comparison of the claim `name` that was made or lacks its baseline."""
+    final = {(e["task"], e["variant"]): e for e in entries}
+    rows = []
+    for task in dict.fromkeys(e["task"] for e in entries):
+        for higher, other, *share in CLAIMS[name]:
+            than = other + "".join(f" less {x:.0%}" for x in share)
+            if (task, higher) not in final:
+                continue
+            if (task, other) not in final:
+                rows.append([task, higher, "", than, "", "", "not run", "", ""])
+                continue
+            a, b = (np.array(final[task, v]["values"][-1]) for v in (higher, other))
+            b = b - sum(share) * np.abs(b)
+            low, high = difference_interval(a, b)
+            rows.append(
+                [task, higher, f"{iqm(a):.4g}", than, f"{iqm(b):.4g}", f"{low:+.4g} .. {high:+.4g}"]
+                + [verdict((low, high)), str(a.size), f"{final[task, higher]['steps'][-1]:,}"]
+            )
+    return rows
+
+
 def claims_table(folder: Path) -> str:
     """Every claim: both sides, the interval of their difference, and what that says."""
-    lines = [
-        "| claim | task | claimed higher | IQM | than | IQM | difference, 95% interval | verdict | seeds | steps |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| claim | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name, pairs in CLAIMS.items():
         path = folder / f"{name}.json"
-        if not path.exists():
-            lines.append(f"| {name} | | {pairs[0][0]} | | {pairs[0][1]} | | | not run | | |")
-            continue
-        entries = json.loads(path.read_text())
-        final = {(e["task"], e["variant"]): e for e in entries}
-        for task in dict.fromkeys(e["task"] for e in entries):
-            for winner, other, *share in pairs:
-                measured = [v for v in (winner, other) if (task, v) in final]
-                than = other + "".join(f" less {x:.0%}" for x in share)
-                if len(measured) == 1:
-                    lines.append(f"| {name} | {task} | {winner} | | {than} | | | not run | | |")
-                if len(measured) < 2:
-                    continue
-                a, b = (np.array(final[task, v]["values"][-1]) for v in measured)
-                b = b - sum(share) * abs(iqm(b))
-                low, high = difference_interval(a, b)
-                lines.append(
-                    f"| {name} | {task} | {winner} | {iqm(a):.4g} | {than} | {iqm(b):.4g}"
-                    f" | {low:+.4g} .. {high:+.4g} | {verdict((low, high))} | {a.size}"
-                    f" | {final[task, winner]['steps'][-1]:,} |"
-                )
+        rows = [["", pairs[0][0], "", pairs[0][1], "", "", "not run", "", ""]]
+        if path.exists():
+            rows = compared(name, json.loads(path.read_text()))
+        lines += [f"| {name} | " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
 
 

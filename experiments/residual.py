@@ -62,8 +62,9 @@ def main() -> int:
     elif args.data is None:
         config = config.replace(prior_ratio=0.0)
     LEARNERS[args.learner].validate(config)
-    env = script.prepare(args, runtime.default_devices(args.seeds))
-    env = residual(env, runs.load(base_run).policy(args.base_seed), args.scale)
+    script.prepare(args, runtime.default_devices(args.seeds))
+    below = runs.load(base_run, **script.numbers(args.env_options))
+    env = residual(below.env, below.policy(args.base_seed), args.scale)
     prior = ()
     if args.data is not None:
         prior = (data.through_base(data_files.load(args.data), env, jax.random.key(args.seed)),)

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrl.data import Dataset, from_arrays
@@ -110,7 +111,7 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
     keep = np.ones(rows, bool)
     if any(k.split("/")[0] == "next_observations" for k in arrays):
         next_obs = _unflatten(path, arrays, "next_observations")
-        have, after = _shapes(obs), _shapes(next_obs)
+        have, after = (jax.tree.map(lambda x: x.shape[1:], each) for each in (obs, next_obs))
         if have != after:
             raise ValueError(f"{path}: observations have shape {have}, next_observations {after}")
     else:
@@ -211,12 +212,6 @@ def _flatten(name: str, obs: Any) -> dict[str, np.ndarray]:
     if isinstance(obs, Mapping):
         return {f"{name}/{k}": v[:, 0] for k, v in obs.items()}
     return {name: obs[:, 0]}
-
-
-def _shapes(obs: Any) -> Any:
-    if isinstance(obs, Mapping):
-        return {k: v.shape[1:] for k, v in obs.items()}
-    return obs.shape[1:]
 
 
 def _unflatten(path: Path, arrays: dict[str, np.ndarray], name: str) -> Any:

@@ -134,7 +134,7 @@ def online(
     steps_per_iteration = c.num_envs * c.unroll_length
     num_prior = round(c.prior_ratio * c.batch_size)
     num_online = c.batch_size - num_prior
-    prior_data = None if prior is None else recorded(prior, env)
+    prior_data = None if prior is None else source_of(prior, env)
     rows = c.replay_size // steps_per_iteration * c.unroll_length
     if rows < c.n_step or rows < 1:
         raise ValueError(
@@ -209,7 +209,7 @@ def online(
         loop, (steps, episodes) = jax.lax.scan(one_step, (state.env, state.noise), keys)
         return state.replace(env=loop[0], noise=loop[1]), steps, episodes
 
-    def draw(state: OnlineState, data: Transition | None, key: jax.Array) -> Batch:
+    def draw(state: OnlineState, data: Any, key: jax.Array) -> Batch:
         """One batch. Sample i depends on `key` and i, not on how devices share the samples."""
         hp, index = state.config, state.env.index
         per_block = num_online // num_blocks
@@ -287,7 +287,7 @@ def online(
     )
 
 
-def recorded(dataset: Any, env: Env) -> tuple[Transition, replay.Trajectories | None]:
+def source_of(dataset: Any, env: Env) -> tuple[Transition, replay.Trajectories | None]:
     """What `draw_recorded` reads of a `jaxrl.data.Dataset`.
 
     Raises:

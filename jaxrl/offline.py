@@ -43,7 +43,7 @@ def learner(
     c = config
     algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
     to_batch = off_policy.batcher(c, lambda x: x)
-    data = None if dataset is None else off_policy.recorded(dataset, env)
+    data = None if dataset is None else off_policy.source_of(dataset, env)
 
     def init(key: jax.Array, config: off_policy.Config = config) -> OfflineState:
         k_agent, key = jax.random.split(key)

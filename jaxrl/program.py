@@ -19,7 +19,7 @@ from jaxrl.runs import state_like
 from jaxrl.types import Learner
 
 AXIS = "devices"
-EVAL_KEY = 0  # every evaluation of every run uses the same episodes
+EVAL_KEY = 0x5EED  # every evaluation of every run uses the same episodes; no seed is this one
 
 
 class Program:

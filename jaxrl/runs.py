@@ -105,15 +105,17 @@ def num_runs(train: dict) -> int:
     return train["seeds"] * math.prod(len(v) for v in train.get("sweep", {}).values())
 
 
-def build(config: dict, base: Policy | None = None, **env_overrides) -> tuple[Any, Learner]:
-    """The environment and learner that `config.json` describes; `base` acts under a residual."""
+def build(config: dict, base: Run | None = None, **env_overrides) -> tuple[Any, Learner]:
+    """The environment and learner that `config.json` describes; a residual corrects `base`."""
     try:
         module = importlib.import_module(f"jaxrl.learners.{config['learner']}")
     except ModuleNotFoundError:
         raise ValueError(f"config.json: unknown learner {config['learner']!r}") from None
-    env = envs.make(config["env"], **(config["env_overrides"] | env_overrides))
-    if base is not None:
-        env = residual(env, base, config["residual"]["scale"])
+    if base is None:
+        env = envs.make(config["env"], **(config["env_overrides"] | env_overrides))
+    else:
+        about = config["residual"]
+        env = residual(base.env, base.policy(about["seed_index"]), about["scale"])
     known = {f.name for f in dataclasses.fields(module.Config)}
     for name in config["config"]:
         if name not in known:
@@ -134,7 +136,7 @@ def load(run_dir: str | Path, step: int | None = None, **env_overrides) -> Run:
     config = read_config(run_dir)
     base = None
     if "residual" in config:
-        base = load(run_dir / BASE).policy(config["residual"]["seed_index"])
+        base = load(run_dir / BASE, **(config["env_overrides"] | env_overrides))
     env, learner = build(config, base, **env_overrides)
     runs = num_runs(config["train"])
     like = {"learner": state_like(learner, runs)}

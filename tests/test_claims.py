@@ -37,9 +37,29 @@ def test_a_measurement_is_kept_whole_and_not_made_twice(tmp_path, monkeypatch, c
     first, second = common.load("c")
     assert first["steps"] == [0, 32] and np.shape(first["values"]) == (2, 2)
     assert first["values"][-1] == [1.0, 1.0] and second["variant"] == "b"
-    assert "inconclusive" in common.better("c", "probe", "a", "b")
-    common.table("c", "title")
-    assert "probe" in capsys.readouterr().out
+    monkeypatch.setitem(collect.CLAIMS, "c", (("a", "b"),))
+    common.report("c", "title")
+    printed = capsys.readouterr().out
+    assert "probe" in printed and "inconclusive" in printed
+
+
+def test_an_entry_of_other_settings_is_not_taken_for_these(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    options = dict(seeds=2, num_evals=1, eval_episodes=2, learner_name="ppo", about={"scale": 0.5})
+    common.measure("c", "probe", "a", learner, 32, **options)
+    entries = common.load("c")
+    del entries[0]["config"]["init_log_std"]  # as if the setting were newer: it has its default
+    common.save("c", entries)
+    common.measure("c", "probe", "a", learner, 32, **options)
+    bolder = lambda: ppo.make(Probe(pays=1.0), learner().config.replace(init_log_std=-1.0))
+    for make, steps, change, words in (
+        (learner, 64, {}, "total_steps=32, now 64"),
+        (learner, 32, {"seeds": 3}, "seeds=2, now 3"),
+        (learner, 32, {"about": {"scale": 0.3}}, r"scale=0\.5, now 0\.3"),
+        (bolder, 32, {}, r"init_log_std=0\.0, now -1\.0"),
+    ):
+        with pytest.raises(ValueError, match=f"probe, a: kept with {words}; delete"):
+            common.measure("c", "probe", "a", make, steps, **(options | change))
 
 
 def test_the_readme_s_table_shows_what_the_claim_is_about(tmp_path, monkeypatch):
@@ -58,7 +78,6 @@ def test_the_readme_s_table_shows_what_the_claim_is_about(tmp_path, monkeypatch)
     assert [cells(r)[5] for r in unmeasured] == ["sac", "sac with RLPD's critics"]
     assert {row.split(" | ")[0].strip("| ") for row in rows} == set(collect.CLAIMS)
     assert sum("not run" in row for row in rows) == len(collect.CLAIMS) - 1 + 2
-    assert "holds" in common.better("rlpd_sparse", "maze", "rlpd", "bc")
 
 
 def test_not_worse_by_more_than_a_share(tmp_path, monkeypatch):

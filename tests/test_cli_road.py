@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_cli import command, refuses
 
-from jaxrl import checkpoint, data_files, log
+from jaxrl import checkpoint, data_files, log, runs
 
 pytestmark = pytest.mark.slow  # every command starts JAX and compiles
 
@@ -57,6 +57,14 @@ def test_a_residual_keeps_its_base_and_starts_as_it(folder):
     assert played.returncode == 0, played.stderr
     again = command("experiments/residual.py", flags, base, "--resume --run-dir", run)
     assert again.returncode == 0, again.stderr
+    nested = command(  # a residual of the residual
+        "experiments/residual.py", f"{SHORT} {PPO} --total-steps 64 --base", run, "--run-dir", base
+    )
+    assert nested.returncode == 0, nested.stderr
+    assert [r for r in log.read(base) if r["kind"] == "eval"][0]["success"] == [
+        [r for r in log.read(run) if r["kind"] == "eval"][-1]["success"][0]
+    ]
+    assert runs.load(base).env.policies == 2
 
 
 def test_an_off_policy_residual_learns_from_the_demonstrations_too(folder):

@@ -490,7 +490,7 @@ def test_weights_of_prior_data_count_there_too():
     seen = []
     keys = jax.random.split(KEY, 500)
     for dataset in (prior, prior.weighted(0.02)):
-        read = off_policy.recorded(dataset, Probe(sees_cue=1.0))
+        read = off_policy.source_of(dataset, Probe(sees_cue=1.0))
         window = off_policy.draw_recorded(read, keys, 1)
         seen.append(float(window.steps.reward.mean()))
     assert seen[0] == pytest.approx(0.5, abs=0.1) and seen[1] == 1.0

@@ -128,7 +128,7 @@ def main() -> int:
         demos = data.record(scripted(env, NOISE[task]), env, DEMOS[task], jax.random.key(100))
         for variant in args.variants:
             measure(task, variant, env, demos.successful(), args.seeds)
-    common.table(NAME, "success")
+    common.report(NAME, "success")
     shares = [(e["variant"], e["anticlockwise"]) for e in common.load(NAME) if "anticlockwise" in e]
     rows = [[v, f"{x[0]:.2f}", f"{min(x[1:]):.2f} .. {max(x[1:]):.2f}"] for v, x in shares]
     columns = ["push_t", "demonstrations", "clones, every seed"]

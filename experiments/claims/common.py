@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import collect
 import numpy as np
 
 from jaxrl import runs, terminal
-from jaxrl.stats import bootstrap_interval, difference_interval, iqm, verdict
+from jaxrl.stats import bootstrap_interval, iqm
 from jaxrl.train import train
 from jaxrl.types import Learner
 
@@ -65,9 +66,14 @@ def measure(
     variants = [f"{variant} {field}={v:g}" if sweep else variant for v in settings]
     learner: Learner = make()
     made = runs.describe(learner_name or variant, task, {}, learner.config, {})
+    fixed = {"seeds": seeds, "eval_episodes": eval_episodes, "config": made["config"]}
+    fixed |= {"versions": made["versions"], "hardware": made["hardware"]} | (about or {})
     for old in entries:
         if (old["task"], old["variant"]) == (task, variants[-1]):
-            check_same(old, made["config"], seeds, total_steps, skip=field)
+            new = fixed | {"steps": [total_steps]}
+            new["config"] = {k: v for k, v in made["config"].items() if k != field}
+            plain = runs.describe("", task, {}, type(learner.config)(), {})["config"]
+            check_same(old, new, plain)
             return None
     print(f"--- {task}: {variant}")
     result = train(
@@ -84,49 +90,39 @@ def measure(
     for i, (label, value) in enumerate(zip(variants, settings, strict=True)):
         curve = [e[metric][i] if sweep else e[metric] for e in result.evals]
         entries.append(
-            {
-                "task": task,
-                "variant": label,
-                "metric": metric,
-                "seeds": seeds,
-                "eval_episodes": eval_episodes,
+            {"task": task, "variant": label, "metric": metric}
+            | fixed
+            | {
                 "steps": [e["env_steps"] for e in result.evals],
                 "values": [[round(float(score(x)), 4) for x in row] for row in curve],
                 "seconds": round(result.seconds, 1),  # of all values of a sweep
                 "compile_seconds": round(result.compile_seconds, 1),
                 "config": made["config"] | ({field: value} if sweep else {}),
-                "versions": made["versions"],
-                "hardware": made["hardware"],
             }
-            | (about or {})
             | found(result)
         )
     save(name, entries)
     return result
 
 
-def check_same(entry: dict, config: dict, seeds: int, total_steps: int, skip: str) -> None:
-    """Raises ValueError where a kept entry was made with other settings (fields added since aside)."""
-    have = entry["config"] | {"seeds": entry["seeds"], "total_steps": entry["steps"][-1]}
-    want = config | {"seeds": seeds, "total_steps": total_steps}
-    for field in (have.keys() & want.keys()) - {skip}:
-        if have[field] != want[field]:
+def check_same(old: dict, new: dict, defaults: dict) -> None:
+    """Raises ValueError where a kept entry was made with other settings than `new`.
+
+    Settings of the learner that are newer than the entry must have their default.
+    """
+    have, want = (e | e["config"] | {"total_steps": e["steps"][-1]} for e in (old, new))
+    have = defaults | have
+    apart = ("config", "steps", "versions", "hardware", "eval_episodes", "values", "seconds")
+    for field in sorted(want.keys() - set(apart)):
+        if field in have and have[field] != want[field]:
             raise ValueError(
-                f"{entry['task']}, {entry['variant']}: kept with {field}={have[field]},"
+                f"{old['task']}, {old['variant']}: kept with {field}={have[field]},"
                 f" now {want[field]}; delete the entry to measure it anew"
             )
 
 
-def annotate(name: str, task: str, variant: str, **facts: Any) -> None:
-    """Adds what was measured besides to an entry."""
-    entries = load(name)
-    (entry,) = [e for e in entries if (e["task"], e["variant"]) == (task, variant)]
-    entry.update(facts)
-    save(name, entries)
-
-
-def table(name: str, title: str) -> None:
-    """Every variant's last evaluation: IQM over seeds, its interval, and the spread."""
+def report(name: str, title: str) -> None:
+    """Prints every variant's last evaluation, and what that says about the claim."""
     rows = []
     for e in load(name):
         final = np.array(e["values"][-1])
@@ -145,22 +141,21 @@ def table(name: str, title: str) -> None:
         )
     columns = ["task", "variant", "IQM", "95% interval", "min .. max", "seeds", "steps", "seconds"]
     terminal.table(title, columns, rows)
+    terminal.table("the claim", list(collect.COLUMNS), collect.compared(name, load(name)))
 
 
-def derive(name: str, task: str, variant: str, parts: list[str], combine: Any) -> None:
-    """Adds an entry whose seeds are `combine`d [parts, evals, seeds] -> [evals, seeds]."""
+def derive(
+    name: str, task: str, variant: str, parts: list[str], combine: Any, metric: str = ""
+) -> None:
+    """Adds an entry whose seeds are `combine`d [parts, evals, seeds] -> [evals, seeds].
+
+    `combine` may return the last evaluation only.
+    """
     entries = load(name)
     have = {e["variant"]: e for e in entries if e["task"] == task}
     values = combine(np.array([have[p]["values"] for p in parts]))
     entries = [e for e in entries if (e["task"], e["variant"]) != (task, variant)]
-    first = {k: have[parts[0]][k] for k in ("metric", "seeds", "steps", "seconds")}
-    derived = {"task": task, "variant": variant, **first, "values": values.round(4).tolist()}
+    derived = {"task": task, "variant": variant, "metric": metric or have[parts[0]]["metric"]}
+    derived |= {k: have[parts[0]][k] for k in ("seeds", "steps", "seconds")}
+    derived |= {"steps": derived["steps"][-len(values) :], "values": values.round(4).tolist()}
     save(name, [*entries, derived])
-
-
-def better(name: str, task: str, a: str, b: str) -> str:
-    """One line: by how much variant `a` beats `b`, with a bootstrap interval of the difference."""
-    final = {e["variant"]: np.array(e["values"][-1]) for e in load(name) if e["task"] == task}
-    low, high = difference_interval(final[a], final[b])
-    gap = iqm(final[a]) - iqm(final[b])
-    return f"{task}: {a} over {b}: {gap:+.4g} [{low:+.4g}, {high:+.4g}]: {verdict((low, high))}"

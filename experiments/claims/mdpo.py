@@ -69,13 +69,7 @@ def main() -> int:
                 learner_name="sac" if variant == "sac" else "mdpo",
                 **options,
             )
-    common.table(NAME, "return")
-    for tasks, ours, theirs in (
-        (args.on_policy, "mdpo, on policy", "ppo"),
-        (args.off_policy, "mdpo, off policy", "sac"),
-    ):
-        for task in tasks:
-            print(common.better(NAME, task, ours, theirs))
+    common.report(NAME, "return")
     return 0
 
 

@@ -118,13 +118,7 @@ def main() -> int:
                             "data": {k: round(v, 4) for k, v in data.statistics(dataset).items()},
                         },
                     )
-    common.table(NAME, "normalised score")
-    for task in dict.fromkeys(e["task"] for e in common.load(NAME)):
-        pairs = [("td3_bc", "bc"), ("iql", "bc")]
-        if task.endswith("mixture"):
-            pairs = [(f"{v}, weighted", v) for v in LEARNERS]
-        for a, b in pairs:
-            print(common.better(NAME, task, a, b))
+    common.report(NAME, "normalised score")
     return 0
 
 

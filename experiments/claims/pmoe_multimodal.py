@@ -136,17 +136,14 @@ def main() -> int:
             args.total_steps,
             seeds=args.seeds,
             num_evals=8,
-            eval_episodes=16,
+            eval_episodes=1,  # all begin alike
             metric="success",
             found=reached,
         )
         (entry,) = [e for e in common.load(NAME) if e["variant"] == variant]
-        ends = lambda values, ends=entry["ends"]: np.tile(ends, (values.shape[1], 1))
-        common.derive(NAME, TASK, f"{variant}, ends reached", [variant], ends)
-        common.annotate(NAME, TASK, f"{variant}, ends reached", metric="ends")
-    common.table(NAME, "success of the mode; ends that the sampled policy reaches, of 4")
-    print(common.better(NAME, TASK, "pmoe", "sac"))
-    print(common.better(NAME, TASK, "pmoe, ends reached", "sac, ends reached"))
+        ends = lambda _, ends=entry["ends"]: np.array([ends])
+        common.derive(NAME, TASK, f"{variant}, ends reached", [variant], ends, "ends")
+    common.report(NAME, "success of the mode; ends that the sampled policy reaches, of 4")
     return 0
 
 

@@ -24,7 +24,6 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import collect
 import common
 from presets import LONGER, REFINE, RESIDUAL
 
@@ -97,8 +96,7 @@ def steps_to_reach(task: str, success: float = 0.9) -> None:
             return np.where(reached.any(0), steps[reached.argmax(0)], never)[None] / share
 
         label = f"{variant}, steps to {success}" + f" / {share}" * (share > 1)
-        common.derive(NAME, task, label, [variant], first)
-        common.annotate(NAME, task, label, metric="environment steps")
+        common.derive(NAME, task, label, [variant], first, "environment steps")
 
 
 def measure(task: str, args: Args) -> None:
@@ -146,7 +144,7 @@ def measure(task: str, args: Args) -> None:
             metric="success",
             about={
                 "env_options": preset.env,
-                "demonstrations": DEMOS * (4 if "4 x" in variant else 1),
+                "recorded": 0 if "scratch" in variant else DEMOS * (4 if "4 x" in variant else 1),
                 "noise": NOISE,
             }
             | ({"scale": args.scale} if "residual" in variant else {}),
@@ -159,10 +157,7 @@ def main() -> int:
     runtime.setup(1)
     for task in args.tasks:
         measure(task, args)
-    common.table(NAME, "success")
-    for task in args.tasks:
-        for winner, other in collect.CLAIMS[NAME]:
-            print(common.better(NAME, task, winner, other))
+    common.report(NAME, "success")
     return 0
 
 

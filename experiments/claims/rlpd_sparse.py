@@ -66,10 +66,7 @@ def main() -> int:
             common.measure(
                 NAME, task, variant, make, args.total_steps, learner_name="sac", **options
             )
-    common.table(NAME, "success; bc: after 10,000 updates on the demonstrations")
-    for task in args.tasks:
-        for other in ("sac", "sac with RLPD's critics", "bc"):
-            print(common.better(NAME, task, "rlpd", other))
+    common.report(NAME, "success; bc: after 10,000 updates on the demonstrations")
     return 0
 
 

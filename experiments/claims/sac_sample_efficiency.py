@@ -46,9 +46,7 @@ def main() -> int:
         make_sac = lambda env=env, task=task: sac.make(env, SAC[task].config)
         common.measure(NAME, task, "ppo", make_ppo, ppo_steps, seeds=args.seeds)
         common.measure(NAME, task, "sac", make_sac, args.total_steps, seeds=args.seeds)
-    common.table(NAME, "return at equal environment steps")
-    for task in args.tasks:
-        print(common.better(NAME, task, "sac", "ppo"))
+    common.report(NAME, "return at equal environment steps")
     return 0
 
 

@@ -208,7 +208,7 @@ def head_of(c: Config, action_size: int) -> heads.Head:
 
 
 def evaluations_per_action(c: Config, env: Env) -> float:
-    """Network evaluations per control step, beside the first plan of an episode."""
+    """Network evaluations per control step, the first plan of an episode not counted."""
     head = head_of(c, env.action_space.lows.size)
     return chunks.evaluations_per_action(head, c.execute, c.mode)
 
