@@ -72,7 +72,7 @@ def evaluated(env, keys=KEYS, deterministic=True, max_steps=10):
 
 def by_hand(env, key, max_steps=10):
     """One episode in a plain loop: return, length, terminated, nonfinite, sums, last x."""
-    state = env.reset(jax.random.split(key)[0])
+    state = env.reset(key)
     x, total, length = np.float32(state.data), 0.0, 0
     for t in range(max_steps):
         new = np.float32(x + 1.0 + np.float32(0.1) * t)

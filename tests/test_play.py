@@ -99,7 +99,7 @@ def test_a_film_shows_every_step_in_real_time(tmp_path, caplog):
     assert frames.shape == (length + 1, 120, 162, 3)  # the codec wants even numbers
     assert iio.immeta(out)["fps"] == pytest.approx(20.0)
     white = (frames[:, 60, :, 0] > 128).mean(1)
-    assert (np.diff(white) > 0.03).all()  # it moves by a tenth of the width or so per frame
+    assert (np.diff(white)[:-1] > 0.09).all()  # a tenth of the width a frame; at last it is full
     assert [p.name for p in out.parent.iterdir()] == ["video.mp4"]
     assert caplog.text == ""  # ffmpeg complains of odd numbers
 
