@@ -194,6 +194,24 @@ def test_options():
             make("peg_insertion", **{name: value})
 
 
+def test_touch_is_the_force_of_what_the_tip_stands_on():
+    """Nothing in the air; on the rim as much upwards as the springs press down, in N."""
+    env = make("peg_insertion", touch=True, time_limit=None)
+    states = play(env, beside(env, np.linspace(0.006, 0.014, N)), down(env), GIVEN)
+    force = np.asarray(states.obs[..., -3:])
+    np.testing.assert_allclose(force[0], 0.0, atol=1e-4)
+    lead = states.data.physics.qpos[-1, :, 1] - states.data.target[-1, :, 1]
+    stiffness = env.sim.mj_model.jnt_stiffness[1]
+    np.testing.assert_allclose(force[-1, :, 1], stiffness * lead, rtol=0.02)
+
+
+@pytest.mark.parametrize("task", ["peg_insertion_3d", "assembly"])
+def test_the_other_insertions_have_random_physics_too(task):
+    env = randomise(make(task), scale_physics(0.5, 2.0, ("geom_friction",)))
+    (drawn,) = starts(env, jax.random.split(KEY, 4)).info["randomise"].values()
+    assert len(np.unique(np.asarray(drawn).reshape(4, -1).sum(1))) == 4
+
+
 def test_randomised_physics_differ_and_matter():
     fields = ("body_mass", "geom_friction", "jnt_stiffness", "dof_damping")
     env, sample = make("peg_insertion", time_limit=None), scale_physics(0.5, 2.0, fields)
@@ -210,8 +228,9 @@ def test_randomised_physics_differ_and_matter():
     assert np.abs(nominal - other).max() > 1e-4  # it lags by another length
 
 
-def test_picture_shows_peg_and_hole():
-    env = make("peg_insertion")
+@pytest.mark.parametrize("task", ["peg_insertion", "peg_insertion_3d"])
+def test_picture_shows_peg_and_hole(task):
+    env = make(task)
     state = env.reset(KEY)
     try:
         draw = renderer(env, 160, 120)
