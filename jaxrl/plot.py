@@ -124,14 +124,14 @@ def before_after(
     """A refinement: how success grew, and the last measurement of what it began with and became.
 
     Args:
-      steps, success: the learning curve [T].
+      steps, success: the learning curve [T], from the start on, on episodes of its own.
       measured: success of every episode [E], per policy, the first one being the start.
     """
     figure = Figure(figsize=(9.0, 3.8), dpi=150, layout="constrained")
     curve, bars = figure.subplots(1, 2, width_ratios=(1.7, 1.0))
     (start, *_), colors = measured, COLORS[5:4:-1] + COLORS
     curve.plot(steps, success, color=COLORS[0], lw=1.8, label="during refinement")
-    curve.axhline(measured[start].mean(), color=COLORS[5], ls="--", lw=1.2, label=start)
+    curve.axhline(success[0], color=COLORS[5], ls="--", lw=1.2, label=start)
     _decorate(curve, "env_steps", "success", title)
     curve.set_ylim(0, 1.02)
     curve.legend(frameon=False, fontsize=8, loc="lower right")
