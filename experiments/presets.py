@@ -136,6 +136,7 @@ RESIDUAL: dict[str, Preset] = {
             actor_out_scale=0.0,
         ),
     ),
+    "td3": Preset(1_000_000, td3.Config(actor_out_scale=0.0, prior_ratio=0.5)),
 }
 
 # Bases whose residual takes this many times the steps above.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from presets import RESIDUAL, Preset
+from presets import RESIDUAL
 
 from envs.transforms import residual
 from jaxrl import data, data_files, runs, runtime, script
@@ -39,9 +39,7 @@ def defaults(learner: str) -> Any:
     """`Args` with the settings of one learner as its last field."""
     if learner not in LEARNERS:
         raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
-    preset = RESIDUAL.get(
-        learner, Preset(1_000_000, td3.Config(actor_out_scale=0.0, prior_ratio=0.5))
-    )
+    preset = RESIDUAL[learner]
     return script.with_config(Args, preset.config, learner=learner, total_steps=preset.total_steps)
 
 

@@ -223,7 +223,7 @@ def online(
             share = num_prior * index.shape[0] // c.num_envs
             ids = c.batch_size + index[0] // index.shape[0] * share + jnp.arange(share)
             k_start, prior_keys = split_each(fold_keys(key, ids))
-            prior_window = draw_recorded(data, k_start, c.n_step)
+            prior_window = replay.draw_recorded(data, k_start, c.n_step)
             join = lambda a, b: jnp.concatenate([a, b], 1)
             window = jax.tree.map(join, window, prior_window)
             keys = jnp.concatenate([keys, prior_keys])
@@ -288,23 +288,12 @@ def online(
 
 
 def source_of(dataset: Any, env: Env) -> tuple[Transition, replay.Trajectories | None]:
-    """What `draw_recorded` reads of a `jaxrl.data.Dataset`.
+    """What `replay.draw_recorded` reads of a `jaxrl.data.Dataset`.
 
     Raises:
       ValueError: the data do not fit `env`.
     """
     return dataset.steps_for(env), dataset.trajectories
-
-
-def draw_recorded(data: Any, keys: jax.Array, n_step: int) -> replay.Window:
-    """A window per key [B], from all steps alike or, in a weighted data set, as its weights say."""
-    steps, trajectories = data
-    columns = jnp.zeros(len(keys), jnp.int32)
-    if trajectories is None:
-        age, columns = replay.uniform(replay.full(steps), keys, columns, 1)
-    else:
-        age = replay.weighted(trajectories, keys)
-    return replay.window(replay.full(steps), age, columns, n_step)
 
 
 def update_loop(

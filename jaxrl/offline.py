@@ -11,7 +11,7 @@ from flax import struct
 
 from envs.types import Env
 from envs.vector import fold_keys
-from jaxrl import off_policy
+from jaxrl import off_policy, replay
 from jaxrl.stats import Moments
 from jaxrl.types import Learner, Metrics
 
@@ -66,7 +66,7 @@ def learner(
 
         def draw(key):
             k_start, keys = off_policy.split_each(fold_keys(key, jnp.arange(c.batch_size)))
-            window = off_policy.draw_recorded(data, k_start, c.n_step)
+            window = replay.draw_recorded(data, k_start, c.n_step)
             return to_batch(window, keys, key, state.obs_moments, state.config)
 
         key, k_update = jax.random.split(state.key)

@@ -19,7 +19,7 @@ from jaxrl.runs import state_like
 from jaxrl.types import Learner
 
 AXIS = "devices"
-EVAL_KEY = 0x5EED  # every evaluation of every run uses the same episodes; no seed is this one
+EVAL_KEY = 0x5EED  # every evaluation of every run uses the same episodes, apart from usual seeds
 
 
 class Program:

@@ -236,6 +236,19 @@ def weighted(trajectories: Trajectories, keys: jax.Array) -> jax.Array:
     return jax.vmap(one)(keys)
 
 
+def draw_recorded(
+    data: tuple[Transition, Trajectories | None], keys: jax.Array, steps: int
+) -> Window:
+    """A window of `steps` per key [B], from all of one column alike or as `Trajectories` say."""
+    recorded, trajectories = full(data[0]), data[1]
+    column = jnp.zeros(len(keys), jnp.int32)
+    if trajectories is None:
+        age, column = uniform(recorded, keys, column, 1)
+    else:
+        age = weighted(trajectories, keys)
+    return window(recorded, age, column, steps)
+
+
 def num_bytes(example: Transition, rows: int, num_envs: int) -> int:
     """Device memory of `empty(example, rows, num_envs)`."""
     return rows * num_envs * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(example))

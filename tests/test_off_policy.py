@@ -9,7 +9,7 @@ import pytest
 import rlax
 from probes import CLOCK, Probe, assert_same, differ
 
-from jaxrl import acting, data, off_policy, optim
+from jaxrl import acting, data, off_policy, optim, replay
 from jaxrl.learners import bc, dsac, iql, mdpo, pmoe, sac, td3, td3_bc
 from jaxrl.off_policy import Batch
 
@@ -491,7 +491,7 @@ def test_weights_of_prior_data_count_there_too():
     keys = jax.random.split(KEY, 500)
     for dataset in (prior, prior.weighted(0.02)):
         read = off_policy.source_of(dataset, Probe(sees_cue=1.0))
-        window = off_policy.draw_recorded(read, keys, 1)
+        window = replay.draw_recorded(read, keys, 1)
         seen.append(float(window.steps.reward.mean()))
     assert seen[0] == pytest.approx(0.5, abs=0.1) and seen[1] == 1.0
 

@@ -89,16 +89,17 @@ def measure(task: str, variant: str, env: Env, demos: data.Dataset, seeds: int) 
     if variant == SAMPLED:
         learner = sampled(learner)
 
-    def shares(result: Any) -> dict[str, list[float]]:
-        """Of the demonstrations and of every seed: which way round they went."""
+    def shown(result: Any) -> dict[str, Any]:
+        """How many demonstrations, and of them and of every seed: which way round they went."""
+        counted = {"demonstrations": len(demos.lengths)}
         if task != "push_t":
-            return {}
+            return counted
         found = [anticlockwise(demos)]
         for seed in range(seeds):
             policy = learner.policy(jax.tree.map(lambda x, i=seed: x[i], result.state))
-            shown = data.record(policy, env, 256, jax.random.key(200 + seed), True)
-            found.append(anticlockwise(shown))
-        return {"anticlockwise": found}
+            episodes = data.record(policy, env, 256, jax.random.key(200 + seed), True)
+            found.append(anticlockwise(episodes))
+        return counted | {"anticlockwise": found}
 
     common.measure(
         NAME,
@@ -112,11 +113,10 @@ def measure(task: str, variant: str, env: Env, demos: data.Dataset, seeds: int) 
         metric="success",
         learner_name="imitation",
         about={
-            "demonstrations": len(demos.lengths),
             "noise": NOISE[task],
             "evaluations_per_action": imitation.evaluations_per_action(c, env),
         },
-        found=shares,
+        found=shown,
     )
 
 

@@ -112,7 +112,7 @@ def check_same(old: dict, new: dict, defaults: dict) -> None:
     """
     have, want = (e | e["config"] | {"total_steps": e["steps"][-1]} for e in (old, new))
     have = defaults | have
-    apart = ("config", "steps", "versions", "hardware", "eval_episodes", "values", "seconds")
+    apart = ("config", "steps", "versions", "hardware", "eval_episodes")
     for field in sorted(want.keys() - set(apart)):
         if field in have and have[field] != want[field]:
             raise ValueError(
