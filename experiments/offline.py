@@ -3,7 +3,8 @@
     python experiments/offline.py --data data/hopper_medium.npz --learner iql --seeds 5
     python experiments/offline.py --data data/hopper_replay.npz --learner bc --weighted 0.1
 
-The environment is the one that the data set names, unless --env says another.
+The environment is the one that the data set names, unless --env says another. Scores are
+normalised where experiments/record.py made the data: 0 is its random policy, 1 its expert.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl import data_files, runtime, script
+from jaxrl import data, data_files, runtime, script
 from jaxrl.learners import bc, iql, td3_bc
 
 LEARNERS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
@@ -47,11 +48,13 @@ def main() -> int:
         if spread == 0:
             raise ValueError(f"normalize_reward: every return is {dataset.returns[0]:g}")
         config = config.replace(reward_scale=1000.0 / spread)
+    if args.learner == "iql" and not config.schedule_steps:  # --schedule-steps inf: no schedule
+        config = config.replace(schedule_steps=float(args.total_steps))
     env = script.prepare(args, runtime.default_devices(args.seeds))
     if args.weighted:
         dataset = dataset.weighted(args.weighted)
     learner = LEARNERS[args.learner].make(env, config, dataset)
-    return script.launch(args.learner, args, learner, args.data)
+    return script.launch(args.learner, args, learner, args.data, scale=data.references(dataset))
 
 
 if __name__ == "__main__":

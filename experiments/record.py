@@ -5,11 +5,13 @@
 
 writes data/hopper_random.npz and so on, with a page of statistics beside each. `medium` is the
 first checkpoint that reaches half of the last one's return; `replay` is all that an off-policy
-run had stored by then ("medium-replay" of D4RL).
+run had stored by then ("medium-replay" of D4RL). Each file names the mean returns of the random
+policy and of the expert, which normalised scores and `quality` are counted by.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from jaxrl import checkpoint, data, data_files, log, plot, runs, runtime, script
 from jaxrl.types import Policy
 
 KINDS = ("random", "medium", "expert", "replay")
+SHOWN = ("episodes", "steps", "return_mean", "return_std", "quality", "coverage")
 
 
 @dataclass
@@ -61,6 +64,25 @@ def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
     )
 
 
+def recorded(args: Args, kind: str) -> data.Dataset:
+    """One kind of data from the run."""
+    early = kind in ("medium", "replay")
+    step = medium_step(args.run, args.medium, args.seed_index) if early else None
+    run = runs.load(args.run, step)
+    about = {
+        "env": run.config["env"],
+        "env_overrides": run.config["env_overrides"],
+        "kind": kind,
+        "learner": run.config["learner"],
+        "env_steps": 0 if kind == "random" else run.env_steps,
+    }
+    if kind == "replay":
+        return data.from_replay(run.state, args.seed_index, run.env, about)
+    policy = random_policy(run.env) if kind == "random" else run.policy(args.seed_index)
+    key = jax.random.fold_in(jax.random.key(args.seed), KINDS.index(kind))
+    return data.record(policy, run.env, args.episodes, key, args.deterministic, metadata=about)
+
+
 def main() -> int:
     args = tyro.cli(Args)
     for kind in args.kinds:
@@ -71,35 +93,19 @@ def main() -> int:
         if path.exists():
             raise ValueError(f"{path} exists: choose another --out")
     runtime.setup()
+    needed = [k for k in KINDS if k in (*args.kinds, "random", "expert")]
+    made = {kind: recorded(args, kind) for kind in needed}
+    scale = {f"{k}_return": float(made[k].returns.mean()) for k in ("random", "expert")}
     rows = []
-    for i, (kind, path) in enumerate(paths.items()):
-        step = (
-            None
-            if kind in ("random", "expert")
-            else medium_step(args.run, args.medium, args.seed_index)
-        )
-        run = runs.load(args.run, step)
-        about = {
-            "env": run.config["env"],
-            "env_overrides": run.config["env_overrides"],
-            "kind": kind,
-            "learner": run.config["learner"],
-            "env_steps": 0 if kind == "random" else run.env_steps,
-        }
-        if kind == "replay":
-            dataset = data.from_replay(run.state, args.seed_index, run.env, about)
-        else:
-            policy = random_policy(run.env) if kind == "random" else run.policy(args.seed_index)
-            key = jax.random.fold_in(jax.random.key(args.seed), i)
-            dataset = data.record(
-                policy, run.env, args.episodes, key, args.deterministic, metadata=about
-            )
+    for kind, path in paths.items():
+        dataset = made[kind]
+        dataset.metadata.update(scale)
         data_files.save(dataset, path)
         plot.dataset_page(dataset, path.with_suffix(".png"), title=path.stem)
         stats = data.statistics(dataset)
-        shown = ("episodes", "steps", "return_mean", "return_std", "coverage")
-        rows.append([str(path), *(f"{stats[k]:,.4g}" for k in shown)])
-    terminal.table("recorded", ["file", "episodes", "steps", "return", "std", "coverage"], rows)
+        shown = [stats.get(k, math.nan) for k in SHOWN]  # no quality where the two are equal
+        rows.append([str(path), *(f"{x:,.4g}" for x in shown)])
+    terminal.table("recorded", ["file", *(k.removesuffix("_mean") for k in SHOWN)], rows)
     return 0
 
 

@@ -360,16 +360,14 @@ def from_replay(
     )
 
 
-def statistics(
-    dataset: Dataset, random_return: float | None = None, best_return: float | None = None
-) -> dict[str, float]:
+def statistics(dataset: Dataset) -> dict[str, float]:
     """What a data set holds.
 
     Returns and lengths; `success`, the share of episodes that ever succeed (where the task
     measures it); `coverage`, the number of distinct cells that states and actions visit on
     a grid of `BINS` per dimension over the data's own range, divided by the number of steps
-    (SACo of Schweighofer et al. 2022, for continuous spaces); and, given a random and the
-    best known return, `quality`: where the mean return lies between them (TQ, ibid.).
+    (SACo of Schweighofer et al. 2022, for continuous spaces); and, where `references` are
+    known, `quality`: where the mean return lies between them (TQ, ibid.).
     """
     returns, lengths = dataset.returns, dataset.lengths
     out = {
@@ -390,9 +388,18 @@ def statistics(
     low, high = x.min(0), x.max(0)
     cells = ((x - low) / np.maximum(high - low, 1e-12) * BINS).astype(np.int8).clip(0, BINS - 1)
     out["coverage"] = len(np.unique(cells, axis=0)) / len(dataset)
-    if random_return is not None and best_return is not None:
-        out["quality"] = normalized(out["return_mean"], random_return, best_return)
+    if known := references(dataset):
+        out["quality"] = normalized(out["return_mean"], *known)
     return out
+
+
+def references(dataset: Dataset) -> tuple[float, float] | None:
+    """Mean returns of the random policy and of the expert, where the data set names them."""
+    names = ("random_return", "expert_return")
+    if not all(name in dataset.metadata for name in names):
+        return None
+    low, high = (float(dataset.metadata[name]) for name in names)
+    return (low, high) if low != high else None
 
 
 def normalized(score: Any, random_return: float, expert_return: float) -> Any:

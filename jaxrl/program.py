@@ -66,7 +66,9 @@ class Program:
                 learner.env_axis(self._state_like),
             )
         self._shardings = self._sharding(self._specs)
-        self._of_runs = P(AXIS) if share_runs else P()  # of what has one entry per run
+        # Of what has one entry per run.
+        runs_spec = P(AXIS) if share_runs else P()
+        self._of_runs = NamedSharding(self.mesh, runs_spec)
 
         self._data = () if learner.data is None else (learner.data,)
 
@@ -82,8 +84,12 @@ class Program:
         def eval_episodes_of(policy, keys):
             return jax.vmap(lambda p: evaluate(learner.env, p, keys))(policy)
 
-        specs = (self._specs, self._of_runs, P(), *(P() for _ in self._data))
-        self._step = jax.jit(shard_map(step, specs, specs[:2]), donate_argnums=(0, 1))
+        specs = (self._specs, runs_spec, P(), *(P() for _ in self._data))
+        # Named, because JAX would say that empty leaves lie everywhere, and then refuse them.
+        placed = (self._shardings, jax.tree.map(lambda _: self._of_runs, self._sums_like))
+        self._step = jax.jit(
+            shard_map(step, specs, specs[:2]), donate_argnums=(0, 1), out_shardings=placed
+        )
         self._init = jax.jit(init, out_shardings=self._shardings)
         ins, outs = (P(), P(AXIS)), P(None, AXIS)
         if share_runs:
@@ -106,8 +112,7 @@ class Program:
         )
         replicated = NamedSharding(self.mesh, P())
         everywhere = lambda tree: shaped(tree, jax.tree.map(lambda _: replicated, tree))
-        of_runs = NamedSharding(self.mesh, self._of_runs)
-        per_run = lambda tree: shaped(tree, jax.tree.map(lambda _: of_runs, tree))
+        per_run = lambda tree: shaped(tree, jax.tree.map(lambda _: self._of_runs, tree))
         state, sums = shaped(self._state_like, self._shardings), per_run(self._sums_like)
         policy = per_run(self._learner.policy(self._state_like))
         self._eval_keys = self._replicate(self._eval_keys)
@@ -133,12 +138,11 @@ class Program:
 
     def zero_sums(self):
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), self._sums_like)
-        return hosts.put(zeros, NamedSharding(self.mesh, self._of_runs))
+        return hosts.put(zeros, self._of_runs)
 
     def put(self, state, sums):
         """Restored host arrays to the devices."""
-        of_runs = NamedSharding(self.mesh, self._of_runs)
-        return hosts.put(state, self._shardings), hosts.put(sums, of_runs)
+        return hosts.put(state, self._shardings), hosts.put(sums, self._of_runs)
 
     def step(self, state, sums, n: int):
         return self._compiled["step"](state, sums, self._replicate(np.int32(n)), *self._data)

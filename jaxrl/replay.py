@@ -170,6 +170,30 @@ def hindsight_ages(
     return jnp.where(jax.random.bernoulli(k_final, final, age.shape), end, chosen)
 
 
+def hindsight_goals(
+    replay: Replay,
+    key: jax.Array,
+    age: jax.Array,
+    env: jax.Array,
+    achieved_goal: Callable[[Any], jax.Array],
+    gamma: jax.Array | float,
+    final: float = 0.0,
+    random: float = 0.0,
+) -> jax.Array:
+    """A goal that was reached, for each start (age, env) [B]: [B, ...].
+
+    With probability `random` what any recorded row reached, else one of `hindsight_ages`.
+    """
+    k_own, k_random, k_row = jax.random.split(key, 3)
+    own = hindsight_ages(k_own, age, episode_ends(replay)[age, env], gamma, final)
+    keys = jax.random.split(k_row, age.shape[0])
+    any_age, any_env = uniform(replay, keys, jnp.zeros_like(age), replay.num_envs)
+    elsewhere = jax.random.bernoulli(k_random, random, age.shape)
+    row = physical_row(replay, jnp.where(elsewhere, any_age, own))
+    column = jnp.where(elsewhere, any_env, env)
+    return achieved_goal(jax.tree.map(lambda x: x[row, column], replay.steps.next_obs))
+
+
 def relabel(
     w: Window,
     goal: jax.Array,

@@ -24,8 +24,13 @@ def next_rate(kind: str, rate: jax.Array, kl: jax.Array, config: Any, progress: 
     if kind == "linear":
         return config.learning_rate * jnp.clip(1.0 - progress, 0.0, 1.0)
     if kind == "cosine":
-        return config.learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+        return cosine(config.learning_rate, progress)
     if kind == "adaptive":
         slower, faster = kl > 2.0 * config.target_kl, kl < 0.5 * config.target_kl
         return jnp.clip(rate * jnp.where(slower, 1 / 1.5, jnp.where(faster, 1.5, 1.0)), 1e-5, 1e-2)
     return config.learning_rate
+
+
+def cosine(rate: Any, progress: jax.Array) -> jax.Array:
+    """Half a cosine from `rate` at `progress` 0 to 0 at 1."""
+    return rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 import envs
-from jaxrl import hosts, play, plot, runs, runtime
+from jaxrl import data, hosts, play, plot, runs, runtime
 from jaxrl.stats import bootstrap_interval, iqm
 from jaxrl.terminal import table
 from jaxrl.train import Result, train, validate
@@ -101,19 +101,21 @@ def launch(
     name: str,
     args: Args,
     learner: Learner,
-    data: Path | None = None,
+    data_file: Path | None = None,
     sweep: dict[str, list[float]] | None = None,
     base: dict[str, Any] | None = None,
+    scale: tuple[float, float] | None = None,
 ) -> int:
     """Trains into a run directory and reports; returns the exit code.
 
     Args:
       name: of the module in `jaxrl.learners` that made the learner.
       args, learner: what to run.
-      data: the file that the learner reads, if any.
+      data_file: what the learner reads, if anything.
       base: of a residual, {"run": its base's directory, "seed_index", "scale"}; the run directory
         keeps a copy of that run.
       sweep: see `jaxrl.train.train`.
+      scale: returns of a random policy and of an expert, to report normalised scores by.
     """
     label = f"{'sweep' if sweep else name}_{args.env.replace('/', '_')}"
     run_dir = args.run_dir or Path("runs") / f"{label}_{time.strftime('%Y%m%d-%H%M%S')}"
@@ -129,8 +131,8 @@ def launch(
     validate(learner, **settings)
     settings["seed"] = args.seed
     description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
-    if data is not None:
-        description["train"] = settings | {"data": str(data)}
+    if data_file is not None:
+        description["train"] = settings | {"data": str(data_file)}
     if base is not None:
         description["residual"] = base | {"run": str(base["run"])}
     if hosts.is_main():
@@ -152,7 +154,7 @@ def launch(
             print(f"saved; go on with --run-dir {run_dir} --resume")
         return 130
     if hosts.is_main():
-        report(run_dir, learner, result, args.video, sweep)
+        report(run_dir, learner, result, args.video, sweep, scale)
     return 0
 
 
@@ -196,9 +198,12 @@ def report(
     result: Result,
     video: bool = True,
     sweep: dict[str, list[float]] | None = None,
+    scale: tuple[float, float] | None = None,
 ) -> None:
     """The final table, and into `run_dir` the learning curve and a video."""
-    final = result.evals[-1] if result.evals else None
+    final = dict(result.evals[-1]) if result.evals else None
+    if final and scale:
+        final["normalised score"] = data.normalized(final["return"], *scale)
     settings = [
         ", ".join(
             f"{k}={v:g}" for k, v in zip(sweep or {}, values, strict=True) if len(sweep[k]) > 1
@@ -206,7 +211,7 @@ def report(
         for values in itertools.product(*(sweep or {}).values())
     ]
     rows = []
-    measured = [k for k in ("return", "success") if final and k in final]
+    measured = [k for k in ("return", "normalised score", "success") if final and k in final]
     for name, i in itertools.product(measured, range(len(settings))):
         values = np.atleast_2d(final[name])[i]
         low, high = bootstrap_interval(values)

@@ -24,6 +24,7 @@ CLOCK = 6  # entries of the one-hot clock
 class ProbeData:
     cue: jax.Array  # [] -1 or 1, drawn by the reset
     t: jax.Array  # [] float: steps of this episode
+    nothing: jax.Array  # [0] such leaves, as Brax's states have some, must travel too
 
 
 @struct.dataclass
@@ -61,7 +62,8 @@ class Probe:
         return Discrete(2) if self.discrete else Box((1,), -1.0, 1.0)
 
     def reset(self, key: jax.Array) -> State:
-        data = ProbeData(jax.random.rademacher(key, (), jnp.float32), jnp.zeros(()))
+        cue = jax.random.rademacher(key, (), jnp.float32)
+        data = ProbeData(cue, jnp.zeros(()), jnp.zeros(0))
         return first_state(data, self._obs(data), {"reward_paid": jnp.zeros(()), "cue": data.cue})
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -71,7 +73,7 @@ class Probe:
         miss = (action - self.goal - self.goal_cue * cue) ** 2
         reward = self.pays + self.pays_cue * cue
         reward += jnp.where(last, self.pays_last - self.pays_goal * miss, 0.0)
-        data = ProbeData(cue, t + 1)
+        data = state.data.replace(t=t + 1)
         return state.replace(
             data=data,
             obs=self._obs(data),

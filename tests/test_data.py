@@ -422,8 +422,10 @@ def test_statistics_by_hand():
         "coverage": 0.75,  # the first two steps share a cell
     }
     assert data.statistics(dataset) == pytest.approx(expected)
-    quality = data.statistics(dataset, random_return=1.0, best_return=9.0)
-    assert quality == pytest.approx(expected | {"quality": 0.5})
+    dataset.metadata.update(random_return=1.0, expert_return=9.0)
+    assert data.statistics(dataset) == pytest.approx(expected | {"quality": 0.5})
+    dataset.metadata.update(expert_return=1.0)  # no scale
+    assert data.statistics(dataset) == pytest.approx(expected)
 
 
 def test_success_is_counted_once_per_episode_and_left_out_where_it_is_not_measured():

@@ -233,6 +233,26 @@ def test_the_hindsight_horizon_is_geometric_and_cut_at_the_end(gamma, final, exp
     np.testing.assert_allclose(share, expected, atol=5 * 0.5 / np.sqrt(DRAWS))
 
 
+@pytest.mark.parametrize(("final", "random"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.5)])
+def test_hindsight_goals_are_of_the_rows_that_their_shares_say(final, random):
+    """Two environments of three-step episodes; every row reached a place of its own."""
+    t = np.arange(T)
+    place = (10.0 * np.arange(2) + 100.0 * t[:, None])[..., None]
+    steps = history(np.zeros((T, 2))).replace(
+        next_obs=place.astype(np.float32), terminated=np.repeat(t[:, None] % 3 == 2, 2, 1)
+    )
+    ring = replay.full(steps)
+    age, env = np.full(DRAWS, 3), np.ones(DRAWS, int)
+    draw = jax.jit(partial(replay.hindsight_goals, achieved_goal=lambda obs: obs, gamma=0.5))
+    goal = np.asarray(draw(ring, jax.random.key(1), age, env, final=final, random=random))[:, 0]
+    own = np.array([0.5, 0.25, 0.25]) if not final else np.array([0.0, 0.0, 1.0])
+    expected = np.full((T, 2), random / (2 * T))
+    expected[3:6, 1] += (1.0 - random) * own
+    shares = np.array([(goal == x).mean() for x in place.ravel()])
+    assert shares.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(shares, expected.ravel(), atol=5 * 0.5 / np.sqrt(DRAWS))
+
+
 def reached(achieved, goal):
     return jnp.abs(achieved - goal)[..., 0] < 0.5
 

@@ -96,7 +96,7 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize(
     "cores, num_envs, expected",
-    [(2, 1024, 2), (4, 1024, 4), (8, 1024, 8), (4, 32, 2), (4, 16, 1), (2, 17, 1), (1, 64, 1)],
+    [(2, 1024, 2), (4, 1024, 4), (8, 1024, 8), (4, 256, 2), (4, 255, 1), (2, 128, 1), (1, 512, 1)],
 )
 def test_a_cpu_gets_a_device_per_core_as_far_as_the_environments_divide(
     machine, cores, num_envs, expected

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import common
 from presets import SAC
-from record import random_policy
+from record import KINDS, random_policy
 
 import envs
 from jaxrl import data, data_files, runtime, script
@@ -55,8 +55,8 @@ class Args:
 
 
 def recordings(task: str, folder: Path) -> dict[str, data.Dataset]:
-    """`expert` and `replay` of one SAC run, made where they are missing."""
-    paths = {k: folder / f"{task}_{k}.npz" for k in ("expert", "replay")}
+    """What experiments/record.py makes of one SAC run, where it is missing."""
+    paths = {k: folder / f"{task}_{k}.npz" for k in KINDS}
     run_dir = folder / f"sac_{task}"
     call = lambda *args: subprocess.run([sys.executable, *map(str, args)], check=True)
     if not all(path.exists() for path in paths.values()):
@@ -97,8 +97,9 @@ def main() -> int:
             for how, dataset in draws.items():
                 scale = 1000.0 / float(np.ptp(dataset.returns))
                 for variant, (module, config) in LEARNERS.items():
-                    if variant == "iql":  # as its authors scale rewards
-                        config = config.replace(reward_scale=scale)
+                    if variant == "iql":  # its authors' scale of rewards and schedule
+                        end = float(args.updates)
+                        config = config.replace(reward_scale=scale, schedule_steps=end)
                     make = lambda m=module, c=config, d=dataset, e=env: m.make(e, c, d)
                     common.measure(
                         NAME,

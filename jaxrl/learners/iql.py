@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import struct
 
 from envs.types import Env
-from jaxrl import checks, off_policy, offline, optim
+from jaxrl import checks, off_policy, offline, optim, schedules
 from jaxrl.learners.bc import gaussian
 from jaxrl.networks import ACTIVATIONS, MLP, Ensemble
 from jaxrl.off_policy import Algorithm, Batch
@@ -29,6 +29,7 @@ class Config(off_policy.Config):
     tau: float = 0.005
     expectile: float = 0.7  # 0.9 for sparse mazes
     beta: float = 3.0  # inverse temperature of the advantage weights; 10 for sparse mazes
+    schedule_steps: float = 0.0  # updates until the actor's rate, a cosine, is 0; 0: it stays
 
     normalize_obs: bool = struct.field(pytree_node=False, default=True)
     updates_per_step: int = struct.field(pytree_node=False, default=100)
@@ -127,8 +128,11 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
             return -batch.mean(weight * dist.log_prob(batch.action))
 
         loss, grads = jax.value_and_grad(loss_fn)(agent.actor)
-        params, opt = optim.adam(agent.actor, psum(grads), agent.actor_opt, hp.actor_lr)
-        metrics = {"actor_loss": loss, "advantage": batch.mean(advantage)}
+        done = agent.actor_opt.count * c.policy_delay / jnp.maximum(hp.schedule_steps, 1.0)
+        done = jnp.where(hp.schedule_steps > 0, done, 0.0)
+        rate = schedules.cosine(hp.actor_lr, done)
+        params, opt = optim.adam(agent.actor, psum(grads), agent.actor_opt, rate)
+        metrics = {"actor_loss": loss, "advantage": batch.mean(advantage), "actor_lr": rate}
         return agent.replace(actor=params, actor_opt=opt), metrics
 
     def act(params, obs, key, deterministic):
@@ -155,6 +159,6 @@ def validate(config: Config) -> None:
     """Raises ValueError naming the first bad field, its value and what is allowed."""
     c = config
     off_policy.validate(c)
-    checks.in_range(c, 0.0, math.inf, "actor_lr", "critic_lr", "beta")
+    checks.in_range(c, 0.0, math.inf, "actor_lr", "critic_lr", "beta", "schedule_steps")
     checks.in_range(c, 0.0, 1.0, "tau", "expectile")
     checks.one_of(c, "activation", ACTIVATIONS)
