@@ -27,6 +27,10 @@ with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not i
 
 MAX_FUSED_DEPTH = 8  # bodies; beyond it kinematics are cut into levels
 
+# Traced once per model, however many programs around them are traced: MJX's Python takes seconds.
+# Inline, because XLA takes longer over programs that call.
+_forward, _step = (jax.jit(f, inline=True) for f in (mjx.forward, mjx.step))
+
 
 @struct.dataclass
 class Physics:
@@ -68,7 +72,7 @@ class Simulator:
         return compact(self.template).replace(qpos=qpos, qvel=qvel)
 
     def forward(self, physics: Physics) -> mjx.Data:
-        return mjx.forward(self.model, self.data(physics))
+        return _forward(self.model, self.data(physics))
 
     def simulate(
         self,
@@ -84,7 +88,7 @@ class Simulator:
         """
 
         def substep(physics: Physics):
-            data = mjx.step(self.model, self.data(physics, ctrl))
+            data = _step(self.model, self.data(physics, ctrl))
             return compact(data), derive(data)
 
         physics = compact(physics)

@@ -69,10 +69,13 @@ class VecEnv:
         n = self.num_envs
         index = jnp.arange(n, dtype=jnp.int32)
         key, k_first, k_restart, k_clock = jax.random.split(key, 4)
-        first = jax.vmap(self.env.reset)(fold_keys(k_first, index))
-        restart = first
-        if self.resets == "pool":
-            restart = jax.vmap(self.env.reset)(fold_keys(k_restart, index))
+        keys = fold_keys(k_first, index)
+        if self.resets == "pool":  # two of each, by one reset: half as much to compile
+            keys = jnp.concatenate([keys, fold_keys(k_restart, index)])
+        drawn = jax.vmap(self.env.reset)(keys)
+        first, restart = (
+            jax.tree.map(lambda x, s=s: x[s], drawn) for s in (slice(n), slice(-n, None))
+        )
         if self.stagger:
             first = jax.vmap(self.env.stagger)(first, fold_keys(k_clock, index))
         return VecState(

@@ -121,8 +121,8 @@ def online(
       axis_name: the mapped device axis that environments are sharded over, if any.
 
     Raises:
-      ValueError: a field out of range, discrete actions, a replay smaller than a window or
-        larger than the device, a prior that does not fit the environment.
+      ValueError: a field out of range, discrete actions, a replay smaller than a window, a
+        prior that does not fit the environment.
     """
     validate(config)
     c = config
@@ -145,13 +145,8 @@ def online(
     num_blocks = math.gcd(c.num_envs, num_online, 8)
     block = c.num_envs // num_blocks
 
-    def example() -> Transition:
-        state = jax.eval_shape(env.reset, jax.random.key(0))
-        zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
-        no, obs = jnp.zeros((), bool), zeros(state.obs)
-        return Transition(obs, jnp.zeros(size), jnp.zeros(()), obs, no, no, no)
-
-    _check_fits_device(replay.num_bytes(example(), rows, c.num_envs), c)
+    no, obs = np.zeros((), bool), example_obs(env)
+    example = Transition(obs, np.zeros(size, np.float32), np.zeros((), np.float32), obs, no, no, no)
     to_batch = batcher(c, psum)
 
     def init(key: jax.Array, config: Config = config) -> OnlineState:
@@ -159,14 +154,14 @@ def online(
         config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
         env_state = vec.reset(k_env)
         moments = Moments.zeros(jax.tree.map(lambda x: x[0], env_state.obs))
-        agent = algorithm.init(k_agent, *flatten_one(c, moments, example().obs), config)
+        agent = algorithm.init(k_agent, *flatten_one(c, moments, obs), config)
         noise_keys = fold_keys(k_noise, env_state.index)
         return OnlineState(
             agent=agent,
             obs_moments=moments,
             env=env_state,
             noise=jax.vmap(algorithm.new_noise, (0, None))(noise_keys, config),
-            replay=replay.empty(example(), rows, c.num_envs),
+            replay=replay.empty(example, rows, c.num_envs),
             iteration=jnp.zeros((), jnp.int32),
             key=key,
             config=config,
@@ -287,6 +282,12 @@ def online(
     )
 
 
+def example_obs(env: Env) -> Any:
+    """Zeros shaped like one observation."""
+    obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), obs)
+
+
 def source_of(dataset: Any, env: Env) -> tuple[Transition, replay.Trajectories | None]:
     """What `replay.draw_recorded` reads of a `jaxrl.data.Dataset`.
 
@@ -392,21 +393,6 @@ def action_size_of(env: Env) -> int:
     if not (np.isfinite(space.lows).all() and np.isfinite(space.highs).all()):
         raise ValueError("action_space has no bounds: off-policy learners need bounded actions")
     return math.prod(space.shape)
-
-
-def _check_fits_device(needed: int, c: Config) -> None:
-    """Raises ValueError when the replay alone is larger than the device's free memory."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    else:  # a CPU
-        import psutil
-
-        free = psutil.virtual_memory().available
-    if needed > free:
-        raise ValueError(
-            f"replay_size={c.replay_size}: needs {needed:,} bytes, the device has {free:,} free"
-        )
 
 
 def validate(config: Config) -> None:

@@ -44,11 +44,10 @@ def learner(
     algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
     to_batch = off_policy.batcher(c, lambda x: x)
     data = None if dataset is None else off_policy.source_of(dataset, env)
+    obs = off_policy.example_obs(env)
 
     def init(key: jax.Array, config: off_policy.Config = config) -> OfflineState:
         k_agent, key = jax.random.split(key)
-        obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
-        obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obs)
         moments = Moments.zeros(obs)
         if dataset is not None and c.normalize_obs:
             moments = jax.tree.map(jnp.asarray, dataset.obs_moments())

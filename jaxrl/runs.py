@@ -157,12 +157,8 @@ def load(run_dir: str | Path, step: int | None = None, **env_overrides) -> Run:
 
 def state_like(learner: Learner, num_runs: int) -> Any:
     """Shapes of the learner's state for `num_runs` vmapped runs."""
-
-    def example():
-        keys = jax.random.split(jax.random.key(0), num_runs)
-        return jax.vmap(lambda k: learner.init(k, learner.config))(keys)
-
-    return jax.eval_shape(example)
+    one = jax.eval_shape(learner.init, jax.random.key(0))  # JAX remembers it, by the function
+    return jax.tree.map(lambda x: x.update(shape=(num_runs, *x.shape)), one)
 
 
 def _plain(value: Any) -> Any:

@@ -19,10 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 
 from jaxrl import checkpoint, hosts
 from jaxrl.log import FILE, Logger, truncate
 from jaxrl.program import Program, configs_of
+from jaxrl.runs import state_like
 from jaxrl.types import Learner
 
 CHUNK_SECONDS = 1.0  # how long the program may run before the host looks at signals
@@ -266,7 +268,25 @@ def validate(
             raise ValueError(f"sweep over {name!r}: allowed are the numbers {', '.join(numbers)}")
         if len(values) == 0:
             raise ValueError(f"sweep over {name!r} has no values")
+    _check_memory(learner, num_runs, devices)
     return iterations
+
+
+def _check_memory(learner: Learner, num_runs: int, devices: int) -> None:
+    """Raises ValueError when the state of all runs, mostly replays, is more than what is free."""
+    leaves = jax.tree.leaves(state_like(learner, num_runs))
+    needed = sum(x.size * x.dtype.itemsize for x in leaves) // devices
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    else:  # CPU devices share the main memory
+        free = psutil.virtual_memory().available * jax.process_count() // devices
+    if needed > free:
+        size = getattr(learner.config, "replay_size", None)
+        what = f"{num_runs} runs" + (f" with replay_size={size}" if size else "")
+        raise ValueError(
+            f"{what} need {needed:,} bytes on each of {devices} devices, which have {free:,} free"
+        )
 
 
 def _evenly(total: int, parts: int) -> list[int]:

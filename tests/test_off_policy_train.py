@@ -5,6 +5,7 @@ import shutil
 
 import jax
 import numpy as np
+import psutil
 import pytest
 from probes import Probe, assert_same
 from test_off_policy import OFFLINE, SMALL, recorded
@@ -12,7 +13,7 @@ from test_train import process
 
 from jaxrl import checkpoint
 from jaxrl.learners import bc, sac
-from jaxrl.train import train
+from jaxrl.train import train, validate
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -83,6 +84,17 @@ assert_same(two.state.agent, one.state.agent, **tolerance)
 """
     done = process(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_replays_that_do_not_fit_together_are_refused_before_anything_is_written(tmp_path):
+    """One would fit; a thousand, a seed each, do not."""
+    row = PER // CONFIG.unroll_length * 4 * (2 * 7 + 2)  # bytes, at least
+    rows = psutil.virtual_memory().available // row // 20
+    big = sac.make(ENV, CONFIG.replace(replay_size=rows * CONFIG.num_envs, prior_ratio=0.0))
+    with pytest.raises(ValueError, match=r"^1000 runs with replay_size=\d+ need [\d,]+ bytes on"):
+        train(big, TOTAL, seeds=1000, run_dir=tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()
+    assert validate(big, TOTAL) == 20  # a single one
 
 
 def test_offline_learners_are_driven_alike(tmp_path):

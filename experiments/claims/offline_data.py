@@ -46,8 +46,8 @@ SAC_STEPS = {"half_cheetah": 320_000, "hopper": 960_000}
 @dataclass
 class Args:
     tasks: tuple[str, ...] = ("half_cheetah", "hopper")
-    seeds: int = 5
-    updates: int = 20_000
+    seeds: int = 6  # an even number uses both of two cores
+    updates: int = 15_000
     data: Path = Path("data")  # runs and recordings are kept here and used again
     mixture_steps: int = 100_000
     expert_share: float = 0.05
@@ -82,7 +82,8 @@ def mixture(poor: data.Dataset, good: data.Dataset, steps: int, share: float) ->
 
 def main() -> int:
     args = tyro.cli(Args)
-    runtime.setup(1)
+    devices = runtime.default_devices(args.seeds)
+    runtime.setup(devices)
     for task in args.tasks:
         env = envs.make(task, **SAC[task].env)
         recorded = recordings(task, args.data)
@@ -110,6 +111,7 @@ def main() -> int:
                         seeds=args.seeds,
                         num_evals=2,
                         eval_episodes=16,
+                        devices=devices,
                         learner_name=variant,
                         score=lambda x, low=low, high=high: data.normalized(x, low, high),
                         about={

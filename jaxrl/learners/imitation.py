@@ -103,8 +103,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     size = off_policy.action_size_of(env)
     data = None if dataset is None else episodes_of(dataset, env)
     head = head_of(c, size)
-    example = jax.eval_shape(env.reset, jax.random.key(0)).obs
-    example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
+    example = off_policy.example_obs(env)
     obs_size = acting.select(example, c.obs_keys, 0).size
     init_carry, apply = chunks.chunked(
         head,
