@@ -165,19 +165,20 @@ def train(
                     folder = run_dir / "checkpoints"
                     checkpoint.save(folder, iteration * per_iteration, tree, keep_checkpoints)
 
-        rate, chunk, stop = 0.0, 1, False
+        rate, chunk, paced, stop = 0.0, 1, False, False
         if not saved and num_evals:
             evaluate_now()
         while iteration < total_iterations and not stop:
             until_look = min(x for x in log_at + eval_at if x > iteration) - iteration
             n = min(chunk, until_look)
-            traced = profile is not None and chunk > 1  # the first chunk only sets the pace
+            last = iteration + n == total_iterations
+            traced = profile is not None and (paced or last)  # the first chunk sets the pace
             with jax.profiler.trace(str(profile)) if traced else contextlib.nullcontext():
                 start = time.perf_counter()
                 state, sums = program.step(state, sums, n)
                 jax.block_until_ready(sums)
                 elapsed = time.perf_counter() - start
-            profile = None if traced else profile
+            paced, profile = True, None if traced else profile
             iteration, unlogged, seconds = iteration + n, unlogged + n, seconds + elapsed
             chunk = max(1, int(CHUNK_SECONDS * n / elapsed))
             chunk, stop = hosts.agree(chunk, interrupt.requested is not None)
