@@ -22,7 +22,7 @@ from jaxrl.policies.scripted import scripted
 @dataclass
 class Args:
     env: str = "peg_insertion"  # one with an expert
-    env_options: dict[str, str] = field(default_factory=dict)  # e.g. --env-options clearance 0.002
+    env_options: script.Options = field(default_factory=dict)  # e.g. clearance 0.002
     episodes: int = 200
     noise: float = 0.0  # of every action, in shares of half the action range
     bias: float = 0.0  # constant over an episode, in the same unit

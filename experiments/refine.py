@@ -33,7 +33,7 @@ from jaxrl.stats import bootstrap_interval
 @dataclass
 class Args:
     env: str = "peg_insertion"  # one with an expert
-    env_options: dict[str, str] = field(default_factory=dict)
+    env_options: script.Options = field(default_factory=dict)
     demos: int = 50  # demonstrations; those that fail are left out
     noise: float = 0.3  # of the expert's hands, see experiments/demos.py
     bc_updates: int = 5_000

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -26,12 +26,31 @@ from jaxrl.train import Result, train, validate
 from jaxrl.types import Learner
 
 
+def _pairs(words: list[str]) -> dict[str, str]:
+    if len(words) % 2:
+        raise ValueError(f"NAME VALUE pairs are needed, {' '.join(words)!r} is no number of those")
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+# One flag whatever the default is; tyro would make a flag of each name in it, and take no others.
+Options = Annotated[
+    dict[str, str],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME VALUE ...",
+        instance_from_str=_pairs,
+        is_instance=lambda x: isinstance(x, dict),
+        str_from_instance=lambda options: [word for pair in options.items() for word in pair],
+    ),
+]
+
+
 @dataclass
 class Args:
     """The flags that every training script has."""
 
     env: str  # one of envs.names(), or SUITE/NAME (brax, playground, gymnax)
-    env_options: dict[str, str] = field(default_factory=dict)  # e.g. --env-options physics fast
+    env_options: Options = field(default_factory=dict)  # on top of the default, of `envs.make`
     seeds: int = 1  # runs that train side by side
     seed: int = 0  # of the first run; the others count up
     total_steps: float = 1e6  # environment steps per seed (offline: updates)
@@ -59,7 +78,10 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
         first.add_argument(f"--{name}", default=value)
     args = defaults(**vars(first.parse_known_args()[0]))
     config = () if prefixes else (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(type(args), default=args, config=config)
+    options = args.env_options
+    args = tyro.cli(type(args), default=args, config=config)
+    args.env_options = options | args.env_options
+    return args
 
 
 def with_config(base: type, config: Any, **values: Any) -> Any:
