@@ -50,7 +50,7 @@ class Args:
     """The flags that every training script has."""
 
     env: str  # one of envs.names(), or SUITE/NAME (brax, playground, gymnax)
-    env_options: Options = field(default_factory=dict)  # on top of the default, of `envs.make`
+    env_options: Options = field(default_factory=dict)  # for `envs.make`, on top of the default
     seeds: int = 1  # runs that train side by side
     seed: int = 0  # of the first run; the others count up
     total_steps: float = 1e6  # environment steps per seed (offline: updates)
