@@ -70,12 +70,11 @@ class VecEnv:
         index = jnp.arange(n, dtype=jnp.int32)
         key, k_first, k_restart, k_clock = jax.random.split(key, 4)
         keys = fold_keys(k_first, index)
-        if self.resets == "pool":  # two of each, by one reset: half as much to compile
+        if self.resets == "pool":  # both by one reset: half as much to compile
             keys = jnp.concatenate([keys, fold_keys(k_restart, index)])
         drawn = jax.vmap(self.env.reset)(keys)
-        first, restart = (
-            jax.tree.map(lambda x, s=s: x[s], drawn) for s in (slice(n), slice(-n, None))
-        )
+        first = jax.tree.map(lambda x: x[:n], drawn)
+        restart = jax.tree.map(lambda x: x[-n:], drawn)
         if self.stagger:
             first = jax.vmap(self.env.stagger)(first, fold_keys(k_clock, index))
         return VecState(

@@ -28,7 +28,7 @@ from jaxrl.types import Learner
 
 def _pairs(words: list[str]) -> dict[str, str]:
     if len(words) % 2:
-        raise ValueError(f"NAME VALUE pairs are needed, {' '.join(words)!r} is no number of those")
+        raise ValueError(f"must be pairs of NAME and VALUE, not {' '.join(words)!r}")
     return dict(zip(words[::2], words[1::2], strict=True))
 
 

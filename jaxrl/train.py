@@ -82,7 +82,7 @@ def train(
       **logging: passed to `Logger` (progress, quiet, tensorboard, wandb, config).
 
     Raises:
-      ValueError: an argument out of range, or a checkpoint of another run.
+      ValueError: an argument out of range, more state than memory, or a checkpoint of another run.
       RuntimeError: files cannot be written.
     """
     sweep = sweep or {}
