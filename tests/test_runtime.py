@@ -111,6 +111,13 @@ def test_runs_are_shared_where_they_divide(machine, cores, num_runs, expected):
     assert runtime.default_devices(num_runs) == expected
 
 
+def test_environments_are_shared_where_all_runs_together_have_enough(machine):
+    machine(2)
+    assert runtime.default_devices(1, 64) == runtime.default_devices(3, 64) == 1
+    assert runtime.default_devices(5, 64) == runtime.default_devices(1, 256) == 2
+    assert runtime.default_devices(5) == runtime.default_devices(99, 8) == 1
+
+
 @pytest.mark.parametrize("cores", [3, 5, 6, 7, 12, 16, 64])
 @pytest.mark.parametrize("num_envs", [960, 1024, 4096])
 def test_ppos_8_blocks_of_environments_divide_among_the_devices(machine, cores, num_envs):

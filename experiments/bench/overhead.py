@@ -109,10 +109,10 @@ def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
         config = config.replace(num_envs=args.num_envs)
     if algorithm == "ppo":
         learner, flops, iterations = ppo.make(env, config), ppo_flops(env, config), 1
-        devices = runtime.default_devices(1, config.num_envs)
     else:
         learner, flops, iterations = sac.make(env, config), sac_flops(env, config), 64
-        devices = 1  # as experiments/sac.py
+    # As experiments/ppo.py and sac.py choose.
+    devices = runtime.default_devices(args.seeds, config.num_envs if algorithm == "ppo" else 0)
     settings = {"seeds": args.seeds, "devices": devices, "iterations": iterations * args.iterations}
     stepping = random_stepping(env, config.num_envs, config.unroll_length, config.resets)
     runs = {
@@ -145,8 +145,8 @@ def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
 
 
 def main(args: Args) -> dict[str, float]:
-    largest = max((PPO[t].config.num_envs for t in args.ppo), default=1)
-    runtime.setup(runtime.default_devices(1, args.num_envs or largest))
+    most = max([args.num_envs or PPO[t].config.num_envs for t in args.ppo], default=0)
+    runtime.setup(runtime.default_devices(args.seeds, most))
     rows, ratios = [], {}
     for algorithm, tasks in (("ppo", args.ppo), ("sac", args.sac)):
         for task in tasks:

@@ -10,7 +10,8 @@ from serve import serve, settings
 from jaxrl import runtime
 
 s = settings()
-devices = 1 if s["learner"] == "sac" else runtime.default_devices(1, s["num_envs"])
+# As experiments/sac.py and ppo.py choose.
+devices = runtime.default_devices(s["seeds"], s["num_envs"] if s["learner"] == "ppo" else 0)
 runtime.setup(devices, cache=False)  # the peers keep no programs either
 
 import jax  # noqa: E402
