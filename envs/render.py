@@ -16,6 +16,8 @@ import jax
 import mujoco
 import numpy as np
 
+from envs.transforms.action_repeat import ActionRepeat
+from envs.transforms.base import Transform
 from envs.types import Env, State
 
 CAMERAS = ("main", "track")  # preferred to the free camera, in this order
@@ -28,6 +30,9 @@ class Renderer:
         self._env, self._width, self._height = env, width, height
         self._mujoco = None
         if hasattr(env, "render"):
+            if camera is not None:
+                task = _task_name(env)
+                raise ValueError(f"camera={camera!r}: {task} draws itself and has no cameras")
             return
         model = mj_model(env)
         if width > model.vis.global_.offwidth or height > model.vis.global_.offheight:
@@ -76,7 +81,8 @@ def renderer(
         the model has one, else a free camera that follows the root if the root can move away.
 
     Raises:
-      ValueError: unknown camera, or neither a MuJoCo model nor a `render` method.
+      ValueError: unknown camera, a camera for a task that draws itself, or neither a MuJoCo
+        model nor a `render` method.
       RuntimeError: this machine cannot draw; one line says why and how to mend it.
     """
     return Renderer(env, width, height, camera)
@@ -111,7 +117,10 @@ def mj_model(env: Env) -> mujoco.MjModel:
 
 def seconds_per_step(env: Env) -> float | None:
     """How long one step lasts in the simulated world, where the task says so."""
-    repeats = getattr(env, "repeats", 1)  # of `action_repeat`
+    repeats, layer = 1, env
+    while isinstance(layer, Transform):
+        repeats *= layer.repeats if isinstance(layer, ActionRepeat) else 1
+        layer = layer.env
     if hasattr(env, "dt"):
         return repeats * float(env.dt)
     if hasattr(env, "sim") and hasattr(env, "frame_skip"):

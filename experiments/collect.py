@@ -1,7 +1,7 @@
-"""Collects finished runs into a results file, and writes the README's table from it.
+"""Collects finished runs into a results file, and writes the tables of README.md and claims/README.md.
 
 python experiments/collect.py runs/ppo_hopper runs/ppo_reacher --out experiments/results/ppo.json
-python experiments/collect.py --out experiments/results/ppo.json --readme README.md
+python experiments/collect.py --tables
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import tyro
 from jaxrl import log, runs, script
 from jaxrl.stats import bootstrap_interval, difference_interval, iqm, verdict
 
-MARKERS = {
-    "results": ("<!-- results: begin -->", "<!-- results: end -->"),
-    "claims": ("<!-- claims: begin -->", "<!-- claims: end -->"),
-}
+ROOT = Path(__file__).parent.parent
+PAGES = {"results": ROOT / "README.md", "claims": ROOT / "experiments/claims/README.md"}
 # What each claim says is higher than what; with a share: than that much less of it. Its raw numbers
 # are in experiments/results/CLAIM.json.
 CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
@@ -60,7 +58,7 @@ COLUMNS += ("seeds", "steps")
 class Args:
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # finished run directories to add
     out: Path = Path("experiments/results/ppo.json")  # entries of the same task are replaced
-    readme: Path | None = None  # write the table between the markers in this file
+    tables: bool = False  # write the tables into the pages that show them
 
 
 def entry(run_dir: Path) -> dict:
@@ -70,6 +68,8 @@ def entry(run_dir: Path) -> dict:
     evals = [r for r in records if r["kind"] == "eval"]
     if not evals or evals[-1]["env_steps"] != config["train"]["total_steps"]:
         raise ValueError(f"{run_dir} is not finished")
+    if "sweep" in config["train"]:
+        raise ValueError(f"{run_dir} is a sweep: its settings are not one task's result")
     return {
         "learner": config["learner"],
         "env": config["env"],
@@ -80,7 +80,7 @@ def entry(run_dir: Path) -> dict:
         "hardware": config["hardware"],
         "seconds": evals[-1]["seconds"],
         "env_steps": [r["env_steps"] for r in evals],
-        "return": [[round(x, 3) for x in r["return"]] for r in evals],
+        "return": [[x if x is None else round(x, 3) for x in r["return"]] for r in evals],
     }
 
 
@@ -104,6 +104,8 @@ def table(results: list[dict]) -> str:
 
 def compared(name: str, entries: list[dict]) -> list[list[str]]:
     """A row of `COLUMNS` for each comparison of the claim `name` that was made or lacks its baseline."""
+    if name not in CLAIMS:
+        raise ValueError(f"{name}: say in experiments/collect.py what this claims (CLAIMS)")
     final = {(e["task"], e["variant"]): e for e in entries}
     rows = []
     for task in dict.fromkeys(e["task"] for e in entries):
@@ -141,20 +143,30 @@ def main() -> int:
     results = json.loads(args.out.read_text()) if args.out.exists() else []
     new = [entry(run) for run in args.runs]
     replaced = {r["env"] for r in new}
+    if len(learners := {r["learner"] for r in results + new}) > 1:
+        raise ValueError(f"{args.out}: one learner a file, not {' and '.join(sorted(learners))}")
     results = [r for r in results if r["env"] not in replaced] + new
     if new:
         args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in results) + "\n]\n")
     print(table(results))
-    if args.readme is not None:
-        text = args.readme.read_text()
-        tables = {"results": table(results), "claims": claims_table(args.out.parent)}
-        for name, (begin, end) in MARKERS.items():
-            if begin not in text or end not in text:
-                raise ValueError(f"{args.readme} has no markers {begin} and {end}")
-            head, tail = text.split(begin)[0], text.split(end)[1]
-            text = f"{head}{begin}\n{tables[name]}\n{end}{tail}"
-        args.readme.write_text(text)
+    if args.tables:
+        for name, made in {
+            "results": table(results),
+            "claims": claims_table(args.out.parent),
+        }.items():
+            head, _, tail = split(PAGES[name].read_text(), name)
+            PAGES[name].write_text(f"{head}\n{made}\n{tail}")
     return 0
+
+
+def split(text: str, name: str) -> tuple[str, str, str]:
+    """A page before, within and after the markers of a table."""
+    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
+    if begin not in text or end not in text:
+        raise ValueError(f"{PAGES[name]} has no markers {begin} and {end}")
+    head, rest = text.split(begin)
+    within, tail = rest.split(end)
+    return head + begin, within.strip(), end + tail
 
 
 if __name__ == "__main__":

@@ -35,8 +35,7 @@ class Args:
 
 def main() -> int:
     args = tyro.cli(Args)
-    if args.out.exists():
-        raise ValueError(f"{args.out} exists: choose another --out")
+    data_files.check_new(args.out)
     runtime.setup()
     options = script.numbers(args.env_options)
     env = envs.make(args.env, **options)

@@ -54,7 +54,8 @@ def main() -> int:
     if args.weighted:
         dataset = dataset.weighted(args.weighted)
     learner = LEARNERS[args.learner].make(env, config, dataset)
-    return script.launch(args.learner, args, learner, args.data, scale=data.references(dataset))
+    scale, about = data.references(dataset), {"weighted": args.weighted}
+    return script.launch(args.learner, args, learner, args.data, scale=scale, about=about)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def main() -> int:
     args = script.parse(defaults, env=Args.env)
     config = script.with_schedule(args.config, args.total_steps)
     ppo.validate(config)
-    env = script.prepare(args, runtime.default_devices(args.seeds, config.num_envs))
+    parts = ppo.env_parts(config, args.eval_episodes)
+    env = script.prepare(args, runtime.default_devices(args.seeds, config.num_envs, parts))
     learner = ppo.make(env, config)
     return script.launch("ppo", args, learner)
 

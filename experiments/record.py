@@ -54,6 +54,8 @@ def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
     evals = [r for r in log.read(run_dir) if r["kind"] == "eval"]
     curve = {r["env_steps"]: np.ravel(r["return"])[seed_index] for r in evals}
     values = list(curve.values())
+    if len(values) < 2:
+        raise ValueError(f"{run_dir} was evaluated once only: train with --num-evals 2 or more")
     wanted = values[0] + share * (values[-1] - values[0])
     first = next((step for step in curve if step > 0 and curve[step] >= wanted), None)
     if first in checkpoint.steps(run_dir / "checkpoints"):
@@ -62,6 +64,18 @@ def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
         f"{run_dir} kept no checkpoint from when it was at {wanted:.1f}:"
         " train with --keep-checkpoints 0"
     )
+
+
+def check_run(args: Args) -> None:
+    """Raises ValueError where the run cannot give what is asked for, before anything is simulated."""
+    run = runs.load(args.run)
+    run.policy(args.seed_index)
+    if {"medium", "replay"} & set(args.kinds):
+        medium_step(args.run, args.medium, args.seed_index)
+    if "replay" in args.kinds and not hasattr(run.state, "replay"):
+        raise ValueError(
+            f"{args.run}: a {run.config['learner']} run stores no replay; choose --kinds"
+        )
 
 
 def recorded(args: Args, kind: str) -> data.Dataset:
@@ -90,9 +104,9 @@ def main() -> int:
             raise ValueError(f"kinds={kind!r}: allowed are {', '.join(KINDS)}")
     paths = {k: args.out.with_name(f"{args.out.name}_{k}{args.suffix}") for k in args.kinds}
     for path in paths.values():
-        if path.exists():
-            raise ValueError(f"{path} exists: choose another --out")
+        data_files.check_new(path)
     runtime.setup()
+    check_run(args)
     needed = [k for k in KINDS if k in (*args.kinds, "random", "expert")]
     made = {kind: recorded(args, kind) for kind in needed}
     scale = {f"{k}_return": float(made[k].returns.mean()) for k in ("random", "expert")}

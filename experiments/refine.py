@@ -163,7 +163,7 @@ def main() -> int:
         print(f"--- imitation: {args.bc_updates:,} updates")
         learner = imitation.make(env, args.base, data_files.load(demos))
         todo = stage(args, base_dir, args.bc_updates, num_evals=2)
-        if code := script.launch("imitation", todo, learner, demos):
+        if code := script.launch("imitation", todo, learner, demos, resume_dir=run_dir):
             return code
 
     rl_dir = run_dir / "residual"
@@ -173,7 +173,7 @@ def main() -> int:
         learner = ppo.make(corrected, rl)
         todo = stage(args, rl_dir, args.rl_steps, num_evals=10)
         about = {"run": base_dir, "seed_index": 0, "scale": args.scale}
-        if code := script.launch("ppo", todo, learner, base=about):
+        if code := script.launch("ppo", todo, learner, base=about, resume_dir=run_dir):
             return code
 
     compare(args, run_dir, time.time() - start)

@@ -1,8 +1,9 @@
 """SAC from scratch with recorded data mixed into every batch (RLPD, Ball et al. 2023).
 
-    python experiments/rlpd.py --data data/demos.npz --seeds 5
+    python experiments/rlpd.py --data data/hopper_medium.npz --seeds 5
 
-It is `experiments/sac.py` with a data set and the settings `sac.RLPD`.
+It is `experiments/sac.py` with a data set and settings like `sac.RLPD`. The environment is the one
+that the data set names, unless --env says another; its preset gives the other flags.
 """
 
 from __future__ import annotations
@@ -18,21 +19,24 @@ from jaxrl.learners import sac
 
 @dataclass
 class Args(script.Args):
-    env: str = "point_maze_medium"  # one of envs.names(), or SUITE/NAME
-    data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    env: str = ""  # default: what the data set says
+    data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data_files.py
     config: sac.Config = field(default_factory=lambda: sac.RLPD)
 
 
-def defaults(env: str) -> Args:
+def defaults(env: str, data: str) -> Args:
+    if not env and Path(data).exists():
+        env = data_files.load(data).metadata.get("env", "")
     preset = RLPD.get(env, Preset(total_steps=250_000, config=sac.RLPD))
     options = {k: str(v) for k, v in preset.env.items()}
     return Args(env=env, env_options=options, total_steps=preset.total_steps, config=preset.config)
 
 
 def main() -> int:
-    args = script.parse(defaults, env=Args.env)
+    args = script.parse(defaults, env=Args.env, data=str(Args.data))
     sac.validate(args.config)
     prior = data_files.load(args.data)
+    script.env_of_data(args, prior)
     env = script.prepare(args, runtime.default_devices(args.seeds))
     return script.launch("sac", args, sac.make(env, args.config, prior), args.data)
 

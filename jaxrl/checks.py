@@ -45,6 +45,18 @@ def above(config: Any, low: float, *names: str) -> None:
             raise ValueError(f"{name}={getattr(config, name)}: must be above {low:g}")
 
 
+def ordered(config: Any, low: str, high: str, strictly: bool = False) -> None:
+    """The field `low` is not above `high`; `strictly`: it is below."""
+    a, b = _values(config, low), _values(config, high)
+    if a is None or b is None:
+        return
+    if not ((a < b) if strictly else (a <= b)).all():
+        allowed = "below" if strictly else "at most"
+        raise ValueError(
+            f"{low}={getattr(config, low)}: must be {allowed} {high}={getattr(config, high)}"
+        )
+
+
 def one_of(config: Any, name: str, allowed) -> None:
     value = getattr(config, name)
     if value not in allowed:

@@ -37,10 +37,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
       RuntimeError: it cannot be written.
     """
     path = Path(path)
-    if path.exists():
-        raise ValueError(f"{path} exists: choose another name")
-    if path.suffix not in (".npz", *HDF5):
-        raise ValueError(f"{path}: must end in .npz, .hdf5 or .h5")
+    check_new(path)
     arrays = _flatten("observations", dataset.steps.obs)
     arrays |= _flatten("next_observations", dataset.steps.next_obs)
     arrays |= {
@@ -61,6 +58,16 @@ def save(dataset: Dataset, path: str | Path) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise RuntimeError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_new(path: Path) -> None:
+    """Raises ValueError unless `save` could begin a file there: worth asking before a recording."""
+    if path.exists():
+        raise ValueError(f"{path} exists: choose another name")
+    if path.suffix not in (".npz", *HDF5):
+        raise ValueError(f"{path}: must end in .npz, .hdf5 or .h5")
+    if path.suffix in HDF5:
+        _h5py()
 
 
 def _write(path: Path, suffix: str, arrays: dict[str, np.ndarray], metadata: str) -> None:

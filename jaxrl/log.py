@@ -216,13 +216,14 @@ class _TensorBoard:
         self._path, self._event, self._summary = path, event_pb2.Event, summary_pb2.Summary
         try:
             path.mkdir(parents=True, exist_ok=True)
+            resumed = any(path.iterdir())
             # The name has a resolution of seconds: a quick resume must not overwrite.
             self._writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
         except OSError as error:
             raise _cannot_write(path, error) from error
-        if start_steps:  # TensorBoard forgets what it has from here on
+        if resumed:  # TensorBoard forgets what it has from here on
             restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(step=start_steps + 1, session_log=restart)
+            self._write(step=start_steps + 1 if start_steps else 0, session_log=restart)
 
     def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
         scalars = _scalars(kind, clock, metrics)

@@ -108,6 +108,7 @@ def online(
     env: Env,
     config: Config,
     build: Callable[..., Algorithm],
+    check: Callable[[Config], None],
     prior: Any = None,
     axis_name: str | None = None,
 ) -> Learner:
@@ -117,6 +118,7 @@ def online(
       env: one environment instance with bounded continuous actions.
       config: see `Config`.
       build: `build(config, action_size, psum) -> Algorithm`.
+      check: raises ValueError for a config out of range; the algorithm's `validate`.
       prior: a `jaxrl.data.Dataset` that `config.prior_ratio` of every batch comes from.
       axis_name: the mapped device axis that environments are sharded over, if any.
 
@@ -124,7 +126,7 @@ def online(
       ValueError: a field out of range, discrete actions, a replay smaller than a window, a
         prior that does not fit the environment.
     """
-    validate(config)
+    check(config)
     c = config
     size = action_size_of(env)
     vec = vectorize(env, c.num_envs, c.resets, c.stagger)
@@ -142,8 +144,11 @@ def online(
             f" fewer than a window of n_step={c.n_step}"
         )
     # Columns are drawn from within blocks, so that devices which share them draw alike.
-    num_blocks = math.gcd(c.num_envs, num_online, 8)
+    num_blocks = math.gcd(c.num_envs, num_online, num_prior, 8)
     block = c.num_envs // num_blocks
+    # In iterations: steps taken would in time be more than an int32 holds.
+    starts_at = lambda steps: math.ceil(steps / steps_per_iteration)
+    learning_at, actor_at = starts_at(c.learning_starts), starts_at(c.actor_starts)
 
     no, obs = np.zeros((), bool), example_obs(env)
     example = Transition(obs, np.zeros(size, np.float32), np.zeros((), np.float32), obs, no, no, no)
@@ -169,7 +174,7 @@ def online(
 
     def collect(state: OnlineState, key: jax.Array) -> tuple[OnlineState, Transition, Metrics]:
         hp = state.config
-        started = state.iteration * steps_per_iteration >= c.learning_starts
+        started = state.iteration >= learning_at
 
         def action_of(obs, noise, key):
             actor_obs, _ = flatten_one(c, state.obs_moments, obs)
@@ -211,7 +216,7 @@ def online(
         first_block, local_blocks = index[0] // block, index.shape[0] // block
         ids = first_block * per_block + jnp.arange(local_blocks * per_block)
         k_start, keys = split_each(fold_keys(key, ids))
-        first_env = (ids - ids[0]) // max(per_block, 1) * block
+        first_env = (ids - ids[0]) // per_block * block
         age, column = replay.uniform(state.replay, k_start, first_env, block)
         window = replay.window(state.replay, age, column, c.n_step)
         if num_prior:
@@ -229,19 +234,12 @@ def online(
         data = prior_data if data is None else data
         if num_prior and data is None:
             raise ValueError(f"prior_ratio={c.prior_ratio}: no prior data was given")
-        local = state.env.index.shape[0]
-        if local % block or num_prior * local % c.num_envs:
-            raise ValueError(
-                f"num_envs={c.num_envs} and batch_size={c.batch_size} cannot be shared evenly"
-                f" among {c.num_envs // local} devices"
-            )
         k_collect, k_update, key = jax.random.split(state.key, 3)
         state, steps, episodes = collect(state.replace(key=key), k_collect)
         state = state.replace(replay=replay.insert(state.replay, steps))
 
         # --- Update, with the normaliser as it was while collecting ---
-        taken = (state.iteration + 1) * steps_per_iteration
-        started = taken >= c.learning_starts
+        started = state.iteration + 1 >= learning_at
         agent, metrics = update_loop(
             algorithm,
             state.agent,
@@ -249,7 +247,7 @@ def online(
             k_update,
             c,
             state.config,
-            learn_actor=taken >= c.actor_starts,
+            learn_actor=state.iteration + 1 >= actor_at,
         )
         agent = jax.tree.map(lambda new, old: jnp.where(started, new, old), agent, state.agent)
         moments = state.obs_moments
@@ -277,7 +275,9 @@ def online(
         env=env,
         steps_per_iteration=steps_per_iteration,
         env_axis=env_axis,
-        on_axis=lambda axis: online(env, config, build, prior, axis),
+        validate=check,
+        on_axis=lambda axis: online(env, config, build, check, prior, axis),
+        env_blocks=num_blocks,
         data=prior_data if num_prior else None,
     )
 
@@ -406,8 +406,11 @@ def validate(config: Config) -> None:
     checks.in_range(c, 0.0, 1.0, "gamma")
     checks.in_range(c, 0.0, math.inf, "learning_starts", "actor_starts")
     checks.above(c, 0.0, "reward_scale")
-    if not 0.0 <= c.prior_ratio < 1.0:
-        raise ValueError(f"prior_ratio={c.prior_ratio}: must be at least 0 and below 1")
+    if c.prior_ratio and not 1 <= round(c.prior_ratio * c.batch_size) < c.batch_size:
+        raise ValueError(
+            f"prior_ratio={c.prior_ratio}: must be 0, or leave some of batch_size={c.batch_size}"
+            " to the prior and some to what is collected"
+        )
     if c.updates_per_step % c.policy_delay:
         raise ValueError(
             f"updates_per_step={c.updates_per_step}: must be a multiple of"

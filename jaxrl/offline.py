@@ -25,21 +25,26 @@ class OfflineState:
 
 
 def learner(
-    env: Env, config: off_policy.Config, build: Callable[..., off_policy.Algorithm], dataset: Any
+    env: Env,
+    config: off_policy.Config,
+    build: Callable[..., off_policy.Algorithm],
+    check: Callable[[off_policy.Config], None],
+    dataset: Any,
 ) -> Learner:
     """A learner from recorded data alone; `env` is for spaces and evaluation.
 
     One `step` is `config.updates_per_step` updates, and steps are counted in updates.
 
     Args:
-      env, config, build: as for `off_policy.online`; what is about environments has no effect.
+      env, config, build, check: as for `off_policy.online`; what is about collecting
+        (environments, unrolls, the replay, when learning starts) has no effect.
       dataset: a `jaxrl.data.Dataset`, whose `trajectories` (if weighted) say how likely
         each episode is drawn; None for a learner that can only act.
 
     Raises:
       ValueError: a field out of range, discrete actions, data that do not fit.
     """
-    off_policy.validate(config)
+    check(config)
     c = config
     algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
     to_batch = off_policy.batcher(c, lambda x: x)
@@ -82,10 +87,14 @@ def learner(
         env=env,
         steps_per_iteration=c.updates_per_step,
         env_axis=lambda state: jax.tree.map(lambda _: -1, state),
-        on_axis=lambda axis: no_devices(),
+        validate=check,
         data=data,
     )
 
 
-def no_devices():
-    raise ValueError("devices: offline learners run on one device; vmap seeds instead")
+def validate(config: off_policy.Config) -> None:
+    """Raises ValueError naming the first field that is bad, or has no meaning without environments."""
+    off_policy.validate(config)
+    for name in ("prior_ratio", "actor_starts"):
+        if getattr(config, name):
+            raise ValueError(f"{name}={getattr(config, name)}: must be 0 for recorded data alone")

@@ -272,7 +272,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument("--episodes", type=int, default=16)
-    parser.add_argument("--seed-index", type=int, default=0, help="which policy of the run")
+    parser.add_argument(
+        "--seed-index", type=int, default=0, help="which of its settings times seeds"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the episodes")
     parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
     parser.add_argument("--stochastic", action="store_true", help="sample actions")
@@ -298,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             height=args.height,
             seed=args.seed,
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ImportError) as error:
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(2)
 

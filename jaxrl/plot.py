@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs import nearest
-from jaxrl import data, log, terminal
+from jaxrl import data, log, runs, terminal
 from jaxrl.stats import bootstrap_interval, iqm
 
 CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
@@ -67,8 +67,9 @@ def learning_curve(
     if isinstance(run_dirs, str | os.PathLike):
         run_dirs = [run_dirs]
     run_dirs = [Path(run_dir) for run_dir in run_dirs]
-    found = [load(run_dir, metric, x, len(run_dirs) > 1) for run_dir in run_dirs]
-    names = list(dict.fromkeys(name for name, _ in found))
+    names = _names(run_dirs) if len(run_dirs) > 1 else [""]
+    found = [load(run_dir, metric, x, n) for run_dir, n in zip(run_dirs, names, strict=True)]
+    metrics = list(dict.fromkeys(name for name, _ in found))
     curves = [curve for _, per_run in found for curve in per_run]
 
     figure = Figure(figsize=(7.2, 4.5), dpi=150, layout="constrained")
@@ -81,7 +82,9 @@ def learning_curve(
         figure.legend(loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
     else:
         title = ", ".join(filter(None, (title, curves[0].num_seeds)))
-    _decorate(axes, x, " / ".join(names), title)
+    steps = {_unit(run_dir) for run_dir in run_dirs}
+    x_label = " or ".join(sorted(steps)) if x == "env_steps" else "training seconds"
+    _decorate(axes, x_label, " / ".join(metrics), title)
     if any(curve.y.shape[1] > 1 for curve in curves):
         axes.set_ylabel(axes.get_ylabel() + " (IQM, 95 % interval)")
     return _save(figure, out)
@@ -132,7 +135,7 @@ def before_after(
     (start, *_), colors = measured, COLORS[5:4:-1] + COLORS
     curve.plot(steps, success, color=COLORS[0], lw=1.8, label="during refinement")
     curve.axhline(success[0], color=COLORS[5], ls="--", lw=1.2, label=start)
-    _decorate(curve, "env_steps", "success", title)
+    _decorate(curve, "environment steps", "success", title)
     curve.set_ylim(0, 1.02)
     curve.legend(frameon=False, fontsize=8, loc="lower right")
     for i, (name, values) in enumerate(measured.items()):
@@ -170,8 +173,8 @@ def _save(figure: Figure, out: str | os.PathLike) -> Path:
     return out
 
 
-def load(run_dir: Path, metric: str, x: str, name_run: bool = False) -> tuple[str, list[Curve]]:
-    """The metric that was found, and a curve per config of the run."""
+def load(run_dir: Path, metric: str, x: str, name: str = "") -> tuple[str, list[Curve]]:
+    """The metric that was found, and a curve per config of the run, whose labels begin with `name`."""
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a run: no such directory")
     records = log.read(run_dir)
@@ -192,9 +195,9 @@ def load(run_dir: Path, metric: str, x: str, name_run: bool = False) -> tuple[st
     except ValueError:
         raise ValueError(f"{run_dir}: {metric!r} changes its shape from line to line") from None
     ys = ys.reshape(len(xs), -1, ys.shape[-1])  # [T, configs, seeds]
-    run = run_dir.resolve().name
     labels = _config_labels(run_dir, ys.shape[1])
-    labels = [" ".join(filter(None, (run if name_run else "", label))) or run for label in labels]
+    run = run_dir.resolve().name
+    labels = [" ".join(filter(None, (name, label))) or run for label in labels]
     curves = [Curve(label, *_thin_out(xs, ys[:, i])) for i, label in enumerate(labels)]
     if not any(curve.x.size for curve in curves):
         raise ValueError(f"{run_dir}: {metric!r} is undefined so far")
@@ -229,6 +232,22 @@ def _thin_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     return np.array([x[g].mean() for g in groups]), np.array([mean(y[g]) for g in groups])
+
+
+def _names(run_dirs: Sequence[Path]) -> list[str]:
+    """The shortest ends of their paths that tell the runs apart."""
+    parts = [run_dir.resolve().parts for run_dir in run_dirs]
+    for length in range(1, max(map(len, parts))):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names
+
+
+def _unit(run_dir: Path) -> str:
+    """What a step of the run is."""
+    offline = _config(run_dir).get("learner") in runs.OFFLINE
+    return "updates per seed" if offline else "environment steps per seed"
 
 
 def _config(run_dir: Path) -> dict:
@@ -267,8 +286,8 @@ def _colors(count: int) -> list:
     return list(colormaps["viridis"](np.linspace(0.0, 0.92, count)))
 
 
-def _decorate(axes: Axes, x: str, y_label: str, title: str) -> None:
-    axes.set_xlabel("environment steps per seed" if x == "env_steps" else "training seconds")
+def _decorate(axes: Axes, x_label: str, y_label: str, title: str) -> None:
+    axes.set_xlabel(x_label)
     axes.set_ylabel(y_label.replace("_", " "))
     axes.set_title(title, fontsize=10, loc="left")
     axes.xaxis.set_major_formatter(lambda value, _: terminal.short(value))
@@ -282,13 +301,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a run directory")
     parser.add_argument("--metric", default="return", help="any in metrics.jsonl")
     parser.add_argument(
-        "--out", type=Path, help="default: learning_curve.png in the run, or here for several"
+        "--out",
+        type=Path,
+        help="default: learning_curve.png or METRIC.png in the run, or here for several",
     )
     parser.add_argument("--x", default="env_steps", choices=("env_steps", "seconds"))
     args = parser.parse_args(argv)
     folder = args.runs[0] if len(args.runs) == 1 else Path()
     try:
-        out = args.out or folder / "learning_curve.png"
+        name = "learning_curve" if args.metric == "return" else args.metric
+        out = args.out or folder / f"{name}.png"
         print(learning_curve(args.runs, out, args.metric, args.x))
     except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

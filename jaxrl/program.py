@@ -45,19 +45,7 @@ class Program:
         configs = jax.eval_shape(lambda: configs_of(learner.config, {}, num_runs, num_runs))
         init = jax.vmap(learner.init)
         self._state_like = state_like(learner, num_runs)
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._state_like)
-        _, metrics = jax.eval_shape(learner.step, one)
-        self._sums_like = {
-            k: jax.ShapeDtypeStruct((num_runs, *x.shape), jnp.float32) for k, x in metrics.items()
-        }
-        scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)
-        self.like = {
-            "learner": self._state_like,
-            "sums": self._sums_like,
-            "iterations": scalar(jnp.int32),
-            "unlogged": scalar(jnp.int32),
-            "seconds": scalar(jnp.float32),
-        }
+        self._data = () if learner.data is None else (learner.data,)
         if share_runs:
             self._specs = jax.tree.map(lambda _: P(AXIS), self._state_like)
         else:
@@ -69,13 +57,32 @@ class Program:
         # Of what has one entry per run.
         runs_spec = P(AXIS) if share_runs else P()
         self._of_runs = NamedSharding(self.mesh, runs_spec)
+        self._everywhere = NamedSharding(self.mesh, P())
 
-        self._data = () if learner.data is None else (learner.data,)
+        axes = (0, *[None] * len(self._data))
+        vmapped = lambda one: jax.jit(jax.vmap(one.step, axes), inline=True)
+        # On one device traced once, for its shapes here and for the loop below; JAX takes it for
+        # the same only if the arguments lie in the same places.
+        step_whole = vmapped(learner)
+        step_shared = step_whole if share_runs else vmapped(on_devices)
+        state = _placed(self._state_like, self._shardings)
+        _, metrics = jax.eval_shape(step_whole, state, *_placed(self._data, self._everywhere))
+        self._sums_like = {
+            k: jax.ShapeDtypeStruct(x.shape, jnp.float32) for k, x in metrics.items()
+        }
+        scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)
+        self.like = {
+            "learner": self._state_like,
+            "sums": self._sums_like,
+            "iterations": scalar(jnp.int32),
+            "unlogged": scalar(jnp.int32),
+            "seconds": scalar(jnp.float32),
+        }
 
         def step(state, sums, n, *data):
             def body(_, loop):
                 state, sums = loop
-                state, metrics = jax.vmap(lambda one: on_devices.step(one, *data))(state)
+                state, metrics = step_shared(state, *data)
                 add = lambda total, x: total + x.astype(jnp.float32)
                 return state, jax.tree.map(add, sums, metrics)
 
@@ -105,33 +112,32 @@ class Program:
         )
 
     def compile(self) -> float:
-        """Compiles all three at once, in threads; returns seconds."""
+        """Compiles all three; returns seconds.
+
+        Lowering is Python, and JAX remembers what it has traced per thread: this one does all of it,
+        while others compile.
+        """
         start = time.perf_counter()
-        shaped = lambda tree, shardings: jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
-        )
-        replicated = NamedSharding(self.mesh, P())
-        everywhere = lambda tree: shaped(tree, jax.tree.map(lambda _: replicated, tree))
-        per_run = lambda tree: shaped(tree, jax.tree.map(lambda _: self._of_runs, tree))
-        state, sums = shaped(self._state_like, self._shardings), per_run(self._sums_like)
+        everywhere = lambda tree: _placed(tree, self._everywhere)
+        per_run = lambda tree: _placed(tree, self._of_runs)
+        state, sums = _placed(self._state_like, self._shardings), per_run(self._sums_like)
         policy = per_run(self._learner.policy(self._state_like))
         self._eval_keys = self._replicate(self._eval_keys)
         n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
         self._data = self._replicate(self._data)
-        jobs = {
-            "step": lambda: self._step.lower(state, sums, n, *everywhere(self._data)).compile(),
-            "eval": lambda: self._evaluate.lower(policy, everywhere(self._eval_keys)).compile(),
-            "init": lambda: self._init.lower(*everywhere(self._init_args)).compile(),
+        functions = {  # the longest to compile first
+            "step": (self._step, (state, sums, n, *everywhere(self._data))),
+            "eval": (self._evaluate, (policy, everywhere(self._eval_keys))),
+            "init": (self._init, everywhere(self._init_args)),
         }
-        with ThreadPoolExecutor(len(jobs)) as pool:
-            self._compiled = {
-                k: f.result() for k, f in {k: pool.submit(j) for k, j in jobs.items()}.items()
-            }
+        with ThreadPoolExecutor(len(functions)) as pool:
+            jobs = {k: pool.submit(f.lower(*like).compile) for k, (f, like) in functions.items()}
+            self._compiled = {k: job.result() for k, job in jobs.items()}
         self.memory_bytes = memory_of(self._compiled["step"])
         return time.perf_counter() - start
 
     def _replicate(self, tree):
-        return hosts.put(tree, NamedSharding(self.mesh, P()))
+        return hosts.put(tree, self._everywhere)
 
     def init(self, keys, configs):
         return self._compiled["init"](self._replicate(keys), self._replicate(configs))
@@ -150,6 +156,14 @@ class Program:
     def evaluate(self, state) -> dict[str, jax.Array]:
         """Means over episodes, [runs]."""
         return self._compiled["eval"](self._learner.policy(state), self._eval_keys)
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    """Shapes of arrays that lie there; `shardings`: one, or a tree like theirs."""
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    like = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+    return jax.tree.map(like, tree, shardings)
 
 
 def configs_of(config: Any, sweep: dict[str, list[float]], seeds: int, num_runs: int) -> Any:

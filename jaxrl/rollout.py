@@ -31,6 +31,11 @@ def over_time(metrics: Metrics, psum) -> Metrics:
     }
 
 
+def num_blocks(num_envs: int, num_minibatches: int) -> int:
+    """Into how many blocks `shuffle_unrolls` divides the environments."""
+    return math.gcd(num_envs // num_minibatches, 8)
+
+
 def shuffle_unrolls(
     key: jax.Array, index: jax.Array, num_envs: int, num_minibatches: int
 ) -> jax.Array:
@@ -40,23 +45,14 @@ def shuffle_unrolls(
     devices share them: the minibatches are the same on one device and on eight.
 
     Args:
-      index: [n] global numbers of this device's environments.
+      index: [n] global numbers of this device's environments, which are whole blocks.
       num_envs: on all devices; a multiple of `num_minibatches`.
 
     Returns:
       [num_minibatches, n // num_minibatches] positions in `index`.
-
-    Raises:
-      ValueError: the devices cannot share the blocks evenly.
     """
-    num_blocks = math.gcd(num_envs // num_minibatches, 8)
-    block = num_envs // num_blocks
-    local_blocks, rest = divmod(index.shape[0], block)
-    if rest:
-        raise ValueError(
-            f"num_envs / num_minibatches = {num_envs // num_minibatches} has only {num_blocks}"
-            " blocks to share among devices: make it a multiple of 8"
-        )
+    block = num_envs // num_blocks(num_envs, num_minibatches)
+    local_blocks = index.shape[0] // block
     keys = fold_keys(key, index.reshape(local_blocks, block)[:, 0])
     order = jax.vmap(lambda k: jax.random.permutation(k, block))(keys)
     order = order + block * jnp.arange(local_blocks)[:, None]

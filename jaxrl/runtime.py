@@ -86,9 +86,10 @@ def num_processes() -> int:
     return int(os.environ["JAX_NUM_PROCESSES"])
 
 
-def default_devices(num_runs: int, num_envs: int = 0) -> int:
+def default_devices(num_runs: int, num_envs: int = 0, parts: int = 8) -> int:
     """One CPU host device per core, up to 8, as far as the runs, or else the environments of
     each (0: not to be shared), divide among them; 1 on an accelerator. So many in each process.
+    To share environments, `parts` must divide as well: the blocks of minibatches, or episodes.
 
     Environments are shared where every device gets `MIN_SHARE`, those of all runs together. With
     fewer, waiting for each other costs more than it gains: on two cores PPO on pendulum_swingup
@@ -106,10 +107,10 @@ def default_devices(num_runs: int, num_envs: int = 0) -> int:
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms not in ("", "cpu") or (platforms == "" and _has_accelerator()):
         return processes
-    # 8: the blocks that minibatches are drawn from (jaxrl.rollout.shuffle_unrolls) divide among
-    # devices; 16: see envs.vector.POOL_PERIOD.
+    # 16: see envs.vector.POOL_PERIOD.
     cores = os.cpu_count() or 1
-    even = lambda d: num_envs % (d * 16) == 0 and num_runs * num_envs >= d * MIN_SHARE
+    enough = lambda d: num_runs * num_envs >= d * MIN_SHARE
+    even = lambda d: num_envs % (d * 16) == parts % d == 0 and enough(d)
     shares = lambda d: num_runs % d == 0 or even(d)
     return processes * next((d for d in (8, 4, 2) if d <= cores and shares(d * processes)), 1)
 

@@ -73,15 +73,31 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
     So `--help` shows a preset's values. Fields of a nested config are flags of their own
     (`--learning-rate`), or with `prefixes` begin with its name (`--base.learning-rate`).
     """
+    words = _words()
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, value in peek.items():
         first.add_argument(f"--{name}", default=value)
-    args = defaults(**vars(first.parse_known_args()[0]))
+    args = defaults(**vars(first.parse_known_args(words)[0]))
     config = () if prefixes else (tyro.conf.OmitArgPrefixes,)
     options = args.env_options
-    args = tyro.cli(type(args), default=args, config=config)
+    args = tyro.cli(type(args), args=words, default=args, config=config)
     args.env_options = options | args.env_options
     return args
+
+
+def _words() -> list[str]:
+    """The command line; of a run that goes on, the one that began it and then what is new."""
+    script, *words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--run-dir", type=Path)
+    first.add_argument("--resume", action="store_true")
+    known = first.parse_known_args(words)[0]
+    if not known.resume or known.run_dir is None:
+        return words
+    by, *begun = runs.read_config(known.run_dir).get("command") or [script]
+    if by != script:
+        raise ValueError(f"{known.run_dir} was begun by {by}: resume with that, not {script}")
+    return begun + words
 
 
 def with_config(base: type, config: Any, **values: Any) -> Any:
@@ -91,14 +107,14 @@ def with_config(base: type, config: Any, **values: Any) -> Any:
 
 
 def env_of_data(args: Any, dataset: Any) -> None:
-    """Fills in `args.env`, unless given, with the environment that the data set names."""
-    if args.env:
-        return
-    if "env" not in dataset.metadata:
+    """Fills in `args.env`, unless given, with the environment that the data set names, and, if it
+    is that one, the options that it was recorded with."""
+    if not args.env and "env" not in dataset.metadata:
         raise ValueError(f"{args.data} does not name its environment: add --env")
-    args.env = dataset.metadata["env"]
-    recorded = {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
-    args.env_options = recorded | args.env_options
+    args.env = args.env or dataset.metadata["env"]
+    if args.env == dataset.metadata.get("env"):
+        recorded = {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
+        args.env_options = recorded | args.env_options
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -127,6 +143,8 @@ def launch(
     sweep: dict[str, list[float]] | None = None,
     base: dict[str, Any] | None = None,
     scale: tuple[float, float] | None = None,
+    about: dict[str, Any] | None = None,
+    resume_dir: Path | None = None,
 ) -> int:
     """Trains into a run directory and reports; returns the exit code.
 
@@ -138,6 +156,8 @@ def launch(
         keeps a copy of that run.
       sweep: see `jaxrl.train.train`.
       scale: returns of a random policy and of an expert, to report normalised scores by.
+      about: what else `config.json` says of the training, and a resumed run must have in common.
+      resume_dir: what the user is told to resume, if it is not this run directory.
     """
     label = f"{'sweep' if sweep else name}_{args.env.replace('/', '_')}"
     run_dir = args.run_dir or Path("runs") / f"{label}_{time.strftime('%Y%m%d-%H%M%S')}"
@@ -150,11 +170,12 @@ def launch(
     }
     if sweep:
         settings["sweep"] = sweep
-    validate(learner, **settings)
+    validate(learner, **settings, keep_checkpoints=args.keep_checkpoints)
     settings["seed"] = args.seed
     description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
     if data_file is not None:
-        description["train"] = settings | {"data": str(data_file)}
+        about = {"data": str(data_file)} | (about or {})
+    description["train"] = settings | (about or {})
     if base is not None:
         description["residual"] = base | {"run": str(base["run"])}
     if hosts.is_main():
@@ -170,10 +191,11 @@ def launch(
         keep_checkpoints=args.keep_checkpoints,
         profile=args.profile,
         wandb=args.wandb,
+        config=description,
     )
     if result.interrupted:
         if hosts.is_main():
-            print(f"saved; go on with --run-dir {run_dir} --resume")
+            print(f"saved; go on with --run-dir {resume_dir or run_dir} --resume")
         return 130
     if hosts.is_main():
         report(run_dir, learner, result, args.video, sweep, scale)
@@ -181,7 +203,8 @@ def launch(
 
 
 def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
-    """Writes `config.json` into a new run directory, or checks the one being resumed.
+    """Writes `config.json` into a new run directory, or checks the one being resumed, which may
+    go on for more steps than it was begun with.
 
     Raises:
       ValueError: the directory exists (and this is no resume), holds no run, or holds one
@@ -191,7 +214,8 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
     if not resume:
         if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
             raise ValueError(f"run_dir={run_dir} exists: add --resume to go on, or choose another")
-        runs.write_config(run_dir, description)
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        runs.write_config(run_dir, description | {"command": command})
         return
     saved = runs.read_config(run_dir)
     now = json.loads(json.dumps(description))  # as it would read back
@@ -200,7 +224,10 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
         if not isinstance(old, dict):
             old, new = {section: old}, {section: new}
         for name in sorted(set(old) | set(new)):
-            if name != "devices" and old.get(name) != new.get(name):
+            longer = isinstance(old.get(name), int) and old[name] < new.get(name, 0)
+            if name == "total_steps" and longer:
+                runs.write_config(run_dir, saved | {"train": new})
+            elif name != "devices" and old.get(name) != new.get(name):
                 raise ValueError(
                     f"cannot resume {run_dir}: its {name} is {old.get(name)}, not {new.get(name)}"
                 )
@@ -224,6 +251,7 @@ def report(
 ) -> None:
     """The final table, and into `run_dir` the learning curve and a video."""
     final = dict(result.evals[-1]) if result.evals else None
+    unit = "updates" if runs.read_config(run_dir)["learner"] in runs.OFFLINE else "env steps"
     if final and scale:
         final["normalised score"] = data.normalized(final["return"], *scale)
     settings = [
@@ -246,7 +274,6 @@ def report(
                 f"{values.min():.{digits}f} .. {values.max():.{digits}f}",
             ]
         )
-    unit = "updates" if runs.read_config(run_dir)["learner"] in runs.OFFLINE else "env steps"
     rate = result.env_steps * _num_runs(result) / max(result.seconds, 1e-9)
     table(
         f"{result.env_steps:,} {unit} per seed, {result.seconds:.0f} s of training"
@@ -261,7 +288,8 @@ def report(
         best = int(np.argmax(np.nan_to_num(final["return"].ravel(), nan=-math.inf))) if final else 0
         one = jax.tree.map(lambda x: np.asarray(x)[best], learner.policy(result.state))
         if path := play.record_video(learner.env, one, run_dir / "video.mp4"):
-            print(f"video: {path}")
+            which = f" (--seed-index {best})" if _num_runs(result) > 1 else ""
+            print(f"video: {path}{which}")
 
 
 def _num_runs(result: Result) -> int:

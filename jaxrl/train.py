@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import signal
 import time
@@ -22,7 +23,7 @@ import numpy as np
 import psutil
 
 from jaxrl import checkpoint, hosts
-from jaxrl.log import FILE, Logger, truncate
+from jaxrl.log import FILE, Logger, read, truncate
 from jaxrl.program import Program, configs_of
 from jaxrl.runs import state_like
 from jaxrl.types import Learner
@@ -35,7 +36,8 @@ class Result:
     """What `train` returns. Metrics are [seeds], or [configs, seeds] in a sweep."""
 
     state: Any  # leaves [configs * seeds, ...]
-    evals: list[dict[str, Any]]  # {"env_steps": int, metric: array}, oldest first
+    evals: list[dict[str, Any]]  # {"env_steps": int, metric: array}, oldest first; with `run_dir`
+    # those before a resume included
     env_steps: int  # per seed
     seconds: float  # training alone
     compile_seconds: float
@@ -65,10 +67,12 @@ def train(
     Args:
       learner: from `LEARNER.make(env, config)`.
       total_steps: environment steps per seed; a multiple of `learner.steps_per_iteration`.
-      seeds, seed: run i uses `seed + i`, and equals the single run of that seed.
+      seeds, seed: run i uses `seed + i`, and equals the single run of that seed. (A resumed run
+        goes on with the keys that it had.)
       sweep: numbers of the config to vary, e.g. `{"learning_rate": [1e-4, 3e-4]}`; the
         grid of all of them is the first axis of every metric.
       num_evals: evaluations after the one at step 0, evenly spaced; a checkpoint follows each.
+        0: one at the end alone.
       eval_episodes: episodes per evaluation and run, a multiple of `devices` unless those share
         the runs.
       num_logs: lines of training metrics in all.
@@ -87,13 +91,14 @@ def train(
     """
     sweep = sweep or {}
     total_iterations = validate(
-        learner, total_steps, seeds, sweep, num_evals, eval_episodes, devices
+        learner, total_steps, seeds, sweep, num_evals, eval_episodes, devices, keep_checkpoints
     )
     shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
     num_runs = math.prod(shape)
     run_dir = Path(run_dir) if run_dir is not None else None
     program = Program(learner, num_runs, devices, eval_episodes)
-    saved = None
+    configs = configs_of(learner.config, sweep, seeds, num_runs)
+    saved, evals = None, []
     if run_dir is not None and not resume and hosts.is_main():
         for name in (FILE, "checkpoints"):
             if (run_dir / name).exists():
@@ -112,6 +117,10 @@ def train(
         if hosts.is_main():
             for complaint in complaints:
                 print(f"warning: {complaint}", flush=True)
+        if saved:
+            _check_same(saved["learner"].config, configs, run_dir)
+            done = int(saved["iterations"]) * learner.steps_per_iteration
+            evals = _evals(run_dir, done)
     if not hosts.is_main():
         logging |= {"quiet": True, "wandb": None}
     iteration = int(saved["iterations"]) if saved else 0
@@ -121,7 +130,6 @@ def train(
 
     log_at = _evenly(total_iterations, num_logs)
     eval_at = _evenly(total_iterations, num_evals)
-    evals: list[dict[str, Any]] = []
     with (
         Logger(
             run_dir if hosts.is_main() else None,
@@ -143,7 +151,7 @@ def train(
             logger.note(f"resumed at {iteration * per_iteration:,} steps")
         else:
             keys = jnp.stack([jax.random.key(seed + i) for i in range(seeds)] * (num_runs // seeds))
-            state = program.init(keys, configs_of(learner.config, sweep, seeds, num_runs))
+            state = program.init(keys, configs)
             sums = program.zero_sums()
 
         def evaluate_now():
@@ -237,6 +245,7 @@ def validate(
     num_evals: int = 10,
     eval_episodes: int = 32,
     devices: int = 1,
+    keep_checkpoints: int = checkpoint.KEEP,
 ) -> int:
     """Raises the ValueError that `train` would, before anything is written.
 
@@ -247,13 +256,22 @@ def validate(
         ("devices", devices, 1),
         ("eval_episodes", eval_episodes, 1),
         ("num_evals", num_evals, 0),
+        ("keep_checkpoints", keep_checkpoints, 0),
         ("total_steps", total_steps, 1),
     ):
         if value != int(value) or value < low:
             raise ValueError(f"{name}={value}: must be a whole number, at least {low}")
     num_runs = seeds * math.prod(len(v) for v in (sweep or {}).values())
-    if num_runs % devices and eval_episodes % devices:
-        raise ValueError(f"eval_episodes={eval_episodes}: must be a multiple of devices={devices}")
+    if num_runs % devices:
+        if learner.env_blocks % devices:
+            raise ValueError(
+                f"devices={devices}: must divide the {num_runs} runs, or the {learner.env_blocks}"
+                " equal parts that this configuration's environments and batches fall into"
+            )
+        if eval_episodes % devices:
+            raise ValueError(
+                f"eval_episodes={eval_episodes}: must be a multiple of devices={devices}"
+            )
     per_iteration = learner.steps_per_iteration
     iterations, rest = divmod(int(total_steps), per_iteration)
     if rest:
@@ -269,8 +287,29 @@ def validate(
             raise ValueError(f"sweep over {name!r}: allowed are the numbers {', '.join(numbers)}")
         if len(values) == 0:
             raise ValueError(f"sweep over {name!r} has no values")
+    for values in itertools.product(*(sweep or {}).values()):
+        learner.validate(learner.config.replace(**dict(zip(sweep or {}, values, strict=True))))
+    hosts.devices(devices)
     _check_memory(learner, num_runs, devices)
     return iterations
+
+
+def _check_same(saved: Any, wanted: Any, run_dir: Path) -> None:
+    """Raises ValueError where the numbers of a checkpoint's config are not those asked for."""
+    for field in dataclasses.fields(wanted):
+        old, new = (np.asarray(getattr(c, field.name)) for c in (saved, wanted))
+        if field.metadata.get("pytree_node", True) and not np.array_equal(old, new):
+            raise ValueError(
+                f"cannot resume {run_dir}: its {field.name} is {np.unique(old)}, not {np.unique(new)}"
+            )
+
+
+def _evals(run_dir: Path, env_steps: int) -> list[dict[str, Any]]:
+    """What was measured until then, as it was logged."""
+    clock = ("kind", "seconds", "steps_per_second")
+    records = [r for r in read(run_dir) if r["kind"] == "eval" and r["env_steps"] <= env_steps]
+    as_array = lambda k, x: x if k == "env_steps" else np.array(x, np.float32)
+    return [{k: as_array(k, x) for k, x in r.items() if k not in clock} for r in records]
 
 
 def _check_memory(learner: Learner, num_runs: int, devices: int) -> None:

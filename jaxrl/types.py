@@ -51,7 +51,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class Learner:
-    """A pair of pure functions, and what the driver must know about them.
+    """Pure functions, and what the driver must know about them.
 
     `init(key, config) -> state`; `step(state) -> (state, metrics)` collects and
     updates once; `policy(state) -> Policy`. The numbers of `config` (learning rate,
@@ -70,5 +70,7 @@ class Learner:
     env: Any  # the single-instance environment, for evaluation
     steps_per_iteration: int  # environment steps (offline: updates) that one `step` takes
     env_axis: Callable[[Any], Any]  # state -> same tree of int: the axis of environments, or -1
-    on_axis: Callable[[str], Learner]  # the same learner inside a named device axis
+    validate: Callable[[Any], None]  # raises ValueError where a config is out of range
+    on_axis: Callable[[str], Learner] | None = None  # the same learner in a named device axis
+    env_blocks: int = 1  # devices that may share the environments divide this
     data: Any = None

@@ -222,7 +222,7 @@ def test_physics(probe, tmp_path):
     tasks = {"tasks": ("inverted_pendulum",), "physics": ("fast",), "batches": (4,)}
     physics.main(physics.Args(rounds=1, out=out, steps=2, **tasks))
     assert set(ratios_in(out)) == {
-        f"inverted_pendulum/fast/4/ours_over_{other}" for other in ("mjx", "rollout")
+        f"inverted_pendulum/fast/4/ours_over_{other}" for other in physics.OTHERS
     }
 
 

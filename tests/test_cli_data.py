@@ -64,9 +64,10 @@ def test_rlpd_mixes_a_file_into_its_batches(folder):
     assert np.isfinite(log.read(run)[-1]["return"]).all()
 
 
-def test_td3_has_the_same_flags(folder):
-    run = folder / "td3"
-    done = command("experiments/td3.py", ONLINE, "--total-steps 400 --run-dir", run)
+@pytest.mark.parametrize("script", ["td3.py", "sac.py --learner pmoe --num-experts 2"])
+def test_others_have_the_same_flags(folder, script):
+    run = folder / script.replace(" ", "_")
+    done = command(f"experiments/{script}", ONLINE, "--total-steps 400 --run-dir", run)
     assert done.returncode == 0, done.stderr
 
 
@@ -80,7 +81,8 @@ def test_td3_has_the_same_flags(folder):
         ("record", "{run} --kinds expert --out {folder}/maze", ("maze_expert.npz exists",)),
         ("record", "{folder} --out {folder}/other", ("is not a run",)),
         ("sac", "--env gymnax/CartPole-v1", ("continuous actions",)),
-        ("sac", "--tau 2", ("tau=2.0", "between 0 and 1")),
+        ("sac", "--tau 2 --learner mdpo", ("tau=2.0", "between 0 and 1")),
+        ("sac", "--learner reinforce", ("learner='reinforce'", "pmoe")),
     ],
 )
 def test_bad_flags_are_one_clear_line(folder, script, flags, words):

@@ -215,6 +215,13 @@ def test_tensorboard_forgets_what_a_resumed_run_repeats(tmp_path):
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2  # nothing overwritten
 
 
+def test_tensorboard_forgets_an_attempt_that_left_no_checkpoint(tmp_path):
+    write(tmp_path, 10, 20, tensorboard=True)
+    write(tmp_path, 10, start_steps=0, tensorboard=True)
+    starts = [e.step for e in events(tmp_path) if e.session_log.status == e.session_log.START]
+    assert starts == [0]
+
+
 def test_missing_wandb_is_one_line_that_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(RuntimeError, match=r"pip install jaxrl\[wandb\]"):

@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from test_cli import QUICK
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 SMALLER = {
@@ -16,7 +17,9 @@ SMALLER = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_runs_and_plots(path):
+def test_notebook_runs_and_plots(path, monkeypatch):
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)  # its kernel inherits them
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # the same cells on a size for tests
         for large, small in SMALLER.items():

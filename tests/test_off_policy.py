@@ -242,6 +242,33 @@ def test_the_random_set_of_critics_is_redrawn():
     assert len(losses) == 5  # one target critic, and each of the five is drawn
 
 
+def test_dsac_draws_its_target_critics_too():
+    algorithm, agent, hp = built(dsac, DSAC.replace(num_critics=5, target_critics=1))
+    losses = set()
+    for i in range(40):
+        batch = batch_of().replace(shared_key=jax.random.key(i))
+        _, metrics = algorithm.update_critic(agent, batch, hp)
+        losses.add(round(float(metrics["critic_loss"]), 6))
+    assert len(losses) == 5
+
+
+def test_pmoe_begins_without_an_action_if_told_to():
+    algorithm, agent, _ = built(pmoe, PMOE.replace(actor_out_scale=0.0))
+    obs = batch_of().actor_obs
+    acts = lambda agent: np.abs(algorithm.act(agent.actor, obs[0], KEY, True)).max()
+    assert acts(agent) == 0.0 and acts(built(pmoe, PMOE)[1]) > 0.01
+
+
+@pytest.mark.parametrize("starts", ["learning_starts", "actor_starts"])
+def test_learning_goes_on_after_more_steps_than_an_int32_holds(starts):
+    config = SAC.replace(**{starts: 2 * SAC.num_envs})
+    state = init(Probe(pays=1.0), config, KEY)
+    late = state.replace(iteration=jnp.int32(2**31 // (SAC.num_envs * SAC.unroll_length)))
+    learned, metrics = advance(Probe(pays=1.0), config, late, 1)
+    assert float(metrics["critic_loss"]) > 0.0
+    assert differ(learned.agent.actor, late.agent.actor)
+
+
 def test_transitions_of_weight_0_do_not_matter():
     algorithm, agent, hp = built(sac, SAC)
     batch = batch_of()
@@ -395,7 +422,7 @@ def test_pmoe_s_router_is_drawn_to_the_expert_that_the_critics_value_most():
     algorithm, agent, hp = built(pmoe, PMOE.replace(num_experts=3))
     batch = batch_of()
     _, metrics = algorithm.update_actor(agent, batch, hp)
-    outputs, logits = pmoe.Mixture((16,), 3, 2, "tanh").apply(agent.actor, batch.actor_obs)
+    outputs, logits = pmoe.Mixture((16,), 3, 2, "tanh", 0.5).apply(agent.actor, batch.actor_obs)
     draw = lambda out, key: acting.tanh_normal(out).sample(key)
     actions = jnp.tanh(jax.vmap(draw)(outputs, jax.vmap(jax.random.split)(batch.key)[:, 1]))
     critic = pmoe.Ensemble(2, (16,), 1, "tanh", False)
@@ -490,7 +517,7 @@ def test_a_batch_mixes_prior_and_own_data_in_the_exact_ratio():
 
         return off_policy.Algorithm(**(vars(algorithm) | {"update_critic": update_critic}))
 
-    learner = off_policy.online(env, config, spy, prior)
+    learner = off_policy.online(env, config, spy, sac.validate, prior)
     state = learner.init(KEY)
     jax.block_until_ready(jax.jit(learner.step)(state))
     jax.effects_barrier()
@@ -663,7 +690,9 @@ def test_iqls_value_is_the_expectile():
         ({"batch_size": 0}, ("batch_size=0", "at least 1")),
         ({"updates_per_step": 3, "policy_delay": 2}, ("updates_per_step=3", "policy_delay=2")),
         ({"replay_size": 16, "n_step": 3}, ("replay_size=16", "n_step=3")),
-        ({"prior_ratio": 1.0}, ("prior_ratio=1.0", "below 1")),
+        ({"prior_ratio": 1.0}, ("prior_ratio=1.0", "batch_size=")),
+        ({"prior_ratio": 0.999}, ("prior_ratio=0.999", "some to what is collected")),
+        ({"prior_ratio": 0.001}, ("prior_ratio=0.001", "to the prior")),
         ({"target_critics": 3}, ("target_critics=3", "num_critics=2")),
         ({"actor_q": "max"}, ("actor_q='max'", "'min'")),
     ],
@@ -671,6 +700,25 @@ def test_iqls_value_is_the_expectile():
 def test_a_bad_setting_is_named(change, words):
     with pytest.raises(ValueError) as error:
         sac.make(Probe(), SAC.replace(**change))
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "module, config, words",
+    [
+        (td3, TD3.replace(noise_min=0.4), ("noise_min=0.4", "at most noise_max=0.3")),
+        (td3, C51.replace(v_min=12.0), ("v_min=12.0", "below v_max=12.0")),
+        (td3, TD3.replace(num_atoms=1), ("num_atoms=1", "at least 2")),
+        (pmoe, PMOE.replace(router_coef=-1.0), ("router_coef=-1.0", "at least 0")),
+        (bc, bc.Config(policy_delay=2), ("policy_delay=2", "no critics")),
+        (iql, IQL.replace(prior_ratio=0.5), ("prior_ratio=0.5", "recorded data alone")),
+        (td3_bc, TD3_BC.replace(actor_starts=5), ("actor_starts=5", "recorded data alone")),
+    ],
+)
+def test_a_bad_setting_of_one_learner_is_named(module, config, words):
+    with pytest.raises(ValueError) as error:
+        module.make(Probe(), config)
     for word in words:
         assert word in str(error.value)
 

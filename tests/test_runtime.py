@@ -118,6 +118,12 @@ def test_environments_are_shared_where_all_runs_together_have_enough(machine):
     assert runtime.default_devices(5) == runtime.default_devices(99, 8) == 1
 
 
+@pytest.mark.parametrize("parts, expected", [(8, 4), (6, 2), (1, 1)])
+def test_what_else_must_divide_among_the_devices_does(machine, parts, expected):
+    machine(4)
+    assert runtime.default_devices(1, 1024, parts) == expected
+
+
 @pytest.mark.parametrize("cores", [3, 5, 6, 7, 12, 16, 64])
 @pytest.mark.parametrize("num_envs", [960, 1024, 4096])
 def test_ppos_8_blocks_of_environments_divide_among_the_devices(machine, cores, num_envs):

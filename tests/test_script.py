@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from jaxrl import script
+from jaxrl import runs, script
 
 PRESET = {"physics": "fast", "time_limit": "100"}
 
@@ -31,6 +31,36 @@ def test_an_option_without_a_value_is_refused(monkeypatch, capsys):
         parse(monkeypatch, "--env-options", "impl", "jax", "physics")
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())  # out of its box
     assert "must be pairs of NAME and VALUE, not 'impl jax physics'" in said
+
+
+def test_a_run_goes_on_with_the_flags_that_began_it(monkeypatch, tmp_path):
+    def description(args):
+        train = {"seeds": args.seeds, "total_steps": int(args.total_steps)}
+        return {
+            "learner": "ppo",
+            "env": args.env,
+            "env_overrides": {},
+            "config": {},
+            "train": train,
+        }
+
+    begun = parse(monkeypatch, "--env", "ant", "--seeds", "3", "--run-dir", str(tmp_path / "run"))
+    script.open_run(begun.run_dir, description(begun), resume=False)
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+
+    args = parse(monkeypatch, "--run-dir", str(moved), "--resume")
+    assert (args.env, args.seeds, args.run_dir) == ("ant", 3, moved)
+    script.open_run(moved, description(args), resume=True)
+
+    longer = parse(monkeypatch, "--run-dir", str(moved), "--resume", "--total-steps", "2e6")
+    script.open_run(moved, description(longer), resume=True)
+    assert runs.read_config(moved)["train"]["total_steps"] == 2_000_000
+    with pytest.raises(ValueError, match="its total_steps is 2000000, not 1000000"):
+        script.open_run(moved, description(args), resume=True)
+
+    monkeypatch.setattr(sys, "argv", ["sac.py", "--run-dir", str(moved), "--resume"])
+    with pytest.raises(ValueError, match=r"was begun by ppo\.py: resume with that, not sac\.py"):
+        script.parse(script.Args)
 
 
 def test_option_values_are_read_as_python_would():

@@ -256,7 +256,24 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_used(whole, tmp_p
 
 def test_resuming_a_finished_run_changes_nothing(whole, tmp_path):
     copy(whole, tmp_path)
-    assert_ends_as(whole, tmp_path, go(tmp_path, resume=True))
+    result = go(tmp_path, resume=True)
+    assert_ends_as(whole, tmp_path, result)
+    assert_same(result.evals, whole[1].evals)  # read back from what was logged
+
+
+def test_a_finished_run_goes_on_for_more_steps(whole, tmp_path):
+    copy(whole, tmp_path)
+    more = go(tmp_path, total=16 * PER, num_evals=4, resume=True)
+    assert [x["env_steps"] for x in more.evals] == [i * 4 * PER for i in range(5)]
+    assert_same(more.state, go(total=16 * PER).state)
+
+
+@pytest.mark.parametrize("change", [dict(gamma=0.5), dict(learning_rate=1.0)])
+def test_a_run_is_not_resumed_with_other_numbers(whole, tmp_path, change):
+    copy(whole, tmp_path)
+    (name,) = change
+    with pytest.raises(ValueError, match=rf"cannot resume .*: its {name} is .*, not"):
+        go(tmp_path, learner=ppo.make(ENV, CONFIG.replace(**change)), resume=True)
 
 
 def test_a_checkpoint_of_another_run_is_refused(whole, tmp_path):
@@ -320,11 +337,14 @@ for a, b in zip(one.evals, two.evals, strict=True):
         (dict(seeds=0), r"seeds=0: must be"),
         (dict(seeds=1.5), r"seeds=1.5: must be"),
         (dict(num_evals=-1), r"num_evals=-1: must be a whole number, at least 0"),
-        (dict(devices=99, eval_episodes=99), r"devices=99: JAX sees \d"),
+        (dict(devices=99, seeds=99), r"devices=99: JAX sees \d"),
         (dict(eval_episodes=5, devices=2), r"eval_episodes=5: must be a multiple of devices=2"),
         (dict(sweep={"lr": [1.0]}), r"sweep over 'lr': allowed are .*learning_rate"),
         (dict(sweep={"num_envs": [1.0]}), r"sweep over 'num_envs': allowed are"),
         (dict(sweep={"gamma": []}), r"sweep over 'gamma' has no values"),
+        (dict(sweep={"gamma": [0.9, 1.5]}), r"gamma=1.5: must be between 0 and 1"),
+        (dict(keep_checkpoints=-1), r"keep_checkpoints=-1: must be a whole number, at least 0"),
+        (dict(devices=3, eval_episodes=3), r"devices=3: must divide the 1 runs, or the 8 equal"),
         (dict(resume=True), r"resume=True needs run_dir"),
     ],
 )

@@ -136,17 +136,20 @@ class GymnasiumVectorEnv(_Export, gymnasium.vector.VectorEnv):
     def step(self, actions):
         """As Gymnasium's SAME_STEP: `obs` [N, ...] is where to act next.
 
-        Where an episode ended, `info["final_obs"]` and `info["final_info"]` hold what
-        its last action led to: the metrics, `episode` (return `r` and length `l`, as
-        Gymnasium's RecordEpisodeStatistics writes them), and `nonfinite`, which marks
-        an episode that ended because the simulation produced a NaN or an infinity.
+        Where an episode ended, the metrics in `info` are those of the reset, while
+        `info["final_obs"]` and `info["final_info"]` hold what its last action led to: the
+        metrics, `episode` (return `r` and length `l`, as Gymnasium's RecordEpisodeStatistics
+        writes them), and `nonfinite`, which marks an episode that ended because the
+        simulation produced a NaN or an infinity.
         """
         actions = jnp.asarray(actions, self.env.action_space.dtype)
         self._state = s = self._jit_step(self._started("step"), actions)
         terminated, truncated = _numpy(s.env.terminated), _numpy(s.env.truncated)
         metrics, done = _numpy(s.env.metrics), terminated | truncated
-        info = _masked(metrics, ~done)
+        info = _masked(metrics, np.ones(self.num_envs, bool))
         if done.any():
+            for name, x in _numpy(s.restart.metrics).items():
+                info[name][done] = x[done]
             metrics["nonfinite"] = _numpy(s.nonfinite)
             final_obs = _numpy(s.final_obs)
             rows = np.full(self.num_envs, None, object)

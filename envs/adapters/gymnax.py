@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 
 from envs.adapters.suite import bounds, check_name, limited, load_suite
+from envs.transforms.base import check_count
 from envs.types import Box, Discrete, Env, State, first_state
 
 DEFAULT = object()  # the task's own `max_steps_in_episode`
@@ -81,7 +82,8 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
 
     Raises:
       ImportError: gymnax is not installed.
-      ValueError: unknown task or override, or a space that is neither Box nor Discrete.
+      ValueError: unknown task or override, `time_limit` < 1, or a space that is neither Box
+        nor Discrete.
     """
     gymnax = load_suite("gymnax", "gymnax", "pip install 'jaxrl[gymnax]'")
     check_name("gymnax task", task, gymnax.registered_envs)
@@ -93,6 +95,7 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
     limit = int(params.max_steps_in_episode) if time_limit is DEFAULT else time_limit
     params = params.replace(**{k: v for k, v in overrides.items() if k in fields})
     if limit is not None:  # one task (BernoulliBandit) needs it to stay a float
+        check_count("time_limit", limit, 1)
         params = params.replace(max_steps_in_episode=type(params.max_steps_in_episode)(limit))
 
     key = jax.random.key(0)

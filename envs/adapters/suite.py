@@ -24,6 +24,7 @@ from envs.registry import nearest
 from envs.transforms.time_limit import time_limit
 from envs.types import Box, Env, Space, State, first_state
 
+FAR = 1e9  # in place of infinity
 POSE = ("q", "qd", "qpos", "qvel", "mocap_pos", "mocap_quat")  # what a picture needs
 
 
@@ -56,7 +57,10 @@ class SuiteEnv:
 
     def reset(self, key: jax.Array) -> State:
         new = self.suite.reset(key)
-        return first_state(self._pack(new), new.obs, _metrics(new))
+        data = self._pack(new)
+        # BarkourJoystick starts with -inf for "never"; a step that carried it would look broken.
+        data = data.replace(info=jax.tree.map(_without_infinity, data.info))
+        return first_state(data, new.obs, _metrics(new))
 
     def step(self, state: State, action: jax.Array) -> State:
         new = self.suite.step(self._unpack(state.data), action)
@@ -172,6 +176,12 @@ def _zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), x.shape)
     return jnp.zeros(x.shape, x.dtype)
+
+
+def _without_infinity(x: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return jnp.where(jnp.isinf(x), jnp.copysign(FAR, x), x)
 
 
 def _is_none(x: Any) -> bool:

@@ -31,6 +31,8 @@ class Ant:
 
     @staticmethod
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:
+        if impl == "warp":
+            raise ValueError("impl='warp': ant needs contact forces, which MJX has for 'jax' only")
         return load_gymnasium("ant.xml", physics, impl)
 
     @property

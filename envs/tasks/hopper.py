@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.physics import Simulator, load_gymnasium
+from envs.physics import Physics, Simulator, load_gymnasium
 from envs.types import Box, State, first_state
 
 
@@ -23,6 +23,8 @@ class Hopper:
     healthy_angle_range: tuple[float, float] = (-0.2, 0.2)
     reset_noise_scale: float = 5e-3
     frame_skip: int = struct.field(pytree_node=False, default=4)
+    terminate_when_unhealthy: bool = struct.field(pytree_node=False, default=True)
+    exclude_current_positions_from_observation: bool = struct.field(pytree_node=False, default=True)
 
     @staticmethod
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:
@@ -30,7 +32,7 @@ class Hopper:
 
     @property
     def observation_space(self) -> Box:
-        return Box((11,))
+        return Box((12 - self.exclude_current_positions_from_observation,))
 
     @property
     def action_space(self) -> Box:
@@ -39,29 +41,28 @@ class Hopper:
     def reset(self, key: jax.Array) -> State:
         k_pos, k_vel = jax.random.split(key)
         noise = lambda k: self.reset_noise_scale * jax.random.uniform(k, (6,), minval=-1.0)
-        qpos = self.sim.model.qpos0 + noise(k_pos)
-        data = self.sim.physics(qpos, noise(k_vel))
+        data = self.sim.physics(self.sim.model.qpos0 + noise(k_pos), noise(k_vel))
         zero = jnp.zeros(())
-        metrics = {"x_position": qpos[0], "x_velocity": zero}
+        metrics = self._position_metrics(data) | {"x_velocity": zero}
         metrics |= {"reward_forward": zero, "reward_ctrl": zero, "reward_survive": zero}
         return first_state(data, self._obs(data), metrics)
 
     def step(self, state: State, action: jax.Array) -> State:
         data, _ = self.sim.simulate(state.data, action, self.frame_skip)
-        x = data.qpos[0]
-        x_velocity = (x - state.data.qpos[0]) / (self.frame_skip * self.sim.model.opt.timestep)
+        dt = self.frame_skip * self.sim.model.opt.timestep
+        x_velocity = (data.qpos[0] - state.data.qpos[0]) / dt
         healthy = self._healthy(data)
         forward = self.forward_reward_weight * x_velocity
         ctrl = self.ctrl_cost_weight * jnp.sum(action**2)
-        survive = healthy * self.healthy_reward
+        survive = healthy.astype(jnp.float32) * self.healthy_reward
         return state.replace(
             data=data,
             obs=self._obs(data),
             reward=forward + survive - ctrl,
-            terminated=~healthy,
+            terminated=~healthy & self.terminate_when_unhealthy,
             truncated=jnp.zeros((), bool),
-            metrics={
-                "x_position": x,
+            metrics=self._position_metrics(data)
+            | {
                 "x_velocity": x_velocity,
                 "reward_forward": forward,
                 "reward_ctrl": -ctrl,
@@ -69,10 +70,15 @@ class Hopper:
             },
         )
 
-    def _obs(self, data) -> jax.Array:
-        return jnp.concatenate([data.qpos[1:], jnp.clip(data.qvel, -10.0, 10.0)])
+    def _position_metrics(self, data: Physics) -> dict[str, jax.Array]:
+        height = data.qpos[1] - self.sim.model.qpos0[1]
+        return {"x_position": data.qpos[0], "z_distance_from_origin": height}
 
-    def _healthy(self, data) -> jax.Array:
+    def _obs(self, data: Physics) -> jax.Array:
+        skip = int(self.exclude_current_positions_from_observation)
+        return jnp.concatenate([data.qpos[skip:], jnp.clip(data.qvel, -10.0, 10.0)])
+
+    def _healthy(self, data: Physics) -> jax.Array:
         within = lambda x, bounds: (bounds[0] < x) & (x < bounds[1])
         rest = jnp.concatenate([data.qpos[2:], data.qvel])
         return (

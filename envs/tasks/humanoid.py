@@ -52,6 +52,10 @@ class Humanoid:
 
     @staticmethod
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:
+        if impl == "warp":
+            raise ValueError(
+                "impl='warp': humanoid needs contact forces, which MJX has for 'jax' only"
+            )
         return load_gymnasium("humanoid.xml", physics, impl)
 
     @property

@@ -181,7 +181,7 @@ class PointMaze:
     def expert(self, obs: dict[str, jax.Array], mode: jax.Array) -> jax.Array:
         """The action that follows a shortest way, cell by cell (`control="force"`). [2]"""
         centres, following = (jnp.asarray(x) for x in shortest_ways(self.walls))
-        position, velocity, goal = obs["obs"][:2], obs["obs"][2:], obs["goal"]
+        position, velocity, goal = obs["obs"][:2], obs["obs"][2:4], obs["goal"]
         cell_of = lambda x: jnp.argmin(jnp.abs(centres - x).max(1))
         here, there = cell_of(position), cell_of(goal)
         target = jnp.where(here == there, goal, centres[following[here, there]])

@@ -42,7 +42,8 @@ class ActionRepeat(Transform):
 def action_repeat(env: Env, n: int) -> ActionRepeat:
     """Holds every action for `n` steps of `env`.
 
-    A time limit inside `env` goes on counting its own steps.
+    A time limit inside `env` goes on counting its own steps. Rewards are sums over these
+    steps, but a task's `goal_reward` stays that of a single one.
 
     Raises:
       ValueError: `n` < 1.

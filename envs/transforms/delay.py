@@ -43,8 +43,9 @@ def delay(env: Env, obs_steps: int = 0, reward_steps: int = 0) -> Delay:
     """Delivers observations `obs_steps` and rewards `reward_steps` control steps late.
 
     Until the first late observation arrives, the episode's first one is repeated. What
-    reward is still under way when the episode ends is paid then, so returns are unchanged.
-    The flags and the metrics are never late.
+    reward is still under way when an episode of `env` ends is paid then, so returns are
+    unchanged. Time limits belong inside: one around this loses what is under way when it
+    cuts an episode off. The flags and the metrics are never late.
 
     Raises:
       ValueError: a negative number of steps.

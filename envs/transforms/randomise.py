@@ -24,7 +24,10 @@ class Randomise(Transform):
     def reset(self, key: jax.Array) -> State:
         sampled = _leaves(self.sample(self.own_key(key), self.env))
         nominal = _leaves(self.env)
-        drawn = {p: jnp.asarray(sampled[p], jnp.result_type(nominal[p])) for p in self.paths}
+        # Not the nominal type alone: `mass=1` would make a whole number of every draw.
+        drawn = {
+            p: jnp.asarray(sampled[p], jnp.result_type(nominal[p], sampled[p])) for p in self.paths
+        }
         state = self._with(drawn).reset(key)
         return state.replace(info=state.info | {self.slot: drawn})
 

@@ -21,6 +21,11 @@ class Residual(Transform):
     scale: Any
     deterministic: bool = struct.field(pytree_node=False, default=True, kw_only=True)
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "expert":  # its actions would be taken for corrections
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
     @property
     def policies(self) -> int:
         """How many frozen ones act inside."""
@@ -76,6 +81,7 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
     An action of 0 leaves the base as it is; one of +-1 moves its action by `scale` times half
     the action range. The observation becomes a dict with an entry "base_action", what the base
     is about to do. Its memory, a chunk of actions for instance, begins anew with each episode.
+    The task's `expert` is hidden: what it returns are no corrections.
 
     Args:
       env: bounded continuous actions.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.transforms.base import Transform
+from envs.transforms.base import Transform, check_count
 from envs.types import Env, State
 
 
@@ -40,6 +40,5 @@ def time_limit(env: Env, limit: int) -> TimeLimit:
     Raises:
       ValueError: `limit` < 1.
     """
-    if limit < 1:
-        raise ValueError(f"time_limit={limit}: must be at least 1")
+    check_count("time_limit", limit, 1)
     return TimeLimit(env, limit=limit)

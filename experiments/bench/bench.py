@@ -166,6 +166,7 @@ def random_stepping(
         env=env,
         steps_per_iteration=num_envs * unroll_length,
         env_axis=env_axis,
+        validate=lambda config: None,
         on_axis=lambda axis: random_stepping(env, num_envs, unroll_length, resets, axis),
     )
 

@@ -146,7 +146,7 @@ class Args(BenchArgs):
 
 
 class Process:
-    """A driver, waiting for its turn."""
+    """A driver, waiting for its turn; it gets no XLA flags of ours."""
 
     def __init__(self, python: Path | str, driver: str, settings: dict[str, Any]):
         self._errors = tempfile.TemporaryFile("w+")
@@ -155,6 +155,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
             text=True,
         )
         self.versions = self._answer()["versions"]
@@ -264,7 +265,6 @@ def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main(args: Args) -> list[dict[str, Any]]:
-    os.environ.pop("XLA_FLAGS", None)  # every trainer as it comes
     with tempfile.TemporaryDirectory() as temporary:
         venvs = args.venvs.expanduser().absolute() if args.venvs else Path(temporary)
         rows = [r for name in args.groups for r in measure(name, GROUPS[name], args, venvs)]

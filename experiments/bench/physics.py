@@ -3,17 +3,21 @@
     python experiments/bench/physics.py
     python experiments/bench/physics.py --tasks ant --batches 256 1024 --physics fast
 
-Control steps per second under random actions of three things in turn. ours: `vectorize`d
+Control steps per second under random actions of four things in turn. ours: `vectorize`d
 stepping, with observations, rewards, time limits and resets. mjx: `vmap(mjx.step)` in a loop
 over whole `mjx.Data`, nothing else, under the same XLA flags, the same small-matrix routines
-and on as many devices. rollout: C MuJoCo's `mujoco.rollout` on every core, from the same
-start states, as many substeps. Nothing of the last two is ever reset within a call.
+and on as many devices. shipped: the same loop as MJX comes, in a process without our flags and
+routines, on one device. rollout: C MuJoCo's `mujoco.rollout` on every core, from the same start
+states, as many substeps. Nothing but ours is ever reset.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,11 +29,14 @@ from bench import Args as BenchArgs
 from bench import NoConfig, Run, interleave, make_env, random_stepping, ratio, spread, write
 from flax import struct
 from mujoco import rollout
+from peers import Process
 
 from envs.physics import mjx
 from envs.types import Env
 from jaxrl import runtime, terminal
 from jaxrl.types import Learner
+
+OTHERS = ("mjx", "shipped", "rollout")
 
 
 @dataclass
@@ -93,6 +100,7 @@ def plain_mjx(env: Env, num_envs: int, unroll_length: int) -> Learner:
         env=env,
         steps_per_iteration=num_envs * unroll_length,
         env_axis=env_axis,
+        validate=lambda config: None,
         on_axis=lambda axis: plain_mjx(env, num_envs, unroll_length),
     )
 
@@ -104,12 +112,27 @@ def unwrapped(env: Env) -> Any:
     return env
 
 
+def starts(task: Any, num_envs: int, seed: int) -> Any:
+    """Physics of so many resets, on the host."""
+    keys = jax.random.split(jax.random.key(seed), num_envs)
+    return jax.device_get(jax.jit(jax.vmap(task.reset))(keys).data)
+
+
+def shipped(env: Env, num_envs: int, unroll_length: int, seed: int, folder: Path) -> Process:
+    """A process that steps MJX as it comes; see drivers/mjx_step.py."""
+    task, start = unwrapped(env), starts(unwrapped(env), num_envs, seed)
+    settings = {"model": str(folder / "model.mjb"), "start": str(folder / "start.npz")}
+    mujoco.mj_saveModel(task.sim.mj_model, settings["model"], None)
+    np.savez(settings["start"], qpos=start.qpos, qvel=start.qvel)
+    settings |= {"substeps": task.frame_skip, "steps": unroll_length, "seed": seed}
+    return Process(sys.executable, "mjx_step.py", settings)
+
+
 def c_mujoco(env: Env, num_envs: int, unroll_length: int, seed: int):
     """A call is `mujoco.rollout` on every core, over the same substeps, from resets."""
     task = unwrapped(env)
     model, rng = task.sim.mj_model, np.random.default_rng(seed)
-    keys = jax.random.split(jax.random.key(seed), num_envs)
-    start = jax.device_get(jax.jit(jax.vmap(task.reset))(keys).data)
+    start = starts(task, num_envs, seed)
     workers = [mujoco.MjData(model) for _ in range(os.cpu_count())]
     states = np.zeros((num_envs, mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
     for i in range(num_envs):
@@ -131,7 +154,11 @@ def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
         "mjx": Run(plain_mjx(env, batch, args.steps), **settings),
         "rollout": c_mujoco(env, batch, args.steps, args.seed),
     }
-    seconds = interleave(contenders, args.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        process = shipped(env, batch, args.steps, args.seed, Path(folder))
+        asking = {"shipped": lambda: process.ask("train")}
+        seconds = interleave(contenders | asking, args.rounds)
+        process.close()
     return {
         "task": task,
         "physics": physics,
@@ -141,10 +168,7 @@ def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
         "steps_per_second": {k: batch * args.steps / s for k, s in seconds.items()},
         "compile_seconds": {k: contenders[k].compile_seconds for k in ("ours", "mjx")},
         "memory_bytes": {k: contenders[k].memory_bytes for k in ("ours", "mjx")},
-        **{
-            f"ours_over_{other}": ratio(seconds[other], seconds["ours"])
-            for other in ("mjx", "rollout")
-        },
+        **{f"ours_over_{other}": ratio(seconds[other], seconds["ours"]) for other in OTHERS},
     }
 
 
@@ -155,20 +179,19 @@ def main(args: Args) -> dict[str, float]:
         for physics in args.physics:
             for batch in args.batches:
                 rows.append(measure(task, physics, batch, args))
-                for k in ("ours_over_mjx", "ours_over_rollout"):
+                for k in (f"ours_over_{other}" for other in OTHERS):
                     ratios[f"{task}/{physics}/{batch}/{k}"] = rows[-1][k]
                 write(args.out, "physics", args, rows, ratios)
     terminal.table(
         "Control steps per second, random actions",
-        ["task", "physics", "num_envs", "ours", "mjx", "rollout", "ours/mjx", "ours/rollout"],
+        ["task", "physics", "num_envs", "ours", *OTHERS, *(f"ours/{other}" for other in OTHERS)],
         [
             [
                 r["task"],
                 r["physics"],
                 r["num_envs"],
-                *(spread(r["steps_per_second"][k]) for k in ("ours", "mjx", "rollout")),
-                f"{r['ours_over_mjx']:.2f}",
-                f"{r['ours_over_rollout']:.2f}",
+                *(spread(r["steps_per_second"][k]) for k in ("ours", *OTHERS)),
+                *(f"{r[f'ours_over_{other}']:.2f}" for other in OTHERS),
             ]
             for r in rows
         ],

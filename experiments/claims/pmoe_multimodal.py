@@ -121,6 +121,7 @@ def main() -> int:
     runtime.setup(1)
     env = time_limit(FourEnds(), 100)
     shared = {f.name: getattr(BASE, f.name) for f in dataclasses.fields(BASE)}
+    del shared["actor_out_scale"]  # the mixture's own: its experts must begin apart
     learners = {"sac": sac.make(env, BASE), "pmoe": pmoe.make(env, pmoe.Config(**shared))}
     for variant, learner in learners.items():
 

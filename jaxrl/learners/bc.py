@@ -21,7 +21,8 @@ MIN_LOG_STD, MAX_LOG_STD = -5.0, 1.0
 
 @struct.dataclass
 class Config(off_policy.Config):
-    """BC's settings: plain numbers can be swept in one program, the others shape it."""
+    """BC's settings: plain numbers can be swept in one program, the others shape it. What is about
+    rewards and values (gamma, n_step, ...) has no effect."""
 
     actor_lr: float = 3e-4
     weight_decay: float = 0.0
@@ -86,14 +87,15 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     """Behaviour cloning of a `jaxrl.data.Dataset`; see `jaxrl.offline.learner`."""
-    validate(config)
-    return offline.learner(env, config, algorithm, dataset)
+    return offline.learner(env, config, algorithm, validate, dataset)
 
 
 def validate(config: Config) -> None:
     """Raises ValueError naming the first bad field, its value and what is allowed."""
     c = config
-    off_policy.validate(c)
+    offline.validate(c)
+    if c.policy_delay != 1:
+        raise ValueError(f"policy_delay={c.policy_delay}: must be 1, there are no critics")
     checks.in_range(c, 0.0, math.inf, "actor_lr", "weight_decay")
     checks.one_of(c, "loss", ("mse", "gaussian"))
     checks.one_of(c, "activation", ACTIVATIONS)

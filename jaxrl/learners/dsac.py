@@ -17,6 +17,7 @@ from flax import struct
 from envs.types import Env
 from jaxrl import off_policy, optim
 from jaxrl.learners import sac
+from jaxrl.learners.sac import validate
 from jaxrl.off_policy import Algorithm, Batch
 from jaxrl.types import Learner, Metrics
 
@@ -73,6 +74,8 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         k_action, k_noise = off_policy.split_each(off_policy.split_each(batch.key)[0])
         action, log_prob = nets.sample(agent.actor, batch.next_actor_obs, k_action)
         mean, std = gaussian(nets.values(agent.target_critic, batch.next_critic_obs, action))
+        chosen = sac.target_set(c, batch.shared_key)
+        mean, std = mean[chosen], std[chosen]
         lower = jnp.argmin(mean, 0)[None]
         mean, std = (jnp.take_along_axis(x, lower, 0)[0] for x in (mean, std))
         noise = jax.vmap(lambda k: jax.random.normal(k))(k_noise)
@@ -108,5 +111,4 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
     """DSAC-T on `env`; see `jaxrl.learners.sac.make` for arguments and errors."""
-    sac.validate(config)
-    return off_policy.online(env, config, algorithm, prior)
+    return off_policy.online(env, config, algorithm, validate, prior)

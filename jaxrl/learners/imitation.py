@@ -17,7 +17,6 @@ from flax import struct
 from envs.types import Env
 from envs.vector import fold_keys
 from jaxrl import acting, checks, off_policy, optim, replay
-from jaxrl.offline import no_devices
 from jaxrl.policies import chunks, heads
 from jaxrl.stats import Moments
 from jaxrl.types import Learner, Metrics, Policy, Transition
@@ -188,7 +187,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
         env=env,
         steps_per_iteration=c.updates_per_step,
         env_axis=lambda state: jax.tree.map(lambda _: -1, state),
-        on_axis=lambda axis: no_devices(),
+        validate=validate,
         data=data,
     )
 

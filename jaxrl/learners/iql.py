@@ -145,20 +145,18 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         update_actor=update_actor,
         acting_params=lambda agent: agent.actor,
         act=act,
-        explore=lambda agent, obs, noise, key, hp: act(agent.actor, obs, key, False),
     )
 
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     """IQL on a `jaxrl.data.Dataset`; see `jaxrl.offline.learner`."""
-    validate(config)
-    return offline.learner(env, config, algorithm, dataset)
+    return offline.learner(env, config, algorithm, validate, dataset)
 
 
 def validate(config: Config) -> None:
     """Raises ValueError naming the first bad field, its value and what is allowed."""
     c = config
-    off_policy.validate(c)
+    offline.validate(c)
     checks.in_range(c, 0.0, math.inf, "actor_lr", "critic_lr", "beta", "schedule_steps")
     checks.in_range(c, 0.0, 1.0, "tau", "expectile")
     checks.one_of(c, "activation", ACTIVATIONS)

@@ -77,6 +77,10 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
     """Off-policy MDPO on `env`; see `jaxrl.learners.sac.make` for arguments and errors."""
+    return off_policy.online(env, config, algorithm, validate, prior)
+
+
+def validate(config: Config) -> None:
+    """Raises ValueError naming the first bad field, its value and what is allowed."""
     sac.validate(config)
     checks.in_range(config, 0.0, math.inf, "kl_coef", "refresh_every")
-    return off_policy.online(env, config, algorithm, prior)

@@ -7,6 +7,7 @@ name the expert whose action the critics value most.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -26,8 +27,9 @@ from jaxrl.types import Learner, Metrics
 class Config(sac.Config):
     """SAC's settings, and how many experts share the work."""
 
-    num_experts: int = struct.field(pytree_node=False, default=4)
     router_coef: float = 1.0  # weight of the router's loss
+    num_experts: int = struct.field(pytree_node=False, default=4)
+    actor_out_scale: float = struct.field(pytree_node=False, default=0.5)  # experts begin apart
 
 
 class Mixture(nn.Module):
@@ -37,19 +39,21 @@ class Mixture(nn.Module):
     experts: int
     action_size: int
     activation: str
+    out_scale: float
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = obs
         for width in self.hidden:
             x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=hidden_init)(x))
-        outputs = nn.Dense(self.experts * 2 * self.action_size, kernel_init=last_init(0.5))(x)
+        size, init = self.experts * 2 * self.action_size, last_init(self.out_scale)
+        outputs = nn.Dense(size, kernel_init=init)(x)
         logits = nn.Dense(self.experts, kernel_init=last_init(0.01))(x)
         return outputs.reshape(*outputs.shape[:-1], self.experts, 2 * self.action_size), logits
 
 
 def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
-    actor = Mixture(c.actor_hidden, c.num_experts, action_size, c.activation)
+    actor = Mixture(c.actor_hidden, c.num_experts, action_size, c.activation, c.actor_out_scale)
     critic = Ensemble(c.num_critics, c.critic_hidden, 1, c.activation, c.layer_norm)
 
     def init(key, actor_obs, critic_obs, hp: Config) -> sac.Agent:
@@ -121,6 +125,11 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
     """PMOE on `env`; see `jaxrl.learners.sac.make` for arguments and errors."""
+    return off_policy.online(env, config, algorithm, validate, prior)
+
+
+def validate(config: Config) -> None:
+    """Raises ValueError naming the first bad field, its value and what is allowed."""
     sac.validate(config)
     checks.positive(config, "num_experts")
-    return off_policy.online(env, config, algorithm, prior)
+    checks.in_range(config, 0.0, math.inf, "router_coef")

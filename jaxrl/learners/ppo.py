@@ -368,8 +368,15 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         env=env,
         steps_per_iteration=c.num_envs * c.unroll_length,
         env_axis=env_axis,
+        validate=validate,
         on_axis=lambda axis: make(env, config, axis),
+        env_blocks=rollout.num_blocks(c.num_envs, c.num_minibatches),
     )
+
+
+def env_parts(config: Config, eval_episodes: int) -> int:
+    """What must divide among devices that share environments: blocks of them, and episodes."""
+    return math.gcd(rollout.num_blocks(config.num_envs, config.num_minibatches), eval_episodes)
 
 
 def validate(config: Config) -> None:
@@ -380,6 +387,7 @@ def validate(config: Config) -> None:
         c, 0.0, math.inf, "learning_rate", "value_coef", "entropy_coef", "schedule_steps"
     )
     checks.in_range(c, 0.0, 1.0, "gamma", "gae_lambda")
+    checks.in_range(c, 0, math.inf, "gru_width")
     checks.above(c, 0.0, "clip_ratio", "value_clip", "max_grad_norm", "reward_scale", "target_kl")
     checks.one_of(c, "activation", ACTIVATIONS)
     checks.one_of(c, "distribution", ("tanh_normal", "normal"))

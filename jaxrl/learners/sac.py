@@ -138,10 +138,7 @@ def critic_update(nets: Networks, c: Config, psum) -> Callable[..., tuple[Agent,
         keys, _ = off_policy.split_each(batch.key)
         action, log_prob = nets.sample(agent.actor, batch.next_actor_obs, keys)
         q = nets.values(agent.target_critic, batch.next_critic_obs, action)[..., 0]
-        if c.target_critics < c.num_critics:  # one set per update, as REDQ draws it
-            chosen = jax.random.permutation(batch.shared_key, c.num_critics)
-            q = q[chosen[: c.target_critics]]
-        next_value = q.min(0)
+        next_value = q[target_set(c, batch.shared_key)].min(0)
         if c.backup_entropy:
             next_value -= jnp.exp(agent.log_alpha) * log_prob
         return batch.reward + batch.discount * next_value
@@ -158,6 +155,13 @@ def critic_update(nets: Networks, c: Config, psum) -> Callable[..., tuple[Agent,
         return step_critic(agent, psum(grads), hp), metrics
 
     return update_critic
+
+
+def target_set(c: Config, key: jax.Array) -> jax.Array | slice:
+    """Which critics give the targets of this update: a random set of them, as REDQ draws it."""
+    if c.target_critics == c.num_critics:
+        return slice(None)
+    return jax.random.permutation(key, c.num_critics)[: c.target_critics]
 
 
 def step_critic(agent: Agent, grads: Any, hp: Config) -> Agent:
@@ -216,8 +220,7 @@ def make(env: Env, config: Config, prior: Any = None) -> Learner:
     Raises:
       ValueError: a field out of range, discrete actions, a prior that does not fit.
     """
-    validate(config)
-    return off_policy.online(env, config, algorithm, prior)
+    return off_policy.online(env, config, algorithm, validate, prior)
 
 
 def validate(config: Config) -> None:

@@ -205,8 +205,7 @@ def project(probs: jax.Array, moved: jax.Array, atoms: jax.Array) -> jax.Array:
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
     """TD3 on `env`; see `jaxrl.learners.sac.make` for arguments and errors."""
-    validate(config)
-    return off_policy.online(env, config, algorithm, prior)
+    return off_policy.online(env, config, algorithm, validate, prior)
 
 
 def validate(config: Config) -> None:
@@ -222,5 +221,9 @@ def validate(config: Config) -> None:
     )
     checks.in_range(c, 0.0, 1.0, "tau")
     checks.one_of(c, "activation", ACTIVATIONS)
-    if c.num_atoms and c.num_atoms < 2:
+    checks.in_range(c, -math.inf, math.inf, "v_min", "v_max")
+    checks.ordered(c, "noise_min", "noise_max")
+    if c.num_atoms:
+        checks.ordered(c, "v_min", "v_max", strictly=True)
+    if c.num_atoms < 0 or c.num_atoms == 1:
         raise ValueError(f"num_atoms={c.num_atoms}: must be 0 (off) or at least 2")

@@ -23,5 +23,10 @@ class Config(td3.Config):
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     """TD3+BC on a `jaxrl.data.Dataset`; see `jaxrl.offline.learner`."""
+    return offline.learner(env, config, td3.algorithm, validate, dataset)
+
+
+def validate(config: Config) -> None:
+    """Raises ValueError naming the first bad field, its value and what is allowed."""
     td3.validate(config)
-    return offline.learner(env, config, td3.algorithm, dataset)
+    offline.validate(config)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from brax.envs.base import State as BraxState
 
+from envs.adapters.playground import NO_LIMIT
 from envs.registry import make
 from envs.types import Discrete, sample_space
 from envs.vector import vectorize
@@ -154,12 +155,14 @@ def test_brax_dict_observations_and_time_limit():
 
 
 class Leaky(brax.envs.Env):
-    """Counts its steps in `info` and, one step late, in `metrics`; carries a field nobody reads."""
+    """Counts its steps in `info` and, one step late, in `metrics`; carries a field nobody reads
+    and, as Playground's BarkourJoystick does, a time that is minus infinity."""
 
     action_size, observation_size, backend, dt = 1, 2, "none", 0.1
 
     def reset(self, rng):
         info = {"count": jnp.zeros(()), "unread": jnp.zeros(1000), "next": jnp.zeros(())}
+        info["kicked"] = jnp.full(1, -jnp.inf)
         start = jax.random.uniform(rng)
         obs = jnp.stack([start, 0.0])
         metrics = {"late": jnp.zeros(()), "sum/late": jnp.zeros(())}
@@ -170,7 +173,8 @@ class Leaky(brax.envs.Env):
         state.metrics.update({"late": state.info["count"]})  # in place, as Brax's own tasks do
         state.metrics["sum/late"] += state.info["count"]
         obs = jnp.stack([state.pipeline_state, info["next"]])
-        return state.replace(obs=obs, reward=1.0, done=0.0, info=info)
+        reward = jnp.where(info["next"] > info["kicked"][0], 1.0, 0.0)
+        return state.replace(obs=obs, reward=reward, done=0.0, info=info)
 
 
 @pytest.mark.parametrize("resets", ["pool", "fresh", "cached"])
@@ -184,6 +188,7 @@ def test_nothing_of_an_episode_reaches_the_next(monkeypatch, resets):
     late = np.maximum(clock - 2, 0)
     np.testing.assert_array_equal(s.env.metrics["late"], late)
     np.testing.assert_array_equal(s.env.metrics["sum_late"], late * (late + 1) / 2)
+    assert not s.nonfinite.any() and (np.asarray(s.env.reward) == 1.0).all()
 
 
 def test_only_what_a_later_step_reads_is_carried(monkeypatch):
@@ -223,7 +228,7 @@ def test_playground_steps_as_the_suite_does():
 
 
 class FakeConfig(dict):
-    episode_length = property(lambda self: self["episode_length"])
+    __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
 
 
 @pytest.fixture
@@ -232,7 +237,7 @@ def fake_playground(monkeypatch):
     calls = []
 
     def load(name, config, config_overrides):
-        calls.append(config_overrides)
+        calls.append(config_overrides | {"episode_length": config.episode_length})
         if name == "Robot":
             raise FileNotFoundError("git")
         return Leaky()
@@ -253,10 +258,16 @@ def fake_playground(monkeypatch):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the default depends on the device")
 def test_playground_runs_on_jax_where_warp_cannot(fake_playground):
     assert make("playground/Balance").limit == 5
-    assert fake_playground[-1] == {"impl": "jax"}
+    assert fake_playground[-1] == {"impl": "jax", "episode_length": 5}
     env = make("playground/Balance", impl="warp", time_limit=None, **{"reward_config.scale": 2.0})
-    assert fake_playground[-1] == {"impl": "warp", "reward_config.scale": 2.0}
+    given = {"impl": "warp", "reward_config.scale": 2.0}
+    assert fake_playground[-1] == given | {"episode_length": NO_LIMIT}
     assert not hasattr(env, "limit")
+
+
+def test_playground_tasks_that_keep_a_clock_are_told_the_limit(fake_playground):
+    assert make("playground/Balance", time_limit=7).limit == 7
+    assert fake_playground[-1]["episode_length"] == 7
 
 
 def test_playground_says_in_one_line_that_robot_models_are_missing(fake_playground):
@@ -279,6 +290,9 @@ def test_playground_says_in_one_line_that_robot_models_are_missing(fake_playgrou
         ("brax/ant", {"backnd": "mjx"}, "'backnd', did you mean backend"),
         ("brax/ant", {"backend": "mjxx"}, "unknown Brax backend 'mjxx', did you mean mjx"),
         ("brax/fast", {"time_limit": 0}, "time_limit=0"),
+        ("brax/fast", {"backend": "mjx"}, "unknown option of brax/fast 'backend'"),
+        ("brax/fast", {"n_frames": 4}, "unknown option of brax/fast 'n_frames'"),
+        ("gymnax/CartPole-v1", {"time_limit": "abc"}, "time_limit='abc': must be an integer"),
         ("dm_control/walk", {}, "unknown suite 'dm_control'"),
     ],
 )
@@ -290,6 +304,8 @@ def test_mistakes_are_named_with_the_nearest_match(name, overrides, message):
 def test_playground_mistakes_are_named_too(fake_playground):
     with pytest.raises(ValueError, match="'Balanc', did you mean Balance"):
         make("playground/Balanc")
+    with pytest.raises(ValueError, match="time_limit=2.5: must be an integer"):
+        make("playground/Balance", time_limit=2.5)
     with pytest.raises(ValueError, match="did you mean reward_config.scale"):
         make("playground/Balance", **{"reward.scale": 1.0})
 

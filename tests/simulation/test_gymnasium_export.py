@@ -32,7 +32,7 @@ class Walk:
 
     def reset(self, key):
         x = jax.random.uniform(key, minval=-0.5, maxval=0.5)
-        return first_state(x, self.obs(x), {"speed": jnp.zeros(())})
+        return first_state(x, self.obs(x), {"speed": jnp.zeros(()), "place": x})
 
     def step(self, state, action):
         x = state.data + action[0]
@@ -44,7 +44,7 @@ class Walk:
             reward=-jnp.abs(x),
             terminated=jnp.abs(x) > 2.0,
             truncated=jnp.zeros((), bool),
-            metrics={"speed": jnp.abs(action[0])},
+            metrics={"speed": jnp.abs(action[0]), "place": x},
         )
 
     def obs(self, x):
@@ -143,8 +143,11 @@ def test_vector_env_speaks_as_sync_vector_env_does_in_same_step_mode():
     assert set(other) <= set(info)
     assert info["_final_obs"].tolist()[1:] == [True, True] == other["_final_obs"].tolist()[1:]
     assert describe(info["final_obs"][1]) == describe(other["final_obs"][1])
-    for key in ("speed", "_speed"):
+    for key in ("speed", "_speed", "place", "_place"):
         assert describe(info["final_info"][key]) == describe(other["final_info"][key])
+        assert describe(info[key]) == describe(other[key])
+    for key in ("speed", "_speed", "_place"):  # of the reset, as the slow two had one
+        np.testing.assert_array_equal(info[key][1:], other[key][1:])
 
 
 def test_final_obs_is_where_the_action_led_and_obs_where_the_next_episode_starts():
@@ -155,7 +158,9 @@ def test_final_obs_is_where_the_action_led_and_obs_where_the_next_episode_starts
         obs, _, terminated, truncated, info = env.step(actions)
         done = terminated | truncated
         assert ("final_obs" in info) == done.any()
-        np.testing.assert_array_equal(info["_speed"], ~done)
+        assert info["_speed"].all() and info["_place"].all()
+        np.testing.assert_array_equal(info["place"], obs["x"][:, 0])
+        np.testing.assert_allclose(info["speed"], np.where(done, 0.0, actions[:, 0]))
         for i in np.flatnonzero(done):
             assert abs(obs["x"][i, 0]) <= 0.5
             assert (abs(info["final_obs"][i]["x"][0]) > 2.0) == terminated[i]

@@ -12,6 +12,7 @@ from flax import struct
 
 from envs.registry import make
 from envs.render import mj_model, render, renderer, seconds_per_step
+from envs.transforms import action_repeat, time_limit
 from envs.types import Box, first_state
 
 
@@ -97,9 +98,18 @@ def test_a_task_may_draw_itself():
     assert picture.shape == (4, 5, 3) and (picture == 7).all() and picture.dtype == np.uint8
 
 
+def test_a_decision_lasts_all_its_repeats():
+    env = make("point_maze")
+    assert seconds_per_step(env) == pytest.approx(0.1)
+    env = action_repeat(time_limit(action_repeat(env, 2), 9), 3)
+    assert seconds_per_step(env) == pytest.approx(0.6)
+
+
 def test_mistakes_are_named(hopper):
     with pytest.raises(ValueError, match=r"camera='top': the model has \['track'\]"):
         renderer(hopper[0], camera="top")
+    with pytest.raises(ValueError, match="camera=0: Drawn draws itself and has no cameras"):
+        renderer(time_limit(Drawn(), 5), camera=0)
     with pytest.raises(ValueError, match="cannot draw Grey"):
         render(Grey(), Grey().reset(jax.random.key(0)))
     with pytest.raises(ValueError, match="cannot draw Fast"):

@@ -102,6 +102,15 @@ def test_a_residual_on_a_residual_sees_both_actions():
     assert np.abs(obs["base_action"]).max() > 0.1
 
 
+def test_the_task_s_expert_is_none_for_corrections():
+    env = maze()
+    wrapped = time_limit(residual(env, scripted(env)), 5)
+    assert hasattr(env, "expert") and not hasattr(wrapped, "expert")
+    assert wrapped.achieved_goal is not None  # of the rest nothing is hidden
+    with pytest.raises(ValueError, match="no scripted expert"):
+        scripted(wrapped)
+
+
 def test_misfits_are_named():
     env = maze()
     with pytest.raises(ValueError, match=r"scale=0: must be above 0"):

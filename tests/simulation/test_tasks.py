@@ -1,5 +1,6 @@
 """Every registered task keeps the contract; our own tasks also keep their physics."""
 
+import dataclasses
 import functools
 
 import gymnasium
@@ -115,6 +116,20 @@ def test_a_restarted_environment_is_a_reset_one(name):
     actions = random_actions(env, jax.random.key(3))
     follow = lambda state: jax.tree.map(lambda x: x[1:], play(family, state, actions))
     assert_trees_equal(follow(restarted), follow(start))
+
+
+@pytest.mark.parametrize("name", EVERY_TASK)
+def test_a_whole_number_may_be_an_integer(name):
+    """As an option of the command line is: a step still returns the types of a reset."""
+    task = build(name).env
+    numbers = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+    whole = {k: int(v) for k, v in numbers.items() if isinstance(v, float) and v.is_integer()}
+    task = task.replace(**whole)
+    state = jax.eval_shape(task.reset, KEY)
+    action = jax.eval_shape(lambda key: sample_space(task.action_space, key), KEY)
+    stepped = jax.eval_shape(task.step, state, action)
+    types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    assert types(state) == types(stepped)
 
 
 @pytest.mark.parametrize("name", ["cartpole_swingup", "point_maze"])

@@ -155,6 +155,20 @@ def test_history_leaves_achieved_goals_where_they_were():
     contains(env.observation_space, state.obs)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["assembly", "peg_insertion", "peg_insertion_3d", "pick_place", "point_maze", "push_t"],
+)
+def test_experts_read_the_newest_observation_of_a_history(name):
+    env = envs.make(name)
+    space = env.observation_space
+    goal = {"goal": jnp.ones(2)} if isinstance(space, dict) else None
+    now, before = jax.random.normal(KEY, (2, *(space["obs"] if goal else space).shape))
+    show = lambda x: goal | {"obs": x} if goal else x
+    stacked = env.expert(show(jnp.concatenate([now, before])), 0)
+    np.testing.assert_array_equal(stacked, env.expert(show(now), 0))
+
+
 # ---------------------------------------------------------------- delay
 
 
@@ -176,6 +190,13 @@ def test_delay_delivers_late_and_loses_no_reward():
             np.testing.assert_allclose(states[t].reward, rewards[t - 3] if t > 3 else 0.0)
     paid = column(states[1 : end + 1], lambda s: s.reward).sum()
     np.testing.assert_allclose(paid, rewards[1 : end + 1].sum(), rtol=1e-6)
+
+
+def test_a_time_limit_around_a_delay_loses_what_is_under_way():
+    states = episode(time_limit(delay(FOREVER, reward_steps=3), 8), KEY, np.full((8, 1), 0.3))[1:]
+    paid, earned = (column(states, read) for read in (lambda s: s.reward, lambda s: s.data.x))
+    assert states[-1].truncated
+    np.testing.assert_allclose(paid.sum(), earned[:-3].sum(), rtol=1e-6)
 
 
 def test_no_delay_is_no_change():
@@ -251,6 +272,12 @@ def test_randomise_carries_the_replaced_leaves_only_and_uses_them():
 
 def test_randomise_starts_where_the_environment_would():
     assert_trees_equal(randomise(FOREVER, draw_gain).reset(KEY).data, FOREVER.reset(KEY).data)
+
+
+def test_a_whole_number_is_replaced_by_what_was_drawn():
+    env = randomise(Line(gain=1), draw_gain)
+    gain = jax.vmap(env.reset)(jax.random.split(KEY, 8)).info["randomise"]["gain"]
+    assert gain.dtype == jnp.float32 and len(np.unique(gain)) == 8
 
 
 def test_randomise_nests():
@@ -343,7 +370,9 @@ def test_spaces_match_observations():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: time_limit(Line(), 0), "time_limit=0: must be at least 1"),
+        (lambda: time_limit(Line(), 0), "time_limit=0: must be an integer, at least 1"),
+        (lambda: time_limit(Line(), 1e3), "time_limit=1000.0: must be an integer"),
+        (lambda: time_limit(Line(), "abc"), "time_limit='abc': must be an integer"),
         (lambda: action_repeat(Line(), 0), "n=0: must be an integer, at least 1"),
         (lambda: action_repeat(Line(), 1.5), "n=1.5: must be an integer"),
         (lambda: history(Line(), 0), "n=0"),
