@@ -136,7 +136,7 @@ def test_an_unwritable_run_directory_is_one_clear_line(tmp_path):
 
 def test_sigterm_saves_and_resume_ends_as_if_never_stopped(tmp_path):
     """Against an uninterrupted run of the same length, bit for bit."""
-    flags = f"{TINY} --total-steps 512000 --no-video --run-dir"
+    flags = f"{TINY} --total-steps 204800 --no-video --run-dir"
     stopped = tmp_path / "stopped"
     process = subprocess.Popen(
         [sys.executable, "experiments/ppo.py", *flags.split(), str(stopped)],
@@ -153,12 +153,12 @@ def test_sigterm_saves_and_resume_ends_as_if_never_stopped(tmp_path):
     assert process.wait(60) == 130, rest
     assert "--resume" in rest
     reached = checkpoint.steps(stopped / "checkpoints")[-1]
-    assert 0 < reached < 512000
+    assert 0 < reached < 204800
     resumed = command("experiments/ppo.py", flags, stopped, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     whole = tmp_path / "whole"
     assert command("experiments/ppo.py", flags, whole).returncode == 0
-    last = lambda run: checkpoint.digests(run / "checkpoints", 512000)
+    last = lambda run: checkpoint.digests(run / "checkpoints", 204800)
     digests = lambda run: {k: v for k, v in last(run).items() if "seconds" not in k}
     assert digests(stopped) == digests(whole)
     curve = lambda run: [r["return"] for r in log.read(run) if r["kind"] == "eval"]
