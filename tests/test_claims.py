@@ -80,6 +80,11 @@ def test_the_readme_s_table_shows_what_the_claim_is_about(tmp_path, monkeypatch)
     assert sum("not run" in row for row in rows) == len(collect.CLAIMS) - 1 + 2
 
 
+def test_a_claim_that_does_not_say_what_it_compares_is_named():
+    with pytest.raises(ValueError, match=r"mine: say in experiments/collect\.py"):
+        collect.compared("mine", [])
+
+
 def test_not_worse_by_more_than_a_share(tmp_path, monkeypatch):
     entry = lambda variant, value: {
         "task": "t", "variant": variant, "values": [[value] * 5], "steps": [10]

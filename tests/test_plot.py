@@ -15,10 +15,10 @@ from jaxrl.stats import iqm
 NAN = float("nan")
 
 
-def make_run(run_dir, train=None, evals=None, sweep=None, env="hopper"):
+def make_run(run_dir, train=None, evals=None, sweep=None, env="hopper", learner="ppo"):
     """A run directory whose records have step 1000 k; train and evals: {metric: [T, ...]}."""
     run_dir.mkdir()
-    config = {"learner": "ppo", "env": env, "train": {"sweep": sweep or {}}}
+    config = {"learner": learner, "env": env, "train": {"sweep": sweep or {}}}
     (run_dir / "config.json").write_text(json.dumps(config))
     for kind, metrics in (("train", train or {}), ("eval", evals or {})):
         if not metrics:
@@ -105,8 +105,8 @@ def test_a_sweep_is_one_curve_per_config_labelled_by_its_values(tmp_path):
         "learning_rate=0.0003, gamma=0.9",
     ]
     assert [c.y[1, 0] for c in curves] == [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]
-    _, curves = plot.load(run, "return", "env_steps", name_run=True)
-    assert curves[0].label == "run learning_rate=0.0001, gamma=0.9"
+    _, curves = plot.load(run, "return", "env_steps", name="mine")
+    assert curves[0].label == "mine learning_rate=0.0001, gamma=0.9"
 
 
 def test_a_cut_off_last_line_does_not_hide_the_others(run):
@@ -154,6 +154,18 @@ def test_several_runs_share_the_picture(run, tmp_path):
     assert both.shape == alone.shape and (both != alone).any()
 
 
+def test_runs_are_named_by_what_tells_them_apart_and_their_steps_by_what_they_are(tmp_path):
+    folders = [tmp_path / a / "residual" for a in "ab"]
+    assert plot._names(folders) == ["a/residual", "b/residual"]
+    assert plot._names([folders[0], tmp_path / "c"]) == ["residual", "c"]
+    updates = make_run(tmp_path / "bc", evals={"return": [[1.0]]}, learner="bc")
+    steps = make_run(tmp_path / "ppo", evals={"return": [[1.0]]})
+    assert [plot._unit(r) for r in (updates, steps)] == [
+        "updates per seed",
+        "environment steps per seed",
+    ]
+
+
 def test_a_run_without_config_json_can_be_drawn(run, tmp_path):
     (run / "config.json").unlink()
     assert plot.learning_curve(run, tmp_path / "a.png").exists()
@@ -172,8 +184,8 @@ def test_the_command_writes_into_the_run_without_a_display(run):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(run / "learning_curve.png")
-    picture = iio.imread(run / "learning_curve.png")
+    assert done.stdout.strip() == str(run / "kl.png")  # the curve of returns stays
+    picture = iio.imread(run / "kl.png")
     assert picture.shape[0] > 400 and picture.std() > 5
 
 
