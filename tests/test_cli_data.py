@@ -81,7 +81,6 @@ def test_others_have_the_same_flags(folder, script):
         ("record", "{run} --kinds expert --out {folder}/maze", ("maze_expert.npz exists",)),
         ("record", "{folder} --out {folder}/other", ("is not a run",)),
         ("record", "{run} --seed-index 5 --out {folder}/other", ("seed index 5", "0 .. 1")),
-        ("record", "{run} --medium 9 --out {folder}/other", ("kept no checkpoint",)),
         ("demos", "--out {folder}/peg", ("must end in .npz",)),
         ("sac", "--env gymnax/CartPole-v1", ("continuous actions",)),
         ("sac", "--tau 2 --learner mdpo", ("tau=2.0", "between 0 and 1")),
