@@ -30,8 +30,7 @@ class Program:
         share_runs = num_runs % devices == 0
         self.num_runs = num_runs
         self._learner = learner
-        # On one device there is nothing to map, and jaxlib 0.11 dies compiling MJX under a
-        # `shard_map` (a null pointer in Shardy's ManualComputationUnusedInputsPattern).
+        # On one device there is nothing to map.
         on_devices = learner if share_runs else learner.on_axis(AXIS)
 
         def shard_map(f, in_specs, out_specs):

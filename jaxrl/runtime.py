@@ -96,13 +96,10 @@ def default_devices(num_runs: int, num_envs: int = 0, parts: int = 8) -> int:
     with 64 ran half as fast on two devices as on one, on hopper with 128 as fast, with 256 1.8
     times as fast; five runs of 64 in half_cheetah 1.6 times, in pendulum_swingup 0.7 times.
 
-    Looks at the environment only, since asking JAX would start it. 1 on jaxlib 0.11, whose
-    compiler dies on MJX under a `shard_map`.
+    Looks at the environment only, since asking JAX would start it.
     """
-    import jaxlib
-
     processes = num_processes()
-    if jaxlib.__version__.startswith("0.11."):
+    if not several_devices():
         return processes
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms not in ("", "cpu") or (platforms == "" and _has_accelerator()):
@@ -113,6 +110,14 @@ def default_devices(num_runs: int, num_envs: int = 0, parts: int = 8) -> int:
     even = lambda d: num_envs % (d * 16) == parts % d == 0 and enough(d)
     shares = lambda d: num_runs % d == 0 or even(d)
     return processes * next((d for d in (8, 4, 2) if d <= cores and shares(d * processes)), 1)
+
+
+def several_devices() -> bool:
+    """Whether this jaxlib can compile for more than one; 0.11 dies under a `shard_map` (a null
+    pointer in Shardy's ManualComputationUnusedInputsPattern)."""
+    import jaxlib
+
+    return not jaxlib.__version__.startswith("0.11.")
 
 
 def _has_accelerator() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 from test_cli import QUICK
+from test_train import several_devices
 
 from jaxrl import checkpoint, hosts, log, runtime
 
@@ -52,6 +53,7 @@ def arrays(run_dir, step):
     return {name: digest for name, digest in found.items() if "seconds" not in name}
 
 
+@several_devices
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])  # environments are shared, or whole runs
 def test_two_processes_equal_one(tmp_path, seeds):
@@ -65,6 +67,7 @@ def test_two_processes_equal_one(tmp_path, seeds):
     assert measured(tmp_path / "one") == measured(tmp_path / "two")
 
 
+@several_devices
 @pytest.mark.slow
 def test_a_signal_to_either_process_stops_both_and_they_resume(tmp_path):
     flags, folder = f"{TINY} --total-steps 12800", tmp_path / "run" / "checkpoints"

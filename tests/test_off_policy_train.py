@@ -9,7 +9,7 @@ import psutil
 import pytest
 from probes import Probe, assert_same
 from test_off_policy import OFFLINE, SMALL, recorded
-from test_train import process
+from test_train import process, several_devices
 
 from jaxrl import checkpoint
 from jaxrl.learners import bc, sac
@@ -72,6 +72,7 @@ def test_checkpoints_can_all_be_kept(tmp_path):
     assert checkpoint.steps(tmp_path / "checkpoints") == [x * PER for x in (5, 10, 15, 20)]
 
 
+@several_devices
 def test_devices_share_replay_and_batches_and_change_only_rounding():
     code = """
 from test_off_policy_train import *

@@ -9,7 +9,7 @@ import jax
 import jaxlib
 import pytest
 
-from jaxrl import runtime
+from jaxrl import hosts, runtime
 
 ROOT = Path(__file__).parent.parent
 COUNT = "xla_force_host_platform_device_count"
@@ -87,6 +87,7 @@ def test_the_cache_goes_where_the_user_says_or_home(setup, monkeypatch, tmp_path
 @pytest.fixture
 def machine(monkeypatch):
     def pretend(cores: int, platforms: str = "", accelerator: bool = False):
+        monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
         monkeypatch.setattr(os, "cpu_count", lambda: cores)
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         monkeypatch.setattr(runtime, "_has_accelerator", lambda: accelerator)
@@ -118,6 +119,14 @@ def test_environments_are_shared_where_all_runs_together_have_enough(machine):
     assert runtime.default_devices(5) == runtime.default_devices(99, 8) == 1
 
 
+def test_a_jaxlib_that_dies_compiling_for_several_devices_gets_one(machine, monkeypatch):
+    machine(4)
+    monkeypatch.setattr(jaxlib, "__version__", "0.11.2")
+    assert runtime.default_devices(4, 1024) == 1
+    with pytest.raises(ValueError, match="devices=2: jaxlib 0.11 dies compiling"):
+        hosts.devices(2)
+
+
 @pytest.mark.parametrize("parts, expected", [(8, 4), (6, 2), (1, 1)])
 def test_what_else_must_divide_among_the_devices_does(machine, parts, expected):
     machine(4)
@@ -144,7 +153,7 @@ def test_an_accelerator_is_one_device_unless_the_cpu_is_asked_for(machine):
 # --- In a process of its own ---
 
 CONTAINMENT = """
-from jaxrl import runtime
+from jaxrl import hosts, runtime
 runtime.setup(2)
 import jax, jax.numpy as jnp, numpy as np
 from envs.vector import vectorize
