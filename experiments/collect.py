@@ -91,7 +91,7 @@ def table(results: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(results, key=lambda r: r["env"]):
-        final = np.array(r["return"][-1])
+        final = np.array(r["return"][-1], float)  # null: undefined
         low, high = bootstrap_interval(final)
         physics = r["env_overrides"].get("physics", "accurate")
         lines.append(

@@ -167,9 +167,11 @@ RLPD: dict[str, Preset] = {
         ),
     )
 }
-for task in ("hopper", "half_cheetah"):
-    RLPD[task] = Preset(
+RLPD |= {
+    task: Preset(
         160_000,
         SAC[task].config.replace(num_critics=5, layer_norm=True, actor_q="mean", prior_ratio=0.5),
         SAC[task].env,
     )
+    for task in ("hopper", "half_cheetah")
+}

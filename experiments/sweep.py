@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass, field
 
 from ppo import defaults as ppo_defaults
+from ppo import num_devices
 
-from jaxrl import runtime, script
+from jaxrl import script
 from jaxrl.learners import ppo
 
 
@@ -44,8 +45,7 @@ def main() -> int:
     }
     grid = {name: values for name, values in grid.items() if values}
     num_runs = args.seeds * math.prod(map(len, grid.values()))
-    parts = ppo.env_parts(config, args.eval_episodes)
-    env = script.prepare(args, runtime.default_devices(num_runs, config.num_envs, parts))
+    env = script.prepare(args, num_devices(num_runs, config, args.eval_episodes))
     return script.launch("ppo", args, ppo.make(env, config), sweep=grid)
 
 

@@ -224,13 +224,15 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
         if not isinstance(old, dict):
             old, new = {section: old}, {section: new}
         for name in sorted(set(old) | set(new)):
-            longer = isinstance(old.get(name), int) and old[name] < new.get(name, 0)
-            if name == "total_steps" and longer:
-                runs.write_config(run_dir, saved | {"train": new})
-            elif name != "devices" and old.get(name) != new.get(name):
+            if name == "devices" or old.get(name) == new.get(name):
+                continue
+            more = name == "total_steps" and isinstance(old.get(name), int)
+            if not more or new[name] < old[name]:
                 raise ValueError(
                     f"cannot resume {run_dir}: its {name} is {old.get(name)}, not {new.get(name)}"
                 )
+    if saved["train"] != now["train"]:  # of more steps, or devices
+        runs.write_config(run_dir, saved | {"train": now["train"]})
 
 
 def with_schedule(config: Any, total_steps: float) -> Any:
@@ -251,7 +253,6 @@ def report(
 ) -> None:
     """The final table, and into `run_dir` the learning curve and a video."""
     final = dict(result.evals[-1]) if result.evals else None
-    unit = "updates" if runs.read_config(run_dir)["learner"] in runs.OFFLINE else "env steps"
     if final and scale:
         final["normalised score"] = data.normalized(final["return"], *scale)
     settings = [
@@ -274,6 +275,7 @@ def report(
                 f"{values.min():.{digits}f} .. {values.max():.{digits}f}",
             ]
         )
+    unit = "updates" if runs.read_config(run_dir)["learner"] in runs.OFFLINE else "env steps"
     rate = result.env_steps * _num_runs(result) / max(result.seconds, 1e-9)
     table(
         f"{result.env_steps:,} {unit} per seed, {result.seconds:.0f} s of training"

@@ -52,6 +52,16 @@ def test_a_run_goes_on_with_the_flags_that_began_it(monkeypatch, tmp_path):
     assert (args.env, args.seeds, args.run_dir) == ("ant", 3, moved)
     script.open_run(moved, description(args), resume=True)
 
+    other = parse(
+        monkeypatch, "--run-dir", str(moved), "--resume", "--total-steps", "2e6", "--env", "hopper"
+    )
+    with pytest.raises(ValueError, match="its env is ant, not hopper"):
+        script.open_run(moved, description(other), resume=True)
+    unlike = description(args) | {"train": {"seeds": 3, "total_steps": 2_000_000, "weighted": 1.0}}
+    with pytest.raises(ValueError, match="its weighted is None, not 1.0"):
+        script.open_run(moved, unlike, resume=True)
+    assert runs.read_config(moved)["train"]["total_steps"] == 1_000_000  # as it was
+
     longer = parse(monkeypatch, "--run-dir", str(moved), "--resume", "--total-steps", "2e6")
     script.open_run(moved, description(longer), resume=True)
     assert runs.read_config(moved)["train"]["total_steps"] == 2_000_000

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.physics import Physics, Simulator, load_gymnasium
+from envs.tasks.hopper import observation, position_metrics
 from envs.types import Box, State, first_state
 
 
@@ -42,9 +43,11 @@ class Walker2d:
         noise = lambda k: self.reset_noise_scale * jax.random.uniform(k, (9,), minval=-1.0)
         data = self.sim.physics(self.sim.model.qpos0 + noise(k_pos), noise(k_vel))
         zero = jnp.zeros(())
-        metrics = self._position_metrics(data) | {"x_velocity": zero}
+        metrics = position_metrics(self.sim, data) | {"x_velocity": zero}
         metrics |= {"reward_forward": zero, "reward_ctrl": zero, "reward_survive": zero}
-        return first_state(data, self._obs(data), metrics)
+        return first_state(
+            data, observation(data, self.exclude_current_positions_from_observation), metrics
+        )
 
     def step(self, state: State, action: jax.Array) -> State:
         data, _ = self.sim.simulate(state.data, action, self.frame_skip)
@@ -56,11 +59,11 @@ class Walker2d:
         survive = healthy.astype(jnp.float32) * self.healthy_reward
         return state.replace(
             data=data,
-            obs=self._obs(data),
+            obs=observation(data, self.exclude_current_positions_from_observation),
             reward=forward + survive - ctrl,
             terminated=~healthy & self.terminate_when_unhealthy,
             truncated=jnp.zeros((), bool),
-            metrics=self._position_metrics(data)
+            metrics=position_metrics(self.sim, data)
             | {
                 "x_velocity": x_velocity,
                 "reward_forward": forward,
@@ -68,14 +71,6 @@ class Walker2d:
                 "reward_survive": survive,
             },
         )
-
-    def _position_metrics(self, data: Physics) -> dict[str, jax.Array]:
-        height = data.qpos[1] - self.sim.model.qpos0[1]
-        return {"x_position": data.qpos[0], "z_distance_from_origin": height}
-
-    def _obs(self, data: Physics) -> jax.Array:
-        skip = int(self.exclude_current_positions_from_observation)
-        return jnp.concatenate([data.qpos[skip:], jnp.clip(data.qvel, -10.0, 10.0)])
 
     def _healthy(self, data: Physics) -> jax.Array:
         within = lambda x, bounds: (bounds[0] < x) & (x < bounds[1])

@@ -374,11 +374,6 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
     )
 
 
-def env_parts(config: Config, eval_episodes: int) -> int:
-    """What must divide among devices that share environments: blocks of them, and episodes."""
-    return math.gcd(rollout.num_blocks(config.num_envs, config.num_minibatches), eval_episodes)
-
-
 def validate(config: Config) -> None:
     """Raises ValueError naming the first bad field, its value and what is allowed."""
     c = config
