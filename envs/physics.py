@@ -9,6 +9,7 @@ quantities it reads (`derive`), so XLA drops the rest of `mjx.Data`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 from collections.abc import Callable
@@ -27,9 +28,75 @@ with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not i
 
 MAX_FUSED_DEPTH = 8  # bodies; beyond it kinematics are cut into levels
 
-# Traced once per model, however many programs around them are traced: MJX's Python takes seconds.
-# Inline, because XLA takes longer over programs that call.
-_forward, _step = (jax.jit(f, inline=True) for f in (mjx.forward, mjx.step))
+
+def _traced_once(f: Callable) -> Callable:
+    """`jax.jit(f)` that takes no mesh, as at the top, and an empty one, as in loops, for the same."""
+    traced = jax.jit(f)
+
+    def call(*args):
+        with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+            return traced(*args)
+
+    return call
+
+
+def _batched_once(f: Callable[[mjx.Model, mjx.Data], mjx.Data]) -> Callable[..., mjx.Data]:
+    """`f` for one instance, whose batches, however nested, are one flat batch.
+
+    JAX batches a loop by tracing its body anew, two or three times for each level of `vmap` and
+    each loop around it; of MJX's thousands of operations that takes longer than all else. Here a
+    batch of batches [R, N, ...] is one of [R * N, ...], and `f` is traced and batched once.
+    """
+    one = _traced_once(f)
+
+    @functools.cache
+    def batched(treedef, varies: tuple[bool, ...]):
+        """`f` on `data` [N, ...] and a model of whose leaves those that vary have that axis, too."""
+        axes = jax.tree.unflatten(treedef, [0 if v else None for v in varies])
+        flat = _traced_once(jax.vmap(one, (axes, 0)))
+        call = jax.custom_batching.custom_vmap(lambda model, data: flat(model, data))
+
+        @call.def_vmap
+        def rule(size, in_batched, model, data):
+            """[size, N, ...] where batched."""
+            new_model, new_data = map(jax.tree.leaves, in_batched)
+            leaves, data_treedef = jax.tree.flatten(data)
+            num_old = leaves[0].shape[new_data[0]]
+
+            def merge(x, is_new, is_old):
+                """To [size * N, ...], with the axes that `x` lacks."""
+                x = x if is_new else x[None]
+                x = x if is_old else x[:, None]
+                shape = x.shape[2:]
+                return jnp.broadcast_to(x, (size, num_old, *shape)).reshape(size * num_old, *shape)
+
+            data = [merge(x, new, True) for x, new in zip(leaves, new_data, strict=True)]
+            model = [
+                merge(x, new, old) if new or old else x
+                for x, new, old in zip(jax.tree.leaves(model), new_model, varies, strict=True)
+            ]
+            both = tuple(new or old for new, old in zip(new_model, varies, strict=True))
+            out = batched(treedef, both)(
+                jax.tree.unflatten(treedef, model), jax.tree.unflatten(data_treedef, data)
+            )
+            out = jax.tree.map(lambda x: x.reshape(size, num_old, *x.shape[1:]), out)
+            return out, jax.tree.map(lambda _: True, out)
+
+        return call
+
+    @jax.custom_jvp
+    def single(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+        treedef = jax.tree.structure(model)
+        batch_of_one = jax.tree.map(lambda x: x[None], data)
+        out = batched(treedef, (False,) * treedef.num_leaves)(model, batch_of_one)
+        return jax.tree.map(lambda x: x[0], out)
+
+    # Functions with a batching rule of their own have no reverse mode.
+    single.defjvp(lambda primals, tangents: jax.jvp(one, primals, tangents))
+    return single
+
+
+_forward, _step = _batched_once(mjx.forward), _batched_once(mjx.step)
 
 
 @struct.dataclass

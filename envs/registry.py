@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import numbers
+from typing import Any
+
+import jax
 
 from envs.transforms.time_limit import time_limit
 from envs.types import Env
@@ -56,7 +60,8 @@ def make(name: str, **overrides) -> Env:
         `impl` ("jax" or "warp").
 
     Raises:
-      ValueError: unknown name or override; the message gives the nearest matches.
+      ValueError: unknown name or override, with the nearest matches, or a value of the wrong
+        kind.
     """
     if "/" in name:
         suite, _, task = name.partition("/")
@@ -72,19 +77,44 @@ def make(name: str, **overrides) -> Env:
     module, cls_name, limit = TASKS[name]
     cls = getattr(importlib.import_module(module), cls_name)
     limit = overrides.pop("time_limit", limit)
-    fields = {f.name for f in dataclasses.fields(cls)} - {"sim"}
+    fields = {f.name: f.default for f in dataclasses.fields(cls) if f.name != "sim"}
     build = {"physics", "impl"} if hasattr(cls, "simulator") else set()
     for key in overrides:
-        if key not in fields | build:
-            allowed = sorted(fields | build | {"time_limit"})
+        if key not in fields.keys() | build:
+            allowed = sorted(fields.keys() | build | {"time_limit"})
             raise ValueError(
                 f"task {name!r} has no option {key!r}{nearest(key, allowed)}; allowed: {', '.join(allowed)}"
             )
-    given = {k: v for k, v in overrides.items() if k in fields}
+    # Tuples come back from JSON as lists.
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items() if k in fields}
+    for key, value in given.items():
+        check_option(f"task {name!r}: {key}", value, fields[key])
     if build:
+        importlib.import_module("envs.contacts").install()
         given["sim"] = cls.simulator(**{k: v for k, v in overrides.items() if k in build})
     env = cls(**given)
     return env if limit is None else time_limit(env, limit)
+
+
+def check_option(name: str, value: Any, default: Any) -> None:
+    """Raises ValueError unless `value` is of the kind of `default`; text the tasks check."""
+    if isinstance(default, bool):
+        fits, allowed = isinstance(value, bool), "True or False"
+    elif isinstance(default, int):
+        fits = isinstance(value, numbers.Integral) and _is_number(value) and value >= 1
+        allowed = "an integer, at least 1"
+    elif isinstance(default, tuple):
+        fits = isinstance(value, tuple) and len(value) == len(default)
+        fits, allowed = fits and all(map(_is_number, value)), f"{len(default)} numbers"
+    else:
+        fits, allowed = isinstance(default, str) or _is_number(value), "a number"
+    if not fits:
+        raise ValueError(f"{name}={value!r}: must be {allowed}, by default {default!r}")
+
+
+def _is_number(x: Any) -> bool:
+    array = isinstance(x, jax.Array) and x.ndim == 0
+    return array or (isinstance(x, numbers.Real) and not isinstance(x, bool))
 
 
 def nearest(word: str, words) -> str:

@@ -25,7 +25,7 @@ class VecState:
 
     `env.data`, `env.obs` and `env.info` are already those of the next episode where
     one ended; `env.reward`, `terminated`, `truncated` and `metrics` are those of the
-    step just taken.
+    step just taken, reward and metrics 0 if that was `nonfinite`.
     """
 
     env: State  # [N]
@@ -99,7 +99,7 @@ class VecEnv:
             reward=jnp.where(bad, 0.0, new.reward),
             terminated=new.terminated & ~bad,
             truncated=new.truncated | bad,
-            metrics=_where(bad, last.metrics, new.metrics),
+            metrics=_where(bad, jax.tree.map(jnp.zeros_like, new.metrics), new.metrics),
         )
         done = new.terminated | new.truncated
         key, k_reset = jax.random.split(state.key)

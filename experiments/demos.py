@@ -36,6 +36,7 @@ class Args:
 def main() -> int:
     args = tyro.cli(Args)
     data_files.check_new(args.out)
+    runtime.check_seed(args.seed)
     runtime.setup()
     options = script.numbers(args.env_options)
     env = envs.make(args.env, **options)

@@ -105,6 +105,7 @@ def main() -> int:
     paths = {k: args.out.with_name(f"{args.out.name}_{k}{args.suffix}") for k in args.kinds}
     for path in paths.values():
         data_files.check_new(path)
+    runtime.check_seed(args.seed)
     runtime.setup()
     check_run(args)
     needed = [k for k in KINDS if k in (*args.kinds, "random", "expert")]

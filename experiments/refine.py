@@ -28,6 +28,7 @@ from jaxrl.evaluate import evaluate
 from jaxrl.learners import imitation, ppo
 from jaxrl.policies.scripted import scripted
 from jaxrl.stats import bootstrap_interval
+from jaxrl.train import count_iterations
 
 
 @dataclass
@@ -107,6 +108,7 @@ def finished(run_dir: Path, total_steps: int) -> bool:
 def compare(args: Args, run_dir: Path, seconds: float) -> None:
     """Measures base and refined policy on the same episodes; table, figure and video."""
     base, refined = runs.load(run_dir / "base"), runs.load(run_dir / "residual")
+    # Of another seed than the demonstrations and all that was trained.
     keys = jax.random.split(jax.random.key(args.seed + 1), args.episodes)
     measured, rows, summary = {}, [], {"env": args.env, "seconds_of_last_call": round(seconds, 1)}
     for name, run in (("base", base), ("base + residual", refined)):
@@ -124,7 +126,8 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
         ["", "success", "95% interval", "steps"],
         rows,
     )
-    (run_dir / "refine.json").write_text(json.dumps(summary, indent=2) + "\n")
+    with log.whole(run_dir / "refine.json") as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n")
     curve = [r for r in log.read(run_dir / "residual") if r["kind"] == "eval"]
     plot.before_after(
         [r["env_steps"] for r in curve],
@@ -143,15 +146,29 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
             print(f"video: {out}")
 
 
+def validate(args: Args, rl: ppo.Config) -> None:
+    """Raises ValueError for what a later stage would refuse, after minutes of the ones before."""
+    for name in ("demos", "episodes"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name}={getattr(args, name)}: must be at least 1")
+    if not args.scale > 0:
+        raise ValueError(f"scale={args.scale}: must be above 0")
+    runtime.check_seed(args.seed, 2)  # the second is that of the last evaluation
+    imitation.validate(args.base)
+    ppo.validate(rl)
+    count_iterations("bc_updates", args.bc_updates, args.base.updates_per_step)
+    count_iterations("rl_steps", args.rl_steps, rl.num_envs * rl.unroll_length)
+
+
 def main() -> int:
     start = time.time()
     args = script.parse(defaults, prefixes=True, env=Args.env)
-    imitation.validate(args.base)
     rl = script.with_schedule(args.rl, args.rl_steps)
-    ppo.validate(rl)
-    run_dir = args.run_dir or Path("runs") / f"refine_{args.env}_{time.strftime('%Y%m%d-%H%M%S')}"
+    validate(args, rl)
     runtime.setup(1)
     env = envs.make(args.env, **script.numbers(args.env_options))
+    scripted(env, args.noise)  # ValueError where the task has no expert
+    run_dir = args.run_dir or script.new_run_dir(f"refine_{args.env}")
     script.open_run(run_dir, description(args, rl), args.resume)
 
     demos = run_dir / "demos.npz"

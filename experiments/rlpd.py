@@ -3,7 +3,8 @@
     python experiments/rlpd.py --data data/hopper_medium.npz --seeds 5
 
 It is `experiments/sac.py` with a data set and settings like `sac.RLPD`. The environment is the one
-that the data set names, unless --env says another; its preset gives the other flags.
+that the data set names, with the options it was recorded with, unless flags say others; its preset
+gives the rest.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ class Args(script.Args):
 
 
 def defaults(env: str, data: str) -> Args:
-    if not env and Path(data).exists():
-        env = data_files.load(data).metadata.get("env", "")
+    recorded = {}
+    if Path(data).exists():
+        dataset = data_files.load(data)
+        env = env or dataset.metadata.get("env", "")
+        recorded = script.recorded_options(dataset, env)
     preset = RLPD.get(env, Preset(total_steps=250_000, config=sac.RLPD))
-    options = {k: str(v) for k, v in preset.env.items()}
+    options = {k: str(v) for k, v in preset.env.items()} | recorded
     return Args(env=env, env_options=options, total_steps=preset.total_steps, config=preset.config)
 
 

@@ -44,6 +44,11 @@ def main() -> int:
         "entropy_coef": list(args.entropy_coefs),
     }
     grid = {name: values for name, values in grid.items() if values}
+    preset = defaults(args.env).config
+    for name in grid:
+        if getattr(args.config, name) != getattr(preset, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag}: this is swept, add its value to {flag}s")
     num_runs = args.seeds * math.prod(map(len, grid.values()))
     env = script.prepare(args, num_devices(num_runs, config, args.eval_episodes))
     return script.launch("ppo", args, ppo.make(env, config), sweep=grid)

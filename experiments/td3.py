@@ -1,35 +1,52 @@
-"""Trains TD3 on one environment, any number of seeds, in one program.
+"""Trains TD3, or FastTD3, on one environment: any number of seeds, one program.
 
     python experiments/td3.py --env pendulum_swingup
     python experiments/td3.py --env half_cheetah --seeds 5 --run-dir runs/td3_cheetah
+    python experiments/td3.py --env hopper --learner fast_td3 --v-max 100
 
-Flags default to the environment's preset (experiments/presets.py); --help shows them.
+Flags default to the environment's preset (experiments/presets.py) or, for FastTD3, to `td3.FAST`,
+which wants a GPU and a range of values (--v-min, --v-max) that holds every discounted return;
+--help shows them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from presets import TD3, Preset
 
 from jaxrl import runtime, script
 from jaxrl.learners import td3
 
+LEARNERS = ("td3", "fast_td3")
+FAST_STEPS = 10_240_000
+
 
 @dataclass
 class Args(script.Args):
     env: str = "pendulum_swingup"  # one of envs.names(), or SUITE/NAME (brax, playground, gymnax)
-    config: td3.Config = field(default_factory=td3.Config)
+    learner: str = "td3"  # td3 or fast_td3
 
 
-def defaults(env: str) -> Args:
+def defaults(env: str, learner: str) -> Any:
+    """`Args` with the learner's settings as its last field."""
+    if learner not in LEARNERS:
+        raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
     preset = TD3.get(env, Preset(total_steps=1_000_000, config=td3.Config()))
-    options = {k: str(v) for k, v in preset.env.items()}
-    return Args(env=env, env_options=options, total_steps=preset.total_steps, config=preset.config)
+    fast = learner == "fast_td3"
+    return script.with_config(
+        Args,
+        td3.FAST if fast else preset.config,
+        env=env,
+        learner=learner,
+        env_options={k: str(v) for k, v in preset.env.items()},
+        total_steps=FAST_STEPS if fast else preset.total_steps,
+    )
 
 
 def main() -> int:
-    args = script.parse(defaults, env=Args.env)
+    args = script.parse(defaults, env=Args.env, learner=Args.learner)
     td3.validate(args.config)
     env = script.prepare(args, runtime.default_devices(args.seeds))
     return script.launch("td3", args, td3.make(env, args.config))

@@ -37,15 +37,23 @@ def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]
     """From network outputs to an action distribution.
 
     `kind`, for continuous actions: "tanh_normal" (second half of the outputs: standard
-    deviation by softplus, 1 at 0) or "normal" (second half: log standard deviation).
+    deviation by softplus, 1 at 0) or "normal" (second half: log standard deviation), which
+    leaves directions without bounds as they are.
+
+    Raises:
+      ValueError: directions with a bound on one side only, or without bounds for "tanh_normal".
     """
     if isinstance(space, Discrete):
         return Categorical
+    bounded = _bounded(space)
+    if kind == "tanh_normal" and not bounded.all():
+        raise ValueError("distribution='tanh_normal': actions without bounds need 'normal'")
+    bounds = tuple(np.where(bounded, 1.0, np.inf).tolist())
 
     def continuous(outputs: jax.Array):
         if kind == "normal":
             mean, spread = jnp.split(outputs, 2, -1)
-            return Normal(mean, jnp.exp(spread))
+            return Normal(mean, jnp.exp(spread), bounds)
         return tanh_normal(outputs)
 
     return continuous
@@ -58,19 +66,38 @@ def tanh_normal(outputs: jax.Array) -> TanhNormal:
 
 
 def to_env(space: Box | Discrete) -> Callable[[jax.Array], jax.Array]:
-    """Maps squashed actions in [-1, 1] (flat, [..., A]) to the space's bounds and shape."""
+    """Maps squashed actions in [-1, 1] (flat, [..., A]) to the space's bounds and shape.
+
+    Directions without bounds are left as they are.
+
+    Raises:
+      ValueError: directions with a bound on one side only.
+    """
     if isinstance(space, Discrete):
         return lambda action: action
-    lows, highs = space.lows.ravel(), space.highs.ravel()
-    bounded = np.isfinite(lows) & np.isfinite(highs)
-    center = np.where(bounded, (np.where(bounded, highs, 0) + np.where(bounded, lows, 0)) / 2, 0.0)
-    half = np.where(bounded, (np.where(bounded, highs, 1) - np.where(bounded, lows, -1)) / 2, 1.0)
-    center, half = center.astype(np.float32), half.astype(np.float32)
+    center, half = _center_and_half(space)
     return lambda action: (center + half * action).reshape(*action.shape[:-1], *space.shape)
 
 
 def from_env(space: Box) -> Callable[[jax.Array], jax.Array]:
-    """The inverse of `to_env` for a bounded space: flat actions [..., A] in [-1, 1]."""
-    lows, highs = space.lows.ravel(), space.highs.ravel()
-    center, half = (highs + lows) / 2, (highs - lows) / 2
-    return lambda action: (action.reshape(*action.shape[: -len(space.shape)], -1) - center) / half
+    """The inverse of `to_env`: flat actions [..., A], 0 where a direction has but one value."""
+    center, half = _center_and_half(space)
+    half = np.where(half > 0, half, 1.0)
+    batch = lambda action: action.shape[: action.ndim - len(space.shape)]
+    return lambda action: (action.reshape(*batch(action), -1) - center) / half
+
+
+def _center_and_half(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Of the range of every direction [A]; 0 and 1 without bounds."""
+    bounded = _bounded(space)
+    low = np.where(bounded, space.lows.ravel(), -1.0).astype(np.float32)
+    high = np.where(bounded, space.highs.ravel(), 1.0).astype(np.float32)
+    return (high + low) / 2, (high - low) / 2
+
+
+def _bounded(space: Box) -> np.ndarray:
+    """Which directions [A] have bounds."""
+    low, high = (np.isfinite(x.ravel()) for x in (space.lows, space.highs))
+    if (low != high).any():
+        raise ValueError("action_space: a direction has a bound on one side only")
+    return low

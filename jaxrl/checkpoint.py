@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,6 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxrl.terminal import reason
+
 KEEP = 3  # newest checkpoints that stay on disk, unless told otherwise
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
@@ -23,13 +26,21 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint that cannot be used; the message names it and says why."""
 
 
-def save(folder: Path, step: int, tree: Any, keep: int = KEEP) -> Path:
-    """Writes `tree` to `folder/<step>`, then drops all but the newest `keep` (0: none).
+def save(
+    folder: Path, step: int, tree: Any, keep: int = KEEP, about: dict[str, Any] | None = None
+) -> Path:
+    """Writes `tree` to `folder/<step>`, then drops all but the newest `keep` (0: none) up to it.
+
+    Checkpoints of later steps stay: where there are any, they could not be used, and count for
+    nothing. `about` is what `about_of` gives back, plain JSON.
 
     Raises:
       RuntimeError: the disk is full or the folder cannot be written; what was there stays.
     """
     final = folder / f"{step:012d}"
+    _mend(folder)
+    for left in (*folder.glob("*.tmp"), *folder.glob("*.old")):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     temporary, replaced = final.with_suffix(".tmp"), final.with_suffix(".old")
     arrays = _to_host(tree)
     manifest = {
@@ -37,24 +48,22 @@ def save(folder: Path, step: int, tree: Any, keep: int = KEEP) -> Path:
         for name, x in arrays.items()
     }
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         with _checkpointer() as checkpointer:
             full = {name: x for name, x in arrays.items() if x.size}  # Orbax refuses empty ones
             checkpointer.save((temporary / "arrays").absolute(), full)
         (temporary / "manifest.json").write_text(json.dumps(manifest))
+        (temporary / "about.json").write_text(json.dumps(about or {}))
         if final.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
             os.rename(final, replaced)
         os.rename(temporary, final)
     except Exception as error:  # tensorstore reports a full disk as a ValueError
         shutil.rmtree(temporary, ignore_errors=True)
         if replaced.exists() and not final.exists():
             os.rename(replaced, final)
-        reason = str(error).strip().splitlines()[0]
-        raise RuntimeError(f"cannot write checkpoint {final}: {reason}") from error
+        raise RuntimeError(f"cannot write checkpoint {final}: {reason(error)}") from error
     shutil.rmtree(replaced, ignore_errors=True)
-    for old in steps(folder)[:-keep] if keep else []:
+    for old in [s for s in steps(folder) if s <= step][:-keep] if keep else []:
         shutil.rmtree(folder / f"{old:012d}", ignore_errors=True)
     return final
 
@@ -72,6 +81,12 @@ def digests(folder: Path, step: int) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in manifest.items()}
 
 
+def about_of(folder: Path, step: int) -> dict[str, Any]:
+    """What `save` was given as `about`; nothing if it was written before there was any."""
+    path = folder / f"{step:012d}" / "about.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def restore(folder: Path, step: int, like: Any) -> Any:
     """Reads `folder/<step>` into the structure of `like` (arrays or `ShapeDtypeStruct`s).
 
@@ -83,6 +98,7 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     path = folder / f"{step:012d}"
     try:
         manifest = json.loads((path / "manifest.json").read_text())
+        about_of(folder, step)  # whole, too
         empty = {
             k: np.zeros(v["shape"], v["dtype"]) for k, v in manifest.items() if 0 in v["shape"]
         }
@@ -96,8 +112,7 @@ def restore(folder: Path, step: int, like: Any) -> Any:
             )
         arrays |= empty
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {reason}") from error
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {reason(error)}") from error
     for name, entry in manifest.items():
         if _digest(np.asarray(arrays[name])) != entry["sha256"]:
             raise DamagedCheckpoint(f"checkpoint {path} is damaged: {name} has changed")
@@ -131,6 +146,7 @@ def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
       DamagedCheckpoint: there are checkpoints, and none can be used.
       FileNotFoundError: there are none.
     """
+    _mend(folder)
     available = steps(folder)
     if not available:
         raise FileNotFoundError(f"no checkpoint in {folder}")
@@ -141,6 +157,14 @@ def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
         except DamagedCheckpoint as error:
             complaints.append(str(error))
     raise DamagedCheckpoint("; ".join(complaints))
+
+
+def _mend(folder: Path) -> None:
+    """Puts back what a kill between the two renames of `save` left aside."""
+    for aside in folder.glob("*.old"):
+        if not aside.with_suffix("").exists():
+            with contextlib.suppress(OSError):  # another process was first, or may not write
+                os.rename(aside, aside.with_suffix(""))
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -22,12 +22,37 @@ def _values(config: Any, name: str) -> np.ndarray | None:
         raise ValueError(f"{name}={value!r}: must be a number") from None
 
 
-def positive(config: Any, *names: str) -> None:
-    """Whole numbers >= 1."""
+def _is_whole(value: Any, least: int) -> bool:
+    known = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return known and value >= least
+
+
+def whole(config: Any, least: int, *names: str) -> None:
+    """Whole numbers >= `least`."""
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r}: must be a whole number, at least 1")
+        if not _is_whole(value, least):
+            raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}")
+
+
+def positive(config: Any, *names: str) -> None:
+    """Whole numbers >= 1."""
+    whole(config, 1, *names)
+
+
+def sizes(config: Any, *names: str) -> None:
+    """Tuples of whole numbers >= 1, such as the widths of layers."""
+    for name in names:
+        value = getattr(config, name)
+        if not (isinstance(value, tuple) and all(_is_whole(x, 1) for x in value)):
+            raise ValueError(f"{name}={value!r}: must be a tuple of whole numbers, at least 1 each")
+
+
+def finite(config: Any, *names: str) -> None:
+    for name in names:
+        x = _values(config, name)
+        if x is not None and not np.isfinite(x).all():
+            raise ValueError(f"{name}={getattr(config, name)}: must be finite")
 
 
 def in_range(config: Any, low: float, high: float, *names: str) -> None:

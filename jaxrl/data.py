@@ -18,7 +18,8 @@ from jaxrl.replay import Trajectories
 from jaxrl.stats import Moments
 from jaxrl.types import Policy, Transition
 
-BINS = 5  # per dimension, of the grid that coverage counts
+COMPONENTS, BINS = 3, 10  # of the grid that coverage counts: its axes, and cells along each
+REAL = "biuf"  # the kinds of dtypes that are real numbers
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class Dataset:
         scaled = np.clip(scaled, -1.0, 1.0) if self.bounded else scaled
         return self.steps.replace(action=scaled.astype(np.float32))
 
+    def source_for(self, env: Env) -> tuple[Transition, Trajectories | None]:
+        """What `replay.draw_recorded` reads; raises as `steps_for` does."""
+        return self.steps_for(env), self.trajectories
+
     def obs_moments(self) -> Moments:
         """Mean and variance of the observations."""
         mean = jax.tree.map(lambda x: x[:, 0].mean(0, dtype=np.float64), self.steps.obs)
@@ -124,10 +129,17 @@ class Dataset:
         its episode being its return scaled to 0 .. 1 over the data set (return weighting),
         or its return minus `baseline` [E], such as a value of its start (advantage weighting).
         Do it last: the weights are of these episodes, and `take` and the like leave them out.
+
+        Raises:
+          ValueError: a temperature that is not positive, a baseline that is not [E] finite numbers.
         """
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature={temperature}: must be above 0")
-        score = self.returns - (0.0 if baseline is None else np.asarray(baseline))
+        score = self.returns
+        if baseline is not None:
+            if why := fault(baseline, len(score), flat=True):
+                raise ValueError(f"baseline {why}")
+            score = score - np.asarray(baseline)
         score = (score - score.min()) / max(np.ptp(score), 1e-12)
         mass = np.exp((score - 1.0) / temperature) * self.lengths
         cdf = np.cumsum(mass / mass.sum())
@@ -158,7 +170,27 @@ def from_arrays(
     extras: dict[str, np.ndarray] | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Dataset:
-    """A data set from flat arrays [T, ...]; the last step ends an episode in any case."""
+    """A data set from flat arrays [T, ...]; the last step ends an episode in any case.
+
+    Raises:
+      ValueError: no steps, an array that does not fit the others or is not finite (of `extras`
+        only the shape is asked): which one, and where.
+    """
+    rows = np.size(terminated)
+    if rows == 0:
+        raise ValueError("data: no steps")
+    arrays = {"obs": obs, "action": action, "next_obs": next_obs}
+    flat = {"reward": reward, "terminated": terminated, "truncated": truncated}
+    for path, x in jax.tree_util.tree_leaves_with_path(arrays | flat):
+        if why := fault(x, rows, path[0].key in flat):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"data: array {name!r} {why}")
+    shapes = [jax.tree.map(lambda x: np.shape(x)[1:], tree) for tree in (obs, next_obs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"data: obs have shape {shapes[0]}, next_obs {shapes[1]}")
+    for name, x in (extras or {}).items():
+        if np.shape(x) != (rows,):
+            raise ValueError(f"data: array 'extras/{name}' has shape {np.shape(x)}, not ({rows},)")
     terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
     truncated &= ~terminated
     truncated[-1] |= ~terminated[-1]
@@ -173,6 +205,20 @@ def from_arrays(
         np.ones((len(terminated), 1), bool),
     )
     return Dataset(steps, extras or {}, metadata or {})
+
+
+def fault(x: Any, rows: int, flat: bool) -> str | None:
+    """What is wrong with an array that is to be [rows, ...] finite numbers, [rows] where `flat`."""
+    x = np.asarray(x)
+    if flat and x.ndim > 1 and len(x) == rows:
+        return f"has shape {x.shape}, allowed is ({rows},)"
+    if x.ndim == 0 or len(x) != rows:
+        return f"has shape {x.shape}, but there are {rows} rows"
+    if x.dtype.kind not in REAL:
+        return f"holds {x.dtype}, not numbers"
+    with np.errstate(over="ignore"):  # what is too large for float32 is not finite to us
+        bad = ~np.isfinite(x.reshape(rows, -1).astype(np.float32)).all(1)
+    return f"row {int(bad.argmax())} is not finite" if bad.any() else None
 
 
 def _single(tree: Any) -> Any:
@@ -360,14 +406,12 @@ def from_replay(
     )
 
 
-def statistics(dataset: Dataset) -> dict[str, float]:
+def statistics(dataset: Dataset, reference: Dataset | None = None) -> dict[str, float]:
     """What a data set holds.
 
     Returns and lengths; `success`, the share of episodes that ever succeed (where the task
-    measures it); `coverage`, the number of distinct cells that states and actions visit on
-    a grid of `BINS` per dimension over the data's own range, divided by the number of steps
-    (SACo of Schweighofer et al. 2022, for continuous spaces); and, where `references` are
-    known, `quality`: where the mean return lies between them (TQ, ibid.).
+    measures it); `coverage` (see there); and, where `references` are known, `quality`: where the
+    mean return lies between them (TQ of Schweighofer et al. 2022).
     """
     returns, lengths = dataset.returns, dataset.lengths
     out = {
@@ -383,14 +427,43 @@ def statistics(dataset: Dataset) -> dict[str, float]:
     if "success" in dataset.extras:
         ever = np.maximum.reduceat(dataset.extras["success"], dataset.starts)
         out["success"] = float((ever > 0).mean())
-    leaves = [*jax.tree.leaves(dataset.steps.obs), dataset.steps.action]
-    x = np.concatenate([leaf.reshape(len(dataset), -1) for leaf in leaves], 1)
-    low, high = x.min(0), x.max(0)
-    cells = ((x - low) / np.maximum(high - low, 1e-12) * BINS).astype(np.int8).clip(0, BINS - 1)
-    out["coverage"] = len(np.unique(cells, axis=0)) / len(dataset)
+    out["coverage"] = coverage(dataset, reference)
     if known := references(dataset):
         out["quality"] = normalized(out["return_mean"], *known)
     return out
+
+
+def coverage(dataset: Dataset, reference: Dataset | None = None) -> float:
+    """How much of the states and actions a data set visits, on a coarse grid.
+
+    With a `reference`: the number of cells visited over the number that the reference visits
+    (SACo of Schweighofer et al. 2022, whose state-action pairs are discrete). Without one: over
+    the number of all cells, which says how evenly the data fill their own range, not how wide
+    that is; only numbers against one reference compare data sets.
+
+    The axes of the grid are the first `COMPONENTS` principal components of the reference's (or
+    the data's own) states and actions, each entry scaled to variance 1, with `BINS` cells over
+    the range of each; what lies beyond falls into more cells of that size. What other
+    components hold is not seen, and more steps visit more cells: compare sets of equal size.
+    """
+    x, ref = (_pairs(d) for d in (dataset, reference or dataset))
+    mean, std = ref.mean(0), ref.std(0)
+    scale = np.where(std > 1e-6, 1.0 / np.maximum(std, 1e-6), 0.0)  # what is constant: left out
+    x, ref = (x - mean) * scale, (ref - mean) * scale
+    variance, axes = np.linalg.eigh(ref.T @ ref / len(ref))  # in ascending order
+    axes = axes[:, variance > 1e-6][:, -COMPONENTS:]
+    low, high = (ref @ axes).min(0), (ref @ axes).max(0)
+    margin = 1e-6 * (high - low)  # both ends lie within
+    low, width = low - margin, (high - low + 2 * margin) / BINS
+    cells = lambda x: len({tuple(row) for row in np.floor((x @ axes - low) / width)})
+
+    return cells(x) / (BINS ** axes.shape[1] if reference is None else cells(ref))
+
+
+def _pairs(dataset: Dataset) -> np.ndarray:
+    """States and actions, flat. [T, entries]"""
+    leaves = [*jax.tree.leaves(dataset.steps.obs), dataset.steps.action]
+    return np.concatenate([x.reshape(len(dataset), -1) for x in leaves], 1).astype(np.float64)
 
 
 def references(dataset: Dataset) -> tuple[float, float] | None:

@@ -23,10 +23,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.data import Dataset, from_arrays
+from jaxrl.data import REAL, Dataset, fault, from_arrays
 
 HDF5 = (".hdf5", ".h5")
-REAL = "biuf"  # the kinds of dtypes that are real numbers
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
@@ -199,20 +198,10 @@ def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:
     for name, x in arrays.items():
         if name.split("/")[0] not in known:
             continue
-        if x.ndim == 0 or len(x) != rows:
-            raise ValueError(
-                f"{path}: array {name!r} has shape {x.shape}, but there are {rows} actions"
-            )
-        if x.ndim != 1 and name in ("rewards", "terminals", "timeouts"):
-            raise ValueError(f"{path}: array {name!r} has shape {x.shape}, allowed is ({rows},)")
         if x.ndim == 1 and name == "actions":
             raise ValueError(f"{path}: array 'actions' has shape {x.shape}, allowed is ({rows}, A)")
-        if x.dtype.kind not in REAL:
-            raise ValueError(f"{path}: array {name!r} holds {x.dtype}, not numbers")
-        with np.errstate(over="ignore"):  # what is too large for float32 is not finite to us
-            bad = ~np.isfinite(x.reshape(rows, -1).astype(np.float32)).all(1)
-        if bad.any():
-            raise ValueError(f"{path}: array {name!r} row {int(bad.argmax())} is not finite")
+        if why := fault(x, rows, flat=name in ("rewards", "terminals", "timeouts")):
+            raise ValueError(f"{path}: array {name!r} {why}")
 
 
 def _flatten(name: str, obs: Any) -> dict[str, np.ndarray]:

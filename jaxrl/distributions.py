@@ -16,6 +16,7 @@ class Normal:
 
     mean: jax.Array
     std: jax.Array
+    bounds: tuple[float, ...] = struct.field(pytree_node=False, default=(1.0,))  # [A] or [1]
 
     def sample(self, key: jax.Array) -> jax.Array:
         return self.mean + self.std * jax.random.normal(key, self.mean.shape)
@@ -37,8 +38,9 @@ class Normal:
         return 0.5 * jnp.sum(ratio + shift - 1.0 - jnp.log(ratio), -1)
 
     def squash(self, raw: jax.Array) -> jax.Array:
-        """The action in [-1, 1]."""
-        return jnp.clip(raw, -1.0, 1.0)
+        """The action in [-1, 1], or within `bounds` (inf: as it is)."""
+        bounds = jnp.asarray(self.bounds)
+        return jnp.clip(raw, -bounds, bounds)
 
 
 @struct.dataclass

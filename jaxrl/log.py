@@ -9,12 +9,14 @@ Every metric is an array over seeds, [seeds], or [configs, seeds] in a sweep. On
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +64,15 @@ class Logger:
     ):
         self._shape = (seeds,) if configs is None else (configs, seeds)
         self._sinks: list[Any] = []
+        run_dir = None if run_dir is None else Path(run_dir)
+        # First: where it cannot be used, no run has begun.
+        services = [_WandB(wandb, run_dir, config)] if wandb else []
         if run_dir is not None:
-            run_dir = Path(run_dir)
             truncate(run_dir, start_steps)
             self._sinks.append(_Jsonl(run_dir / FILE))
             if tensorboard:
                 self._sinks.append(_TensorBoard(run_dir / "tensorboard", start_steps))
-        if wandb:
-            self._sinks.append(_WandB(wandb, run_dir, config))
+        self._sinks += services
         if progress is None:
             progress = sys.stdout.isatty()
         display = terminal.Silent if quiet else terminal.Bar if progress else terminal.Lines
@@ -149,15 +152,8 @@ def truncate(run_dir: str | os.PathLike, env_steps: float) -> None:
     kept = [line for line, record in lines if record["env_steps"] <= env_steps]
     if complete and len(kept) == len(lines):
         return
-    temporary = path.with_name(FILE + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines(line + b"\n" for line in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+    with whole(path) as part:
+        part.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
 def _parse(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
@@ -181,6 +177,31 @@ def _parse(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
 # --- Files and services ---
 
 
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write, of the same suffix, which then takes the place of `path`: all or nothing.
+
+    Raises:
+      RuntimeError: it cannot be written; what was there stays.
+    """
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> RuntimeError:
+    return RuntimeError(f"cannot write {path}: {error.strerror or terminal.reason(error)}")
+
+
 class _Jsonl:
     def __init__(self, path: Path):
         self._path = path
@@ -188,7 +209,7 @@ class _Jsonl:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "ab")
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
 
     def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
         values = {name: _plain(np.asarray(value)) for name, value in (clock | metrics).items()}
@@ -197,7 +218,7 @@ class _Jsonl:
             self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             self._file.flush()
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
+            raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
         try:
@@ -220,7 +241,7 @@ class _TensorBoard:
             # The name has a resolution of seconds: a quick resume must not overwrite.
             self._writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         if resumed:  # TensorBoard forgets what it has from here on
             restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(step=start_steps + 1 if start_steps else 0, session_log=restart)
@@ -235,7 +256,7 @@ class _TensorBoard:
             self._writer.write_event(self._event(wall_time=time.time(), **fields))
             self._writer.flush()
         except OSError as error:
-            raise _cannot_write(self._path, error) from error
+            raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
         try:
@@ -252,17 +273,12 @@ class _WandB:
             raise RuntimeError(
                 f"wandb={project!r}: Weights & Biases is missing: pip install jaxrl[wandb]"
             ) from error
-        run_id = uuid.uuid4().hex[:8]
-        if run_dir is not None:  # a resumed run goes on in the same W&B run
-            kept = run_dir / "wandb_id"
-            try:
-                if kept.exists():
-                    run_id = kept.read_text().strip()
-                else:
-                    kept.write_text(run_id)
-            except OSError as error:
-                raise _cannot_write(kept, error) from error
+        kept = run_dir / "wandb_id" if run_dir else None
+        resumed = kept is not None and kept.exists()  # goes on in the same W&B run
+        run_id = kept.read_text().strip() if resumed else uuid.uuid4().hex[:8]
         try:
+            if run_dir:
+                run_dir.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
                 project=project,
                 name=run_dir.name if run_dir else None,
@@ -272,8 +288,10 @@ class _WandB:
                 resume="allow",
             )
         except Exception as error:  # no network, no login, ...
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise RuntimeError(f"wandb={project!r}: {cause}") from error
+            raise RuntimeError(f"wandb={project!r}: {terminal.reason(error)}") from error
+        if kept:
+            with whole(kept) as part:
+                part.write_text(run_id)
         # Not W&B's own step, which may not go back: a resumed run repeats steps.
         self._run.define_metric("*", step_metric="env_steps")
 
@@ -308,7 +326,3 @@ def _plain(value: np.ndarray) -> Any:
     if value.dtype.kind in "biu":
         return int(value)
     return float(str(value)) if np.isfinite(value) else None
-
-
-def _cannot_write(path: Path, error: OSError) -> RuntimeError:
-    return RuntimeError(f"cannot write {path}: {error.strerror or error}")

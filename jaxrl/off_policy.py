@@ -41,7 +41,8 @@ class Config:
     batch_size: int = struct.field(pytree_node=False, default=256)
     replay_size: int = struct.field(pytree_node=False, default=1_000_000)  # transitions
     learning_starts: int = struct.field(pytree_node=False, default=5_000)  # random steps before
-    actor_starts: int = struct.field(pytree_node=False, default=0)  # steps of critics alone before
+    actor_starts: int = struct.field(pytree_node=False, default=0)  # steps, the random ones
+    # included, before the actor learns: from `learning_starts` on, critics alone; 0: with them
     n_step: int = struct.field(pytree_node=False, default=1)
     prior_ratio: float = struct.field(pytree_node=False, default=0.0)  # of a batch, from `prior`
     normalize_obs: bool = struct.field(pytree_node=False, default=False)
@@ -73,20 +74,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """An algorithm's own part. `agent` is any tree, `hp` the config with its numbers traced.
+    """An algorithm's own part. `agent` is a tree whose `actor` is what a policy keeps, `hp` the
+    config with its numbers traced.
 
     `init(key, actor_obs, critic_obs, hp) -> agent` from example observations [1, obs];
     `update_critic` and `update_actor`: `(agent, batch, hp) -> (agent, metrics)`;
-    `explore(agent, actor_obs, noise, key, hp) -> action` in [-1, 1] for one environment;
-    `new_noise(key, hp)`: that environment's `noise` for its next episode;
-    `acting_params(agent)` is what a policy keeps, and
-    `act(acting_params, actor_obs, key, deterministic) -> action` for one environment.
+    `act(agent.actor, actor_obs, key, deterministic) -> action` in [-1, 1] for one environment;
+    `explore(agent, actor_obs, noise, key, hp) -> action` while collecting, by default `act`;
+    `new_noise(key, hp)`: that environment's `noise` for its next episode.
     """
 
     init: Callable[..., Any]
     update_critic: Callable[..., tuple[Any, Metrics]]
     update_actor: Callable[..., tuple[Any, Metrics]]
-    acting_params: Callable[[Any], Any]
     act: Callable[..., jax.Array]
     explore: Callable[..., jax.Array] | None = None
     new_noise: Callable[..., jax.Array] = lambda key, hp: jnp.zeros(())
@@ -119,7 +119,7 @@ def online(
       config: see `Config`.
       build: `build(config, action_size, psum) -> Algorithm`.
       check: raises ValueError for a config out of range; the algorithm's `validate`.
-      prior: a `jaxrl.data.Dataset` that `config.prior_ratio` of every batch comes from.
+      prior: a `jaxrl.data.Dataset` that `config.prior_ratio` (above 0) of every batch comes from.
       axis_name: the mapped device axis that environments are sharded over, if any.
 
     Raises:
@@ -133,10 +133,14 @@ def online(
     to_env = acting.to_env(env.action_space)
     psum = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else (lambda x: x)
     algorithm = build(c, size, psum)
+    act = lambda agent, obs, noise, key, hp: algorithm.act(agent.actor, obs, key, False)
+    explore = algorithm.explore or act
     steps_per_iteration = c.num_envs * c.unroll_length
     num_prior = round(c.prior_ratio * c.batch_size)
     num_online = c.batch_size - num_prior
-    prior_data = None if prior is None else source_of(prior, env)
+    if prior is not None and not num_prior:
+        raise ValueError(f"prior_ratio={c.prior_ratio}: must be above 0 where prior data are given")
+    prior_data = None if prior is None else prior.source_for(env)
     rows = c.replay_size // steps_per_iteration * c.unroll_length
     if rows < c.n_step or rows < 1:
         raise ValueError(
@@ -178,7 +182,7 @@ def online(
 
         def action_of(obs, noise, key):
             actor_obs, _ = flatten_one(c, state.obs_moments, obs)
-            explored = algorithm.explore(state.agent, actor_obs[0], noise, key, hp)
+            explored = explore(state.agent, actor_obs[0], noise, key, hp)
             return jnp.where(started, explored, jax.random.uniform(key, (size,), minval=-1.0))
 
         def one_step(loop, key):
@@ -240,20 +244,28 @@ def online(
 
         # --- Update, with the normaliser as it was while collecting ---
         started = state.iteration + 1 >= learning_at
-        agent, metrics = update_loop(
-            algorithm,
-            state.agent,
-            lambda key: draw(state, data, key),
-            k_update,
-            c,
-            state.config,
-            learn_actor=state.iteration + 1 >= actor_at,
+
+        def learn(agent):
+            agent, metrics = update_loop(
+                algorithm,
+                agent,
+                lambda key: draw(state, data, key),
+                k_update,
+                c,
+                state.config,
+                learn_actor=state.iteration + 1 >= actor_at,
+            )
+            return agent, jax.tree.map(psum, metrics)
+
+        # A loop of one turn or none: unlike a `cond` it skips the work under `vmap`, too.
+        shapes = jax.eval_shape(learn, state.agent)[1]
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        agent, metrics = jax.lax.fori_loop(
+            0, started.astype(jnp.int32), lambda _, loop: learn(loop[0]), (state.agent, nothing)
         )
-        agent = jax.tree.map(lambda new, old: jnp.where(started, new, old), agent, state.agent)
         moments = state.obs_moments
         if c.normalize_obs:
             moments = moments.update(steps.obs, steps.valid.astype(jnp.float32), axis_name)
-        metrics = {k: jnp.where(started, psum(v), 0.0) for k, v in metrics.items()}
         return state.replace(
             agent=agent, obs_moments=moments, iteration=state.iteration + 1
         ), metrics | rollout.over_time(episodes, psum)
@@ -286,15 +298,6 @@ def example_obs(env: Env) -> Any:
     """Zeros shaped like one observation."""
     obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), obs)
-
-
-def source_of(dataset: Any, env: Env) -> tuple[Transition, replay.Trajectories | None]:
-    """What `replay.draw_recorded` reads of a `jaxrl.data.Dataset`.
-
-    Raises:
-      ValueError: the data do not fit `env`.
-    """
-    return dataset.steps_for(env), dataset.trajectories
 
 
 def update_loop(
@@ -376,12 +379,12 @@ def policy_of(env: Env, c: Config, algorithm: Algorithm) -> Callable[[Any], Poli
         return ()
 
     def apply(params, carry, obs, key, deterministic):
-        acting_params, moments = params
+        actor, moments = params
         actor_obs, _ = flatten_one(c, moments, obs)
-        return to_env(algorithm.act(acting_params, actor_obs[0], key, deterministic)), carry
+        return to_env(algorithm.act(actor, actor_obs[0], key, deterministic)), carry
 
     def policy(state) -> Policy:
-        return Policy((algorithm.acting_params(state.agent), state.obs_moments), init_carry, apply)
+        return Policy((state.agent.actor, state.obs_moments), init_carry, apply)
 
     return policy
 
@@ -403,9 +406,15 @@ def validate(config: Config) -> None:
         *("num_envs", "unroll_length", "updates_per_step", "policy_delay"),
         *("batch_size", "replay_size", "n_step"),
     )
-    checks.in_range(c, 0.0, 1.0, "gamma")
-    checks.in_range(c, 0.0, math.inf, "learning_starts", "actor_starts")
+    checks.whole(c, 0, "learning_starts", "actor_starts")
+    checks.in_range(c, 0.0, 1.0, "gamma", "prior_ratio")
     checks.above(c, 0.0, "reward_scale")
+    checks.finite(c, "reward_scale", "reward_shift")
+    if 0 < c.actor_starts <= c.learning_starts:
+        raise ValueError(
+            f"actor_starts={c.actor_starts}: must be 0, or more than"
+            f" learning_starts={c.learning_starts}, which it includes"
+        )
     if c.prior_ratio and not 1 <= round(c.prior_ratio * c.batch_size) < c.batch_size:
         raise ValueError(
             f"prior_ratio={c.prior_ratio}: must be 0, or leave some of batch_size={c.batch_size}"

@@ -48,7 +48,7 @@ def learner(
     c = config
     algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
     to_batch = off_policy.batcher(c, lambda x: x)
-    data = None if dataset is None else off_policy.source_of(dataset, env)
+    data = None if dataset is None else dataset.source_for(env)
     obs = off_policy.example_obs(env)
 
     def init(key: jax.Array, config: off_policy.Config = config) -> OfflineState:
@@ -94,7 +94,7 @@ def learner(
 
 def validate(config: off_policy.Config) -> None:
     """Raises ValueError naming the first field that is bad, or has no meaning without environments."""
-    off_policy.validate(config)
     for name in ("prior_ratio", "actor_starts"):
         if getattr(config, name):
             raise ValueError(f"{name}={getattr(config, name)}: must be 0 for recorded data alone")
+    off_policy.validate(config)

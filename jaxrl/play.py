@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import math
 import os
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -25,12 +24,14 @@ from envs.vector import all_finite
 from jaxrl import runs, runtime, terminal
 from jaxrl.evaluate import DEFAULT_MAX_STEPS, evaluate
 from jaxrl.learners import imitation
+from jaxrl.log import whole
 from jaxrl.stats import bootstrap_interval
 from jaxrl.types import Policy
 
 MAX_FPS = 60.0  # a video of a faster simulation leaves states out
 DEFAULT_FPS = 30.0  # where the environment does not say how long a step lasts
 TIMED_STEPS = 100  # whose latency is measured
+KEY = 0x91A7  # episodes of a seed are not those that data were recorded or trained on with it
 LISTED = 100  # more episodes than this are summarised only
 
 
@@ -77,8 +78,7 @@ def record_video(
         worlds = [e for e, _ in pairs]
         _write_video(worlds, shown, Path(out), fps, width + width % 2, height + height % 2)
     except Exception as error:  # no display, no codec, full disk, a task that cannot be drawn, ...
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"no video: {cause}")
+        print(f"no video: {terminal.reason(error)}")
         return None
     return str(out)
 
@@ -126,23 +126,27 @@ def _write_video(
 
     JAX warns of every fork, ffmpeg's too, which runs another program at once and is safe.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    try:
-        with (
-            warnings.catch_warnings(action="ignore", category=RuntimeWarning),
-            contextlib.ExitStack() as stack,
-            imageio.get_writer(partial, fps=fps, macro_block_size=2, quality=7) as video,
-        ):
-            draws = [stack.enter_context(renderer(env, width, height)) for env in worlds]
-            for now in states:
-                video.append_data(
-                    np.hstack([draw(state) for draw, state in zip(draws, now, strict=True)])
-                )
-        os.replace(partial, out)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with (
+        whole(out) as part,
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),
+        contextlib.ExitStack() as stack,
+        imageio.get_writer(part, fps=fps, macro_block_size=2, quality=7) as video,
+    ):
+        draws = [stack.enter_context(renderer(env, width, height)) for env in worlds]
+        for now in states:
+            video.append_data(
+                np.hstack([draw(state) for draw, state in zip(draws, now, strict=True)])
+            )
+
+
+def episode_keys(seed: int, episodes: int) -> jax.Array:
+    """[episodes]; which ones `play` evaluates.
+
+    Raises:
+      ValueError: `seed` is out of range.
+    """
+    runtime.check_seed(seed)
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), KEY), episodes)
 
 
 def play(
@@ -180,9 +184,9 @@ def play(
     for name, value in (("episodes", episodes), ("width", width), ("height", height)):
         if value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
+    keys = episode_keys(seed, episodes)
     run = runs.load(run_dir, step, **(overrides or {}))
     policy = run.policy(seed_index)
-    keys = jax.random.split(jax.random.key(seed), episodes)
     measure = jax.jit(lambda policy, keys: evaluate(run.env, policy, keys, not stochastic))
     measured = jax.device_get(measure(policy, keys))
 
@@ -287,23 +291,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--height", type=int, default=360)
     args = parser.parse_args(argv)
     runtime.setup()
-    try:
-        play(
-            args.run,
-            episodes=args.episodes,
-            seed_index=args.seed_index,
-            step=args.step,
-            video=None if args.no_video else args.video or args.run / "video.mp4",
-            stochastic=args.stochastic,
-            overrides={"physics": args.physics} if args.physics else None,
-            width=args.width,
-            height=args.height,
-            seed=args.seed,
-        )
-    except (ValueError, RuntimeError, ImportError) as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
+    play(
+        args.run,
+        episodes=args.episodes,
+        seed_index=args.seed_index,
+        step=args.step,
+        video=None if args.no_video else args.video or args.run / "video.mp4",
+        stochastic=args.stochastic,
+        overrides={"physics": args.physics} if args.physics else None,
+        width=args.width,
+        height=args.height,
+        seed=args.seed,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)

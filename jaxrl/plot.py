@@ -10,7 +10,6 @@ import argparse
 import itertools
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,7 @@ def learning_curve(
 
     Args:
       run_dirs: one run directory or several.
-      out: the file to write.
+      out: the file to write; .png without a suffix.
       metric: any in `metrics.jsonl`, at evaluations if it is measured there. A run
         without evaluations shows `episode_return` instead of `return`.
       x: "env_steps" (per seed) or "seconds" (of training).
@@ -165,11 +164,9 @@ def _two_dimensions(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, tupl
 
 def _save(figure: Figure, out: str | os.PathLike) -> Path:
     out = Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out)
-    except OSError as error:
-        raise RuntimeError(f"cannot write {out}: {error.strerror or error}") from error
+    out = out if out.suffix else out.with_suffix(".png")
+    with log.whole(out) as part:
+        figure.savefig(part)
     return out
 
 
@@ -308,14 +305,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--x", default="env_steps", choices=("env_steps", "seconds"))
     args = parser.parse_args(argv)
     folder = args.runs[0] if len(args.runs) == 1 else Path()
-    try:
-        name = "learning_curve" if args.metric == "return" else args.metric
-        out = args.out or folder / f"{name}.png"
-        print(learning_curve(args.runs, out, args.metric, args.x))
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    name = "learning_curve" if args.metric == "return" else args.metric
+    out = args.out or folder / f"{name}.png"
+    print(learning_curve(args.runs, out, args.metric, args.x))
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)

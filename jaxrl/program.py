@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrl import hosts
-from jaxrl.evaluate import evaluate, summarize
+from jaxrl.evaluate import evaluate_runs, summarize
 from jaxrl.runs import state_like
 from jaxrl.types import Learner
 
@@ -55,8 +55,7 @@ class Program:
         self._shardings = self._sharding(self._specs)
         # Of what has one entry per run.
         runs_spec = P(AXIS) if share_runs else P()
-        self._of_runs = NamedSharding(self.mesh, runs_spec)
-        self._everywhere = NamedSharding(self.mesh, P())
+        self._of_runs, self._everywhere = self._sharding(runs_spec), self._sharding(P())
 
         axes = (0, *[None] * len(self._data))
         vmapped = lambda one: jax.jit(jax.vmap(one.step, axes), inline=True)
@@ -64,8 +63,7 @@ class Program:
         # the same only if the arguments lie in the same places.
         step_whole = vmapped(learner)
         step_shared = step_whole if share_runs else vmapped(on_devices)
-        state = _placed(self._state_like, self._shardings)
-        _, metrics = jax.eval_shape(step_whole, state, *_placed(self._data, self._everywhere))
+        _, metrics = jax.eval_shape(step_whole, self._state_like, *self._data)
         self._sums_like = {
             k: jax.ShapeDtypeStruct(x.shape, jnp.float32) for k, x in metrics.items()
         }
@@ -87,8 +85,7 @@ class Program:
 
             return jax.lax.fori_loop(0, n, body, (state, sums))
 
-        def eval_episodes_of(policy, keys):
-            return jax.vmap(lambda p: evaluate(learner.env, p, keys))(policy)
+        eval_episodes_of = lambda policies, keys: evaluate_runs(learner.env, policies, keys)
 
         specs = (self._specs, runs_spec, P(), *(P() for _ in self._data))
         # Named, because JAX would say that empty leaves lie everywhere, and then refuse them.
@@ -106,8 +103,12 @@ class Program:
         self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
 
     def _sharding(self, specs):
+        """On one device without a mesh: JAX would trace what mentions one apart from what does not."""
+        alone = SingleDeviceSharding(self.mesh.devices[0]) if self.mesh.size == 1 else None
         return jax.tree.map(
-            lambda s: NamedSharding(self.mesh, s), specs, is_leaf=lambda x: isinstance(x, P)
+            lambda s: alone or NamedSharding(self.mesh, s),
+            specs,
+            is_leaf=lambda x: isinstance(x, P),
         )
 
     def compile(self) -> float:
@@ -159,7 +160,7 @@ class Program:
 
 def _placed(tree: Any, shardings: Any) -> Any:
     """Shapes of arrays that lie there; `shardings`: one, or a tree like theirs."""
-    if isinstance(shardings, NamedSharding):
+    if isinstance(shardings, Sharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
     like = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
     return jax.tree.map(like, tree, shardings)

@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import os
+import pkgutil
 import platform
 import shutil
 from dataclasses import dataclass
@@ -18,10 +19,15 @@ import jax
 
 import envs
 from envs.transforms import residual
-from jaxrl import __version__, checkpoint
+from jaxrl import __version__, checkpoint, learners
+from jaxrl.log import whole
 from jaxrl.types import Learner, Policy
 
 BASE = "base"  # in a run directory: the run that a residual corrects
+LEARNERS = tuple(module.name for module in pkgutil.iter_modules(learners.__path__))
+SECTIONS = {"learner": str, "env": str, "env_overrides": dict, "config": dict, "train": dict}
+WORDS = {str: "text", dict: "an object {...}", list: "a list [...]", bool: "true or false"}
+WORDS |= {int: "a whole number", float: "a number"}
 OFFLINE = ("bc", "td3_bc", "iql", "imitation")  # learners whose steps are updates
 
 
@@ -50,7 +56,7 @@ def describe(learner: str, env: str, env_overrides: dict, config: Any, train: di
         "learner": learner,
         "env": env,
         "env_overrides": env_overrides,
-        "config": {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)},
+        "config": {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)},
         "train": train,
         "versions": {p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "flax")},
         "hardware": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, {platform.machine()}",
@@ -58,11 +64,8 @@ def describe(learner: str, env: str, env_overrides: dict, config: Any, train: di
 
 
 def write_config(run_dir: Path, config: dict) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    except OSError as error:
-        raise RuntimeError(f"cannot write {run_dir}: {error.strerror or error}") from error
+    with whole(run_dir / "config.json") as part:
+        part.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def read_config(run_dir: Path) -> dict:
@@ -70,14 +73,52 @@ def read_config(run_dir: Path) -> dict:
     path = Path(run_dir) / "config.json"
     try:
         config = json.loads(path.read_text())
-        for name in ("learner", "env", "env_overrides", "config", "train"):
-            if name not in config:
-                raise ValueError(f"{path}: {name!r} is missing")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run_dir} is not a run: it has no config.json") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} line {error.lineno}: not JSON ({error.msg})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    _must_be(dict, config, f"{path}: all of it")
+    for name, kind in SECTIONS.items():
+        if name not in config:
+            raise ValueError(f"{path}: {name!r} is missing")
+        _must_be(kind, config[name], f"{path}: {name}")
     return config
+
+
+def _must_be(kind: type, value: Any, name: str) -> None:
+    right = isinstance(value, int | float if kind is float else kind)
+    if not right or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name}={value!r}: must be {WORDS[kind]}")
+
+
+def _check(config: dict, path: Path) -> None:
+    """Raises ValueError where what `read_config` returned is not a learner's run: which entry."""
+    learner, sweep = config["learner"], config["train"].get("sweep", {})
+    if learner not in LEARNERS:
+        raise ValueError(f"{path}: learner={learner!r}: allowed are {', '.join(LEARNERS)}")
+    _must_be(int, config["train"].get("seeds"), f"{path}: train.seeds")
+    _must_be(dict, sweep, f"{path}: train.sweep")
+    for name, values in sweep.items():
+        _must_be(list, values, f"{path}: train.sweep.{name}")
+    if "residual" in config:
+        about = config["residual"]
+        _must_be(dict, about, f"{path}: residual")
+        _must_be(int, about.get("seed_index"), f"{path}: residual.seed_index")
+        _must_be(float, about.get("scale"), f"{path}: residual.scale")
+    defaults = _module(learner).Config()
+    known = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
+    for name, value in config["config"].items():
+        if name not in known:
+            raise ValueError(f"{path}: {learner} has no field {name!r}{envs.nearest(name, known)}")
+        kind = {int: float, tuple: list}.get(type(known[name]), type(known[name]))
+        if kind is not float or value != "inf":
+            _must_be(kind, value, f"{path}: config.{name}")
+
+
+def _module(learner: str) -> Any:
+    return importlib.import_module(f"jaxrl.learners.{learner}")
 
 
 def keep_base(base: Path, run_dir: Path) -> None:
@@ -107,22 +148,14 @@ def num_runs(train: dict) -> int:
 
 def build(config: dict, base: Run | None = None, **env_overrides) -> tuple[Any, Learner]:
     """The environment and learner that `config.json` describes; a residual corrects `base`."""
-    try:
-        module = importlib.import_module(f"jaxrl.learners.{config['learner']}")
-    except ModuleNotFoundError:
-        raise ValueError(f"config.json: unknown learner {config['learner']!r}") from None
     if base is None:
         env = envs.make(config["env"], **(config["env_overrides"] | env_overrides))
     else:
         about = config["residual"]
         env = residual(base.env, base.policy(about["seed_index"]), about["scale"])
-    known = {f.name for f in dataclasses.fields(module.Config)}
-    for name in config["config"]:
-        if name not in known:
-            hint = envs.nearest(name, known)
-            raise ValueError(f"config.json: {config['learner']} has no field {name!r}{hint}")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["config"].items()}
     fields = {k: math.inf if v == "inf" else v for k, v in fields.items()}
+    module = _module(config["learner"])
     return env, module.make(env, module.Config(**fields))
 
 
@@ -134,6 +167,7 @@ def load(run_dir: str | Path, step: int | None = None, **env_overrides) -> Run:
     """
     run_dir = Path(run_dir)
     config = read_config(run_dir)
+    _check(config, run_dir / "config.json")
     base = None
     if "residual" in config:
         base = load(run_dir / BASE, **(config["env_overrides"] | env_overrides))
@@ -161,7 +195,7 @@ def state_like(learner: Learner, num_runs: int) -> Any:
     return jax.tree.map(lambda x: x.update(shape=(num_runs, *x.shape)), one)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON-ready; arrays (a sweep) become lists, infinity the string 'inf'."""
     if hasattr(value, "tolist"):
         value = value.tolist()

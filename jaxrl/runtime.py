@@ -3,7 +3,8 @@
 Measured on two cores (see experiments/bench): without YNN fusion and with fast math MJX
 steps 1.5 to 2.5 times faster, and one host device per core uses all of them. Fast math is
 told to honour NaN and infinity, which the containment of broken simulations relies on.
-On any other backend only the cache is set.
+The flags are set whatever the backend is, since asking for it would start JAX; only a CPU heeds
+them.
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ def num_processes() -> int:
     return int(os.environ["JAX_NUM_PROCESSES"])
 
 
+def check_seed(seed: int, seeds: int = 1) -> None:
+    """Raises ValueError unless `seed` and those that count up from it make different keys."""
+    if not 0 <= seed <= 2**32 - seeds:
+        raise ValueError(f"seed={seed}: must be 0 .. {2**32 - seeds}")
+
+
 def default_devices(num_runs: int, num_envs: int = 0, parts: int = 8) -> int:
     """One CPU host device per core, up to 8, as far as the runs, or else the environments of
     each (0: not to be shared), divide among them; 1 on an accelerator. So many in each process.
@@ -105,7 +112,8 @@ def default_devices(num_runs: int, num_envs: int = 0, parts: int = 8) -> int:
     if platforms not in ("", "cpu") or (platforms == "" and _has_accelerator()):
         return processes
     # 16: see envs.vector.POOL_PERIOD.
-    cores = os.cpu_count() or 1
+    on_mine = getattr(os, "sched_getaffinity", None)  # of a container or job, not the machine
+    cores = len(on_mine(0)) if on_mine else os.cpu_count() or 1
     enough = lambda d: num_runs * num_envs >= d * MIN_SHARE
     even = lambda d: num_envs % (d * 16) == parts % d == 0 and enough(d)
     shares = lambda d: num_runs % d == 0 or even(d)

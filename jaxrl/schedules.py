@@ -22,13 +22,23 @@ def next_rate(kind: str, rate: jax.Array, kl: jax.Array, config: Any, progress: 
       progress: share of the schedule done, from 0.
     """
     if kind == "linear":
-        return config.learning_rate * jnp.clip(1.0 - progress, 0.0, 1.0)
+        return linear(config.learning_rate, progress)
     if kind == "cosine":
         return cosine(config.learning_rate, progress)
     if kind == "adaptive":
         slower, faster = kl > 2.0 * config.target_kl, kl < 0.5 * config.target_kl
         return jnp.clip(rate * jnp.where(slower, 1 / 1.5, jnp.where(faster, 1.5, 1.0)), 1e-5, 1e-2)
     return config.learning_rate
+
+
+def progress(done: Any, steps: Any) -> jax.Array:
+    """The share of `steps` that is done; 0 for good where there are none: no schedule."""
+    return jnp.where(steps > 0, done / jnp.maximum(steps, 1.0), 0.0)
+
+
+def linear(rate: Any, progress: jax.Array) -> jax.Array:
+    """A line from `rate` at `progress` 0 to 0 at 1."""
+    return rate * jnp.clip(1.0 - progress, 0.0, 1.0)
 
 
 def cosine(rate: Any, progress: jax.Array) -> jax.Array:

@@ -20,7 +20,9 @@ import tyro
 
 import envs
 from jaxrl import data, hosts, play, plot, runs, runtime
+from jaxrl.log import cannot_write
 from jaxrl.stats import bootstrap_interval, iqm
+from jaxrl.terminal import run as run  # every script ends by `script.run(main)`
 from jaxrl.terminal import table
 from jaxrl.train import Result, train, validate
 from jaxrl.types import Learner
@@ -87,17 +89,26 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
 
 def _words() -> list[str]:
     """The command line; of a run that goes on, the one that began it and then what is new."""
-    script, *words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    script, *given = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    words = [_dashed(word) for word in given]
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--run-dir", type=Path)
     first.add_argument("--resume", action="store_true")
     known = first.parse_known_args(words)[0]
-    if not known.resume or known.run_dir is None:
+    if not known.resume:
         return words
+    if known.run_dir is None:
+        raise ValueError("--resume needs --run-dir: which run is to go on?")
     by, *begun = runs.read_config(known.run_dir).get("command") or [script]
     if by != script:
         raise ValueError(f"{known.run_dir} was begun by {by}: resume with that, not {script}")
-    return begun + words
+    return [*map(_dashed, begun), *words]
+
+
+def _dashed(word: str) -> str:
+    """tyro takes --run_dir for --run-dir, too."""
+    flag, *value = word.split("=", 1)
+    return "=".join([flag.replace("_", "-"), *value]) if word.startswith("--") else word
 
 
 def with_config(base: type, config: Any, **values: Any) -> Any:
@@ -112,24 +123,29 @@ def env_of_data(args: Any, dataset: Any) -> None:
     if not args.env and "env" not in dataset.metadata:
         raise ValueError(f"{args.data} does not name its environment: add --env")
     args.env = args.env or dataset.metadata["env"]
-    if args.env == dataset.metadata.get("env"):
-        recorded = {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
-        args.env_options = recorded | args.env_options
+    args.env_options = recorded_options(dataset, args.env) | args.env_options
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Runs a script: a mistake of the user is one line and exit code 2, not a traceback."""
-    try:
-        sys.exit(main())
-    except (ValueError, RuntimeError, ImportError, FileNotFoundError) as error:
-        if isinstance(error, jax.errors.JAXTypeError):
-            raise  # ours, not the user's
-        print(f"error: {str(error).strip().splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
+def recorded_options(dataset: Any, env: str) -> dict[str, str]:
+    """Those that the data set was recorded with, if it is of that environment."""
+    if env != dataset.metadata.get("env"):
+        return {}
+    return {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
 
 
 def prepare(args: Args, default_devices: int) -> Any:
-    """Sets JAX up for `args.devices`, then makes the environment. Call before any JAX array."""
+    """Sets JAX up for `args.devices`, then makes the environment. Call before any JAX array.
+
+    Raises:
+      ValueError: a flag out of range.
+    """
+    if not float(args.total_steps).is_integer():
+        raise ValueError(f"total_steps={args.total_steps}: must be a whole number, at least 1")
+    if args.devices < 0:
+        raise ValueError(f"devices={args.devices}: must be at least 0, which means what suits")
+    runtime.check_seed(args.seed)
+    if args.profile is not None and args.profile.exists() and not args.profile.is_dir():
+        raise ValueError(f"profile={args.profile}: exists, and is not a folder")
     args.devices = args.devices or default_devices
     runtime.setup(args.devices)
     return envs.make(args.env, **numbers(args.env_options))
@@ -159,8 +175,6 @@ def launch(
       about: what else `config.json` says of the training, and a resumed run must have in common.
       resume_dir: what the user is told to resume, if it is not this run directory.
     """
-    label = f"{'sweep' if sweep else name}_{args.env.replace('/', '_')}"
-    run_dir = args.run_dir or Path("runs") / f"{label}_{time.strftime('%Y%m%d-%H%M%S')}"
     settings = {
         "total_steps": int(args.total_steps),
         "seeds": args.seeds,
@@ -170,15 +184,17 @@ def launch(
     }
     if sweep:
         settings["sweep"] = sweep
-    validate(learner, **settings, keep_checkpoints=args.keep_checkpoints)
     settings["seed"] = args.seed
+    validate(learner, **settings, keep_checkpoints=args.keep_checkpoints)
     description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
     if data_file is not None:
         about = {"data": str(data_file)} | (about or {})
     description["train"] = settings | (about or {})
     if base is not None:
         description["residual"] = base | {"run": str(base["run"])}
+    run_dir = args.run_dir or Path("runs")  # of the main process only
     if hosts.is_main():
+        run_dir = args.run_dir or new_run_dir(f"{'sweep' if sweep else name}_{args.env}")
         open_run(run_dir, description, args.resume)
         if base is not None:
             runs.keep_base(base["run"], run_dir)
@@ -202,17 +218,32 @@ def launch(
     return 0
 
 
+def new_run_dir(name: str) -> Path:
+    """Makes runs/NAME_TIME, or the like where that has been made within this second."""
+    first = Path("runs") / f"{name.replace('/', '_')}_{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        run_dir = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            run_dir.mkdir(parents=True)
+            return run_dir
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise cannot_write(run_dir, error) from error
+
+
 def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
     """Writes `config.json` into a new run directory, or checks the one being resumed, which may
     go on for more steps than it was begun with.
 
     Raises:
-      ValueError: the directory exists (and this is no resume), holds no run, or holds one
-        with another setting.
+      ValueError: the directory holds more than a `config.json` (and this is no resume), which
+        is all that a start leaves which failed; or no run; or one with another setting.
       RuntimeError: it cannot be written.
     """
     if not resume:
-        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        is_new = not run_dir.exists() or (run_dir.is_dir() and _is_unused(run_dir))
+        if not is_new:
             raise ValueError(f"run_dir={run_dir} exists: add --resume to go on, or choose another")
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         runs.write_config(run_dir, description | {"command": command})
@@ -233,6 +264,10 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
                 )
     if saved["train"] != now["train"]:  # of more steps, or devices
         runs.write_config(run_dir, saved | {"train": now["train"]})
+
+
+def _is_unused(run_dir: Path) -> bool:
+    return {path.name for path in run_dir.iterdir()} <= {"config.json", ".config.part.json"}
 
 
 def with_schedule(config: Any, total_steps: float) -> Any:

@@ -39,7 +39,7 @@ class Moments:
             share = n / jnp.maximum(total, 1.0)
             shift = batch_mean - mean
             old_var = jnp.where(self.count > 0, var, 0.0)
-            new_var = old_var + share * (batch_var - old_var) + share * (1 - share) * shift**2
+            new_var = old_var + share * (batch_var - old_var + (1 - share) * shift**2)
             return mean + share * shift, jnp.where(total > 0, new_var, var)
 
         leaves, tree = jax.tree.flatten(self.mean)

@@ -1,13 +1,15 @@
-"""What a person sees: the progress of a run, as a live bar or plain lines, tables and short numbers."""
+"""What a person sees: the progress of a run, as a live bar or plain lines, tables, short numbers,
+and mistakes as one line."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +20,26 @@ from rich.text import Text
 from jaxrl.stats import iqm
 
 LINE_SECONDS = 30.0  # how often to print at least, where there is no terminal
+
+
+def reason(error: BaseException) -> str:
+    """One line: the first of its message, or of which kind it is if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs a command and ends the process: a mistake of the user is one line and exit code 2, not
+    a traceback."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        if isinstance(error, jax.errors.JAXTypeError):
+            raise  # ours, not the user's
+        print(f"error: {reason(error)}", file=sys.stderr)
+        sys.exit(2)
 
 
 def short(x: float) -> str:

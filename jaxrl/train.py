@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from jaxrl import checkpoint, hosts
+from jaxrl import checkpoint, hosts, runtime
+from jaxrl.interrupt import Interrupt
 from jaxrl.log import FILE, Logger, read, truncate
 from jaxrl.program import Program, configs_of
-from jaxrl.runs import state_like
+from jaxrl.runs import plain, state_like
 from jaxrl.types import Learner
 
 CHUNK_SECONDS = 1.0  # how long the program may run before the host looks at signals
@@ -41,7 +41,7 @@ class Result:
     env_steps: int  # per seed
     seconds: float  # training alone
     compile_seconds: float
-    memory_bytes: int  # of the training program: arguments, outputs and temporaries
+    memory_bytes: int  # of the training program on each device: arguments, outputs, temporaries
     interrupted: bool  # a signal stopped it; resume to go on
 
 
@@ -91,13 +91,22 @@ def train(
     """
     sweep = sweep or {}
     total_iterations = validate(
-        learner, total_steps, seeds, sweep, num_evals, eval_episodes, devices, keep_checkpoints
+        learner,
+        total_steps,
+        seeds,
+        sweep,
+        num_evals,
+        eval_episodes,
+        devices,
+        keep_checkpoints,
+        seed,
     )
     shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
     num_runs = math.prod(shape)
     run_dir = Path(run_dir) if run_dir is not None else None
     program = Program(learner, num_runs, devices, eval_episodes)
     configs = configs_of(learner.config, sweep, seeds, num_runs)
+    about = _about(learner)
     saved, evals = None, []
     if run_dir is not None and not resume and hosts.is_main():
         for name in (FILE, "checkpoints"):
@@ -109,7 +118,9 @@ def train(
         if run_dir is None:
             raise ValueError("resume=True needs run_dir")
         try:
-            _, saved, complaints = checkpoint.restore_newest(run_dir / "checkpoints", program.like)
+            step, saved, complaints = checkpoint.restore_newest(
+                run_dir / "checkpoints", program.like
+            )
         except FileNotFoundError:
             complaints = [f"no checkpoint in {run_dir} yet: starting from step 0"]
             if hosts.is_main():
@@ -119,8 +130,13 @@ def train(
                 print(f"warning: {complaint}", flush=True)
         if saved:
             _check_same(saved["learner"].config, configs, run_dir)
-            done = int(saved["iterations"]) * learner.steps_per_iteration
-            evals = _evals(run_dir, done)
+            _check_shape(checkpoint.about_of(run_dir / "checkpoints", step), about, run_dir)
+            if step != int(saved["iterations"]) * learner.steps_per_iteration:
+                raise ValueError(
+                    f"cannot resume {run_dir}: its {int(saved['iterations'])} iterations were"
+                    f" {step} steps, not {learner.steps_per_iteration} each"
+                )
+            evals = _evals(run_dir, step)
     if not hosts.is_main():
         logging |= {"quiet": True, "wandb": None}
     iteration = int(saved["iterations"]) if saved else 0
@@ -139,12 +155,13 @@ def train(
             start_steps=iteration * per_iteration,
             **logging,
         ) as logger,
-        _Interrupt() as interrupt,
+        Interrupt(quiet=logging.get("quiet", False)) as interrupt,
     ):
         compile_seconds = program.compile()
         logger.note(
-            f"compiled in {compile_seconds:.1f} s; {program.memory_bytes / 1e6:,.0f} MB"
-            f" on {devices} {jax.devices()[0].device_kind} device{'s' * (devices > 1)}"
+            f"compiled in {compile_seconds:.1f} s; {program.memory_bytes / 1e6:,.0f} MB on"
+            f" {'each of ' * (devices > 1)}{devices} {jax.devices()[0].device_kind}"
+            f" device{'s' * (devices > 1)}"
         )
         if saved:
             state, sums = program.put(saved["learner"], saved["sums"])
@@ -170,8 +187,9 @@ def train(
                     "seconds": np.float32(seconds),
                 }
                 if hosts.is_main():
-                    folder = run_dir / "checkpoints"
-                    checkpoint.save(folder, iteration * per_iteration, tree, keep_checkpoints)
+                    folder, step = run_dir / "checkpoints", iteration * per_iteration
+                    with interrupt.held():
+                        checkpoint.save(folder, step, tree, keep_checkpoints, about)
 
         rate, chunk, paced, stop = 0.0, 1, False, False
         if not saved and num_evals:
@@ -200,7 +218,8 @@ def train(
                 save()
         interrupted = iteration < total_iterations
         if interrupted:
-            save()
+            if iteration not in eval_at:  # there it has been saved
+                save()
             by = interrupt.requested or "another process"
             logger.note(f"stopped by {by} at {iteration * per_iteration:,} steps")
     return Result(
@@ -214,29 +233,6 @@ def train(
     )
 
 
-class _Interrupt:
-    """Turns SIGINT and SIGTERM into a request that the loop honours between chunks."""
-
-    def __init__(self):
-        self.requested: str | None = None
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._request)
-        return self
-
-    def _request(self, number, _frame) -> None:
-        if self.requested:  # asked twice: stop now
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-
 def validate(
     learner: Learner,
     total_steps: int,
@@ -246,6 +242,7 @@ def validate(
     eval_episodes: int = 32,
     devices: int = 1,
     keep_checkpoints: int = checkpoint.KEEP,
+    seed: int = 0,
 ) -> int:
     """Raises the ValueError that `train` would, before anything is written.
 
@@ -259,8 +256,9 @@ def validate(
         ("keep_checkpoints", keep_checkpoints, 0),
         ("total_steps", total_steps, 1),
     ):
-        if value != int(value) or value < low:
+        if not float(value).is_integer() or value < low:
             raise ValueError(f"{name}={value}: must be a whole number, at least {low}")
+    runtime.check_seed(seed, seeds)
     num_runs = seeds * math.prod(len(v) for v in (sweep or {}).values())
     if num_runs % devices:
         if learner.env_blocks % devices:
@@ -272,13 +270,12 @@ def validate(
             raise ValueError(
                 f"eval_episodes={eval_episodes}: must be a multiple of devices={devices}"
             )
-    per_iteration = learner.steps_per_iteration
-    iterations, rest = divmod(int(total_steps), per_iteration)
-    if rest:
-        nearest = [x * per_iteration for x in (iterations, iterations + 1) if x]
+    iterations = count_iterations("total_steps", int(total_steps), learner.steps_per_iteration)
+    starts = getattr(learner.config, "learning_starts", 0)
+    if total_steps <= starts and hasattr(state_like(learner, num_runs), "replay"):
         raise ValueError(
-            f"total_steps={int(total_steps)}: must be a multiple of the {per_iteration} steps of one"
-            f" iteration; nearest: {' or '.join(map(str, nearest))}"
+            f"total_steps={int(total_steps)}: must be more than learning_starts={starts}, before"
+            " which nothing is learned"
         )
     fields = dataclasses.fields(learner.config)
     numbers = [f.name for f in fields if f.metadata.get("pytree_node", True)]
@@ -292,6 +289,34 @@ def validate(
     hosts.devices(devices)
     _check_memory(learner, num_runs, devices)
     return iterations
+
+
+def count_iterations(name: str, steps: int, per_iteration: int) -> int:
+    """Of `steps`, called `name`; ValueError unless they are whole."""
+    iterations, rest = divmod(steps, per_iteration)
+    if rest or steps < 1:
+        nearest = [x * per_iteration for x in (iterations, iterations + 1) if x > 0]
+        raise ValueError(
+            f"{name}={steps}: must be a multiple of the {per_iteration} steps of one"
+            f" iteration; nearest: {' or '.join(map(str, nearest))}"
+        )
+    return iterations
+
+
+def _about(learner: Learner) -> dict[str, Any]:
+    """The settings that shape the program, as JSON reads them back."""
+    fields = dataclasses.fields(learner.config)
+    shaping = [f.name for f in fields if not f.metadata.get("pytree_node", True)]
+    return {name: plain(getattr(learner.config, name)) for name in shaping}
+
+
+def _check_shape(saved: dict[str, Any], wanted: dict[str, Any], run_dir: Path) -> None:
+    """Raises ValueError where the settings that shaped a checkpoint are not those asked for."""
+    for name in sorted(set(saved) & set(wanted)):
+        if saved[name] != wanted[name]:
+            raise ValueError(
+                f"cannot resume {run_dir}: its {name} is {saved[name]}, not {wanted[name]}"
+            )
 
 
 def _check_same(saved: Any, wanted: Any, run_dir: Path) -> None:

@@ -32,7 +32,7 @@ class Probe:
     """Episodes of `length` steps with a cue of -1 or 1 that an agent may see.
 
     obs [1 + CLOCK]: the cue and the one-hot clock, each 0 where it is not seen; with
-    `split` {"cue": [1], "clock": [CLOCK]}. Actions are Box [-1, 1] of one entry or, if
+    `split` {"cue": [1], "clock": [CLOCK]}. Actions are Box [-bound, bound] of one entry or, if
     `discrete`, 0 and 1, which count as -1 and 1.
     """
 
@@ -49,6 +49,7 @@ class Probe:
     goal_cue: float = 0.0
     plant: float = 0.0  # added to the observation where cue = 1 and t = plant_at
     plant_at: float = -1.0
+    bound: float = struct.field(pytree_node=False, default=1.0)  # of the action; inf: none
     discrete: bool = struct.field(pytree_node=False, default=False)
     split: bool = struct.field(pytree_node=False, default=False)
 
@@ -59,7 +60,7 @@ class Probe:
 
     @property
     def action_space(self):
-        return Discrete(2) if self.discrete else Box((1,), -1.0, 1.0)
+        return Discrete(2) if self.discrete else Box((1,), -self.bound, self.bound)
 
     def reset(self, key: jax.Array) -> State:
         cue = jax.random.rademacher(key, (), jnp.float32)

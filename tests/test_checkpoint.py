@@ -60,9 +60,9 @@ def test_every_dtype_comes_back_bit_for_bit(tmp_path):
 
 def test_the_newest_is_restored_and_only_the_newest_few_are_kept(tmp_path):
     assert checkpoint.steps(tmp_path / "not yet") == []
-    for step in (30, 4, 100, 2000, 5):
+    for step in (4, 30, 100, 2000, 5):  # gone back, as when the newer ones are damaged
         checkpoint.save(tmp_path, step, {"x": np.float32(step)})
-    assert checkpoint.steps(tmp_path) == [30, 100, 2000] and checkpoint.KEEP == 3
+    assert checkpoint.steps(tmp_path) == [5, 30, 100, 2000] and checkpoint.KEEP == 3
     step, tree, complaints = checkpoint.restore_newest(tmp_path, {"x": np.float32(0)})
     assert step == tree["x"] == 2000 and complaints == []
 
@@ -71,6 +71,20 @@ def test_saving_the_same_step_again_replaces_it(folder):
     checkpoint.save(folder, 20, TREE | {"count": np.int32(-1)})
     assert checkpoint.restore(folder, 20, LIKE)["count"] == -1
     assert checkpoint.steps(folder) == [10, 20]
+
+
+def test_damaged_newer_ones_do_not_drive_out_what_is_written(folder):
+    for step in (30, 40, 50):
+        (folder / f"{step:012d}").mkdir()
+    checkpoint.save(folder, 25, TREE, keep=2)
+    assert checkpoint.steps(folder) == [20, 25, 30, 40, 50]
+    assert checkpoint.restore_newest(folder, LIKE)[0] == 25
+
+
+def test_what_is_said_about_it_comes_back(folder):
+    assert checkpoint.about_of(folder, 10) == {}
+    checkpoint.save(folder, 30, TREE, about={"num_envs": 3, "hidden": [4, 4]})
+    assert checkpoint.about_of(folder, 30) == {"num_envs": 3, "hidden": [4, 4]}
 
 
 def test_nothing_is_pickled():
@@ -108,6 +122,7 @@ DAMAGES = {
     "flipped": flip,
     "digest": alter_digest,
     "manifest": half_a_manifest,
+    "half an about": lambda path: (path / "about.json").write_text('{"num_'),
     "no manifest": lambda path: (path / "manifest.json").unlink(),
     "no arrays": lambda path: shutil.rmtree(path / "arrays"),
     "a file less": lambda path: largest(path).unlink(),
@@ -198,8 +213,19 @@ def test_a_folder_that_cannot_be_made_is_a_runtime_error(tmp_path):
         checkpoint.save(tmp_path / "file" / "run", 1, TREE)
 
 
+@pytest.mark.parametrize("then", ["restored", "saved"])
+def test_one_set_aside_by_a_save_that_was_killed_is_put_back(folder, then):
+    for step in (10, 20):  # what a kill between the two renames leaves
+        (folder / f"{step:012d}").rename(folder / f"{step:012d}.old")
+    if then == "saved":
+        checkpoint.save(folder, 30, TREE)
+    else:
+        assert checkpoint.restore_newest(folder, LIKE)[0] == 20
+    assert checkpoint.steps(folder)[:2] == [10, 20] and not list(folder.glob("*.old"))
+
+
 def test_a_half_written_checkpoint_of_a_killed_run_is_not_seen_and_is_overwritten(folder):
-    half = folder / f"{30:012d}.tmp"
+    half = folder / f"{20:012d}.tmp"
     (half / "arrays").mkdir(parents=True)
     (half / "arrays" / "junk").write_text("junk")
     assert checkpoint.steps(folder) == [10, 20]

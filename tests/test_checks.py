@@ -28,6 +28,27 @@ def test_positive_takes_whole_numbers_of_numpy_too():
     checks.positive(Fields(1, np.int64(7)), "x", "y")
 
 
+def test_whole_has_a_bound_of_its_own():
+    checks.whole(Fields(0), 0, "x")
+    with pytest.raises(ValueError, match="^x=-1: must be a whole number, at least 0$"):
+        checks.whole(Fields(-1), 0, "x")
+
+
+@pytest.mark.parametrize("value", [16, [16], (16, 0), (16.0,), (True,), None])
+def test_sizes_want_a_tuple_of_whole_numbers_from_1(value):
+    checks.sizes(Fields(()), "x")
+    with pytest.raises(ValueError) as error:
+        checks.sizes(Fields((16, np.int64(8)), value), "x", "y")
+    assert str(error.value) == f"y={value!r}: must be a tuple of whole numbers, at least 1 each"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.array([0.0, -math.inf])])
+def test_finite_refuses_nan_and_infinity(value):
+    with pytest.raises(ValueError) as error:
+        checks.finite(Fields(-1e30, value), "x", "y")
+    assert str(error.value) == f"y={value}: must be finite"
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf, np.array([0.5, 2.0])])
 def test_in_range_names_both_bounds(value):
     with pytest.raises(ValueError) as error:

@@ -120,6 +120,7 @@ def test_a_config_file_broken_by_hand_is_named(run_dir, tmp_path):
         ("--seeds 0", ("seeds=0", "at least 1")),
         ("--devices 64", ("devices=64",)),
         ("--resume --run-dir no/such/run", ("no/such/run",)),
+        ("--resume --run-dir README.md", ("README.md is not a run",)),
     ],
 )
 def test_bad_flags_are_one_clear_line(flags, words, tmp_path):

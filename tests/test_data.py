@@ -152,6 +152,44 @@ def test_a_temperature_that_is_not_positive_is_refused():
         made(FIVE).weighted(0)
 
 
+@pytest.mark.parametrize("baseline", [np.zeros((5, 1)), np.zeros(4), 0.0, [0, 0, np.nan, 0, 0]])
+def test_a_baseline_that_is_not_one_number_per_episode_is_refused(baseline):
+    """[E, 1] would make [E, E] scores of E."""
+    with pytest.raises(ValueError, match="^baseline "):
+        made(FIVE).weighted(0.1, baseline)
+
+
+# --- Arrays that do not fit ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"next_obs": np.zeros((5, 2))}, r"'next_obs' has shape \(5, 2\), but there are 6 rows"),
+        ({"action": np.zeros(())}, r"'action' has shape \(\), but there are 6 rows"),
+        ({"reward": np.zeros((6, 1))}, r"'reward' has shape \(6, 1\), allowed is \(6,\)"),
+        ({"terminated": np.zeros((6, 1), bool)}, r"'terminated' has shape \(6, 1\), allowed"),
+        ({"truncated": np.zeros(7, bool)}, r"'truncated' has shape \(7,\), but there are 6 rows"),
+        ({"reward": np.where(np.arange(6) == 3, np.nan, 0.0)}, "'reward' row 3 is not finite"),
+        (
+            {name: {"at": np.full((6, 2), np.inf)} for name in ("obs", "next_obs")},
+            "'next_obs/at' row 0 is not finite|'obs/at' row 0 is not finite",
+        ),
+        ({"action": np.array([["a"]] * 6)}, "'action' holds <U1, not numbers"),
+        ({"next_obs": np.zeros((6, 3))}, r"obs have shape \(2,\), next_obs \(3,\)"),
+        ({"extras": {"success": np.zeros(5)}}, r"'extras/success' has shape \(5,\), not \(6,\)"),
+        ({"terminated": np.zeros(0, bool)}, "no steps"),
+    ],
+)
+def test_an_array_that_does_not_fit_is_named_with_the_row(changes, message):
+    flags = np.zeros(6, bool)
+    arrays = {"obs": np.zeros((6, 2)), "action": np.zeros((6, 1)), "reward": np.zeros(6)}
+    arrays |= {"next_obs": np.zeros((6, 2)), "terminated": flags, "truncated": flags}
+    from_arrays(**arrays)
+    with pytest.raises(ValueError, match=f"^data: .*{message}"):
+        from_arrays(**(arrays | changes))
+
+
 # --- Fitting an environment ---
 
 
@@ -398,7 +436,7 @@ def test_a_state_without_a_replay_is_refused():
 
 
 def test_statistics_by_hand():
-    obs = np.array([[0.0], [0.1], [5.0], [10.0]])
+    obs = np.array([[0.0], [0.1], [5.5], [10.0]])
     done = np.array([False, True, False, False])
     dataset = from_arrays(
         obs,
@@ -419,13 +457,36 @@ def test_statistics_by_hand():
         "length_mean": 2,
         "terminated": 0.5,
         "success": 0.5,
-        "coverage": 0.75,  # the first two steps share a cell
+        "coverage": 0.3,  # of ten cells; the first two steps share one
     }
     assert data.statistics(dataset) == pytest.approx(expected)
     dataset.metadata.update(random_return=1.0, expert_return=9.0)
     assert data.statistics(dataset) == pytest.approx(expected | {"quality": 0.5})
     dataset.metadata.update(expert_return=1.0)  # no scale
     assert data.statistics(dataset) == pytest.approx(expected)
+
+
+def spread(width, rows=2000, seed=0, center=0.0) -> Dataset:
+    """Uniform points of that width in the two first of 20 entries; the others follow them."""
+    rng = np.random.default_rng(seed)
+    x = center + width * rng.uniform(-1, 1, (rows, 2))
+    obs = np.c_[x, x @ rng.normal(size=(2, 17))]
+    return from_arrays(obs, x[:, :1], x[:, 0], obs, np.zeros(rows, bool), np.ones(rows, bool))
+
+
+def test_coverage_by_a_reference_is_less_for_narrow_data_and_counts_what_lies_beyond():
+    wide, narrow = spread(1.0), spread(0.2, seed=0)
+    assert data.coverage(wide, wide) == 1.0
+    assert 0.02 < data.coverage(narrow, wide) < 0.15  # 0.2 squared, and borders
+    assert data.coverage(narrow) == pytest.approx(data.coverage(wide), abs=0.02)  # own range
+    assert data.coverage(spread(1.0, center=1.0), wide) > 0.8
+    assert data.statistics(narrow, wide)["coverage"] == data.coverage(narrow, wide)
+
+
+def test_coverage_of_data_that_do_not_vary_is_of_one_cell():
+    point = spread(0.0)
+    assert data.coverage(point) == 1.0
+    assert data.coverage(point, spread(1.0)) < 0.02
 
 
 def test_success_is_counted_once_per_episode_and_left_out_where_it_is_not_measured():

@@ -251,10 +251,10 @@ def nan_at(row, *shape):
         ({"rewards": np.array([0, 1e39, 0, 0, 0, 0])}, "array 'rewards' row 1 is not finite"),
         (
             {"observations": np.zeros((5, 2))},
-            r"'observations' has shape \(5, 2\), but .* 6 actions",
+            r"'observations' has shape \(5, 2\), but .* 6 rows",
         ),
-        ({"rewards": np.zeros(7)}, r"'rewards' has shape \(7,\), but there are 6 actions"),
-        ({"timeouts": np.zeros(())}, r"'timeouts' has shape \(\), but there are 6 actions"),
+        ({"rewards": np.zeros(7)}, r"'rewards' has shape \(7,\), but there are 6 rows"),
+        ({"timeouts": np.zeros(())}, r"'timeouts' has shape \(\), but there are 6 rows"),
         ({"next_observations": np.zeros((5, 2))}, "'next_observations' has shape"),
         ({"rewards": np.zeros((6, 1))}, r"'rewards' has shape \(6, 1\), allowed is \(6,\)"),
         ({"terminals": np.zeros((6, 1))}, r"'terminals' has shape \(6, 1\), allowed is \(6,\)"),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from envs.types import Box
+from jaxrl import acting
 from jaxrl.distributions import Categorical, Normal, TanhNormal, tanh_log_det
 
 KEY = jax.random.key(0)
@@ -93,3 +95,43 @@ def test_distributions_take_any_batch_axes():
     assert TanhNormal(raw, raw + 1).entropy(KEY).shape == (4, 3)
     assert Categorical(raw).log_prob(jnp.zeros((4, 3), int)).shape == (4, 3)
     assert Categorical(raw).kl(Categorical(raw)).shape == (4, 3)
+
+
+# --- Between networks and environments ---
+
+
+MIXED = Box((2, 2), ((-2.0, -np.inf), (0.5, 0.0)), ((4.0, np.inf), (0.5, 1.0)))
+
+
+def test_actions_go_to_the_environment_and_back():
+    """One direction has no bounds, one has a single value."""
+    flat = jnp.array([[-1.0, 7.0, 0.0, 1.0], [0.5, -3.0, 0.0, -1.0]])
+    there = acting.to_env(MIXED)(flat)
+    np.testing.assert_allclose(there[0], [[-2.0, 7.0], [0.5, 1.0]])
+    np.testing.assert_allclose(there[1], [[2.5, -3.0], [0.5, 0.0]])
+    np.testing.assert_allclose(acting.from_env(MIXED)(there), flat)
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (3, 5)])
+def test_a_scalar_action_is_one_direction(batch):
+    space = Box((), -2.0, 4.0)
+    flat = jnp.linspace(-1.0, 1.0, int(np.prod(batch))).reshape(*batch, 1)
+    there = acting.to_env(space)(flat)
+    assert there.shape == batch
+    np.testing.assert_allclose(acting.from_env(space)(there), flat, atol=1e-6)
+
+
+def test_only_directions_with_bounds_are_clipped():
+    dist = acting.distribution(MIXED, "normal")(jnp.zeros(8))
+    raw = jnp.array([5.0, 5.0, -5.0, 0.3])
+    np.testing.assert_allclose(dist.squash(raw), [1.0, 5.0, -1.0, 0.3])
+    with pytest.raises(ValueError, match="distribution='tanh_normal'"):
+        acting.distribution(MIXED, "tanh_normal")
+
+
+@pytest.mark.parametrize("low, high", [(0.0, np.inf), (-np.inf, 1.0), ((-1.0, 0.0), (1.0, np.inf))])
+def test_a_bound_on_one_side_only_is_refused(low, high):
+    space = Box((2,), low, high)
+    for use in (acting.to_env, acting.from_env, lambda s: acting.distribution(s, "normal")):
+        with pytest.raises(ValueError, match="a bound on one side only"):
+            use(space)

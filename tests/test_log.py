@@ -226,6 +226,7 @@ def test_missing_wandb_is_one_line_that_says_what_to_install(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(RuntimeError, match=r"pip install jaxrl\[wandb\]"):
         logger(tmp_path, wandb="project")
+    assert not list(tmp_path.iterdir())  # so the same directory can be used without it
 
 
 def test_wandb_gets_the_scalars_and_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
@@ -357,6 +358,39 @@ def test_the_score_of_a_sweep_is_that_of_the_best_config():
         == "40 (30..50), best of 3"
     )
     assert terminal.spread(np.array([NAN, NAN])) is None
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (ValueError("\n one\ntwo"), "one"),
+        (AssertionError(), "AssertionError"),
+        (OSError(28, "No space left", "a/b"), "[Errno 28] No space left: 'a/b'"),
+    ],
+)
+def test_the_reason_for_an_error_is_one_line_whatever_it_says(error, text):
+    assert terminal.reason(error) == text
+
+
+@pytest.mark.parametrize(
+    "error, code, said",
+    [
+        (
+            IsADirectoryError(21, "Is a directory", "a"),
+            2,
+            "error: [Errno 21] Is a directory: 'a'\n",
+        ),
+        (ImportError(), 2, "error: ImportError\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_line(capsys, error, code, said):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        terminal.run(main)
+    assert ended.value.code == code and capsys.readouterr().err == said
 
 
 def test_a_table_prints_what_it_is_given(capsys):

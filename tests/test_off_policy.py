@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import rlax
 from probes import CLOCK, Probe, assert_same, differ
+from scipy import stats
 
 from jaxrl import acting, data, off_policy, optim, replay
-from jaxrl.learners import bc, dsac, iql, mdpo, pmoe, sac, td3, td3_bc
+from jaxrl.learners import bc, dsac, imitation, iql, mdpo, pmoe, ppo, sac, td3, td3_bc
 from jaxrl.off_policy import Batch
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -220,6 +221,118 @@ def test_the_critic_loss_is_the_soft_bellman_error_by_hand():
     assert loss == pytest.approx(oracle, rel=1e-4)
 
 
+# --- Actor losses by hand ---
+
+
+def q_by_hand(params, obs, action):
+    """The answers [2, B] of two critics, from their parameters."""
+    x = np.concatenate([obs, action], -1)
+    layers = jax.tree.map(np.asarray, params["params"])["VmapMLP_0"]
+    first, last = layers["Dense_0"], layers["Dense_1"]
+    hidden = np.tanh(x @ first["kernel"] + first["bias"][:, None])
+    return (hidden @ last["kernel"] + last["bias"][:, None])[..., 0]
+
+
+def outputs_by_hand(params, obs):
+    """The actor's means and standard deviations [B, A]."""
+    layers = jax.tree.map(np.asarray, params["params"])
+    hidden = np.tanh(obs @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"])
+    mean, spread = np.split(hidden @ layers["Dense_1"]["kernel"] + layers["Dense_1"]["bias"], 2, -1)
+    return mean, np.log1p(np.exp(spread + 0.5413)) + 1e-3
+
+
+def drawn_by_hand(mean, std, keys):
+    """Actions, and their log-probabilities by SciPy's density and the derivative of tanh."""
+    noise = np.stack([jax.random.normal(k, mean.shape[1:]) for k in keys])
+    raw = mean + std * noise
+    density = stats.norm.logpdf(raw, mean, std) - np.log(1 - np.tanh(raw) ** 2)
+    return np.tanh(raw), density.sum(-1)
+
+
+def actor_keys(batch):
+    return jax.vmap(jax.random.split)(batch.key)[:, 1]
+
+
+@pytest.mark.parametrize("actor_q", ["min", "mean"])
+def test_the_actor_loss_of_sac_is_by_hand_and_so_is_the_temperature_s_gradient(actor_q):
+    for target in (-3.0, 3.0):  # the entropy is above, or below
+        config = SAC.replace(init_alpha=0.3, alpha_lr=1e-2, target_entropy=target, actor_q=actor_q)
+        algorithm, agent, hp = built(sac, config)
+        batch = batch_of()
+        new, metrics = algorithm.update_actor(agent, batch, hp)
+        drawn = outputs_by_hand(agent.actor, batch.actor_obs)
+        action, log_prob = drawn_by_hand(*drawn, actor_keys(batch))
+        q = getattr(q_by_hand(agent.critic, batch.critic_obs, action), actor_q)(0)
+        loss = (0.3 * log_prob - q).mean()
+        assert float(metrics["actor_loss"]) == pytest.approx(loss, rel=1e-4)
+        # d/d log alpha of alpha (entropy - target): Adam's first moment is a tenth of it.
+        gradient = 0.3 * (-log_prob.mean() - 2 * target)
+        assert float(new.alpha_opt.mu) == pytest.approx(0.1 * gradient, rel=1e-4)
+        step = float(new.log_alpha - agent.log_alpha)
+        assert step == pytest.approx(-1e-2 * np.sign(gradient), rel=1e-3)
+
+
+def test_the_actor_loss_of_mdpo_is_by_hand():
+    algorithm, agent, hp = built(mdpo, MDPO.replace(init_alpha=0.3, kl_coef=0.7))
+    old = jax.tree.map(lambda x: 1.5 * x + 0.1, agent.actor)
+    batch = batch_of()
+    _, metrics = algorithm.update_actor(agent.replace(old_actor=old), batch, hp)
+    mean, std = outputs_by_hand(agent.actor, batch.actor_obs)
+    old_mean, old_std = outputs_by_hand(old, batch.actor_obs)
+    action, log_prob = drawn_by_hand(mean, std, actor_keys(batch))
+    q = q_by_hand(agent.critic, batch.critic_obs, action).min(0)
+    ratio = (std / old_std) ** 2
+    kl = 0.5 * (ratio + ((mean - old_mean) / old_std) ** 2 - 1 - np.log(ratio)).sum(-1)
+    assert kl.mean() > 0.01
+    assert float(metrics["kl"]) == pytest.approx(kl.mean(), rel=1e-4)
+    loss = (0.3 * log_prob + 0.7 * kl - q).mean()
+    assert float(metrics["actor_loss"]) == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_actor_loss_of_pmoe_is_by_hand():
+    """Every expert climbs its own soft value, whatever the router says."""
+    algorithm, agent, hp = built(pmoe, PMOE.replace(init_alpha=0.3, router_coef=0.7))
+    batch = batch_of()
+    _, metrics = algorithm.update_actor(agent, batch, hp)
+    outputs, _ = pmoe.Mixture((16,), 2, 2, "tanh", 0.5).apply(agent.actor, batch.actor_obs)
+    mean, spread = np.split(np.asarray(outputs), 2, -1)  # [B, experts, A]
+    std = np.log1p(np.exp(spread + 0.5413)) + 1e-3
+    action, log_prob = drawn_by_hand(mean, std, actor_keys(batch))
+    q = [q_by_hand(agent.critic, batch.critic_obs, action[:, i]).min(0) for i in range(2)]
+    experts = np.mean([(0.3 * log_prob[:, i] - q[i]).mean() for i in range(2)])
+    loss = experts + 0.7 * float(metrics["router_loss"])
+    assert float(metrics["actor_loss"]) == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_losses_of_iql_are_by_hand():
+    """Weights are cut at 100; the critics regress on the value that was just updated."""
+    algorithm, agent, hp = built(iql, IQL.replace(expectile=0.8, beta=20.0))
+    batch = batch_of()
+    agent = agent.replace(target_critic=jax.tree.map(lambda x: 1.3 * x, agent.critic))
+    value = lambda params, obs: np.asarray(iql.MLP((16,), 1, "tanh").apply(params, obs))[:, 0]
+    q = q_by_hand(agent.target_critic, batch.critic_obs, batch.action).min(0)
+    advantage = q - value(agent.value, batch.critic_obs)
+
+    new, metrics = algorithm.update_critic(agent, batch, hp)
+    oracle = np.where(advantage < 0, 0.2, 0.8) * advantage**2
+    assert float(metrics["value_loss"]) == pytest.approx(oracle.mean(), rel=1e-4)
+    target = batch.reward + batch.discount * value(new.value, batch.next_critic_obs)
+    now = q_by_hand(agent.critic, batch.critic_obs, batch.action)
+    oracle = np.mean((now - np.asarray(target)) ** 2)
+    assert float(metrics["critic_loss"]) == pytest.approx(oracle, rel=1e-4)
+
+    _, metrics = algorithm.update_actor(agent, batch, hp)
+    weight = np.exp(20.0 * advantage)
+    assert (weight > 100).any() and (weight < 100).any()
+    outputs, log_std = iql.Actor((16,), 2, "tanh").apply(agent.actor, batch.actor_obs)
+    log_prob = stats.norm.logpdf(batch.action, np.tanh(outputs), np.exp(log_std)).sum(-1)
+    oracle = -(np.minimum(weight, 100.0) * log_prob).mean()
+    assert float(metrics["actor_loss"]) == pytest.approx(oracle, rel=1e-4)
+
+
+# --- What the options of SAC and its relatives do ---
+
+
 def test_without_backup_entropy_the_temperature_does_not_matter():
     batch = batch_of()
     losses = [
@@ -259,9 +372,8 @@ def test_pmoe_begins_without_an_action_if_told_to():
     assert acts(agent) == 0.0 and acts(built(pmoe, PMOE)[1]) > 0.01
 
 
-@pytest.mark.parametrize("starts", ["learning_starts", "actor_starts"])
-def test_learning_goes_on_after_more_steps_than_an_int32_holds(starts):
-    config = SAC.replace(**{starts: 2 * SAC.num_envs})
+def test_learning_goes_on_after_more_steps_than_an_int32_holds():
+    config = SAC.replace(actor_starts=6 * SAC.num_envs)
     state = init(Probe(pays=1.0), config, KEY)
     late = state.replace(iteration=jnp.int32(2**31 // (SAC.num_envs * SAC.unroll_length)))
     learned, metrics = advance(Probe(pays=1.0), config, late, 1)
@@ -295,6 +407,17 @@ def test_targets_move_by_tau_towards_the_updated_critic(module, config):
 
 
 # --- TD3's own laws ---
+
+
+def test_the_target_actor_moves_by_tau_with_the_critics_and_not_with_the_actor():
+    algorithm, agent, hp = built(td3, TD3)
+    agent = agent.replace(target_actor=jax.tree.map(lambda x: x + 1.0, agent.actor))
+    new, _ = algorithm.update_critic(agent, batch_of(), hp)
+    expected = jax.tree.map(lambda t, a: 0.9 * t + 0.1 * a, agent.target_actor, agent.actor)
+    assert_same(new.target_actor, expected, rtol=1e-5, atol=1e-6)
+    acted, _ = algorithm.update_actor(new, batch_of(), hp)
+    assert differ(acted.actor, new.actor)
+    assert_same(acted.target_actor, new.target_actor)
 
 
 def test_projection_agrees_with_rlax_and_keeps_mass_and_mean():
@@ -444,6 +567,35 @@ def test_pmoe_s_experts_divide_the_work():
     )
 
 
+# --- The presets ---
+
+SHRUNKEN = dict(batch_size=64, replay_size=16 * 128, gamma=0.9, activation="tanh")
+SHRUNKEN |= dict(actor_hidden=(16,), critic_hidden=(16,), actor_lr=3e-3, critic_lr=3e-3)
+
+
+def test_fast_td3_solves_a_probe():
+    """All of `td3.FAST` that makes it fast: atoms, no target actor, noise of many scales."""
+    config = td3.FAST.replace(**SHRUNKEN, num_envs=16, learning_starts=64, updates_per_step=8)
+    env = Probe(pays_goal=1.0, goal_cue=0.5, sees_cue=1.0)
+    state, _ = run(env, config, 250)
+    assert [best_action(config, env, state, c) for c in (-1.0, 1.0)] == pytest.approx(
+        [-0.5, 0.5], abs=0.15
+    )
+
+
+def test_rlpd_solves_a_probe_with_prior_data():
+    """20 updates on every step of its one environment, half of each batch recorded."""
+    config = sac.RLPD.replace(**SHRUNKEN, learning_starts=8, init_alpha=0.1, alpha_lr=3e-3)
+    env = Probe(pays_goal=1.0, goal_cue=0.6, sees_cue=1.0)
+    learner = sac.make(env, config, recorded())
+    loop = jax.jit(lambda s: jax.lax.fori_loop(0, 400, lambda _, s: learner.step(s)[0], s))
+    state = loop(learner.init(KEY))
+    policy = learner.policy(state)
+    obs = lambda cue: jnp.append(cue, jnp.zeros(CLOCK))
+    found = [float(policy.act((), obs(c), KEY)[0][0]) for c in (-1.0, 1.0)]
+    assert found == pytest.approx([-0.6, 0.6], abs=0.2)
+
+
 # --- The loop ---
 
 
@@ -455,6 +607,26 @@ def test_nothing_is_learned_before_learning_starts():
     assert metrics["critic_loss"] == 0.0 and early.replay.size == 8
     later, _ = advance(env, config, early, 1)
     assert differ(later.agent, first.agent)
+
+
+@pytest.mark.parametrize("seeds", [0, 2])
+def test_no_update_is_computed_before_learning_starts(seeds):
+    """Also under `vmap` over seeds, where a `cond` would compute it and throw it away."""
+    calls = []
+    spy = spying(lambda batch: jax.debug.callback(lambda _: calls.append(1), batch.reward))
+    config = SAC.replace(learning_starts=32 * 3)
+    learner = off_policy.online(Probe(pays=1.0), config, spy, sac.validate)
+    step, state = learner.step, learner.init(KEY)
+    if seeds:
+        step, state = jax.vmap(step), jax.tree.map(lambda x: jnp.stack([x] * seeds), state)
+    step, counts = jax.jit(step), []
+    for _ in range(4):
+        state, _ = step(state)
+        jax.block_until_ready(state)
+        jax.effects_barrier()
+        counts.append(len(calls))
+    updates = max(seeds, 1) * config.updates_per_step
+    assert counts == [0, 0, updates, 2 * updates]
 
 
 def test_the_actor_moves_with_every_policy_delay_th_critic_from_actor_starts_on():
@@ -502,21 +674,28 @@ def run_key(env, config, key):
     return state.agent.critic
 
 
+def spying(look):
+    """SAC that shows every batch of its critics to `look`."""
+
+    def build(c, size, psum):
+        algorithm = sac.algorithm(c, size, psum)
+
+        def update_critic(agent, batch, hp):
+            look(batch)
+            return algorithm.update_critic(agent, batch, hp)
+
+        return off_policy.Algorithm(**(vars(algorithm) | {"update_critic": update_critic}))
+
+    return build
+
+
 def test_a_batch_mixes_prior_and_own_data_in_the_exact_ratio():
     env = Probe(pays=1.0)
     config = SAC.replace(prior_ratio=0.25, learning_starts=0)
     prior = recorded(reward=7.0)
     seen = []
-
-    def spy(c, size, psum):
-        algorithm = sac.algorithm(c, size, psum)
-
-        def update_critic(agent, batch, hp):
-            jax.debug.callback(lambda r: seen.append(np.asarray(r)), batch.reward)
-            return algorithm.update_critic(agent, batch, hp)
-
-        return off_policy.Algorithm(**(vars(algorithm) | {"update_critic": update_critic}))
-
+    see = lambda r: seen.append(np.asarray(r))
+    spy = spying(lambda batch: jax.debug.callback(see, batch.reward))
     learner = off_policy.online(env, config, spy, sac.validate, prior)
     state = learner.init(KEY)
     jax.block_until_ready(jax.jit(learner.step)(state))
@@ -534,7 +713,7 @@ def test_weights_of_prior_data_count_there_too():
     seen = []
     keys = jax.random.split(KEY, 500)
     for dataset in (prior, prior.weighted(0.02)):
-        read = off_policy.source_of(dataset, Probe(sees_cue=1.0))
+        read = dataset.source_for(Probe(sees_cue=1.0))
         window = replay.draw_recorded(read, keys, 1)
         seen.append(float(window.steps.reward.mean()))
     assert seen[0] == pytest.approx(0.5, abs=0.1) and seen[1] == 1.0
@@ -616,7 +795,7 @@ def offline_program(module, config):
 def test_offline_critics_know_the_values_of_the_probes(module, config, facts, asked, expected):
     dataset = stream(**facts)
     first = module.make(Probe(), config, dataset).init(KEY)
-    source = off_policy.source_of(dataset, Probe())
+    source = dataset.source_for(Probe())
     state = offline_program(module, config)(first, source)
     values = [q_value(config, state, **at) for at in asked]
     assert values == pytest.approx(expected, rel=0.1, abs=0.1)
@@ -693,6 +872,8 @@ def test_iqls_value_is_the_expectile():
         ({"prior_ratio": 1.0}, ("prior_ratio=1.0", "batch_size=")),
         ({"prior_ratio": 0.999}, ("prior_ratio=0.999", "some to what is collected")),
         ({"prior_ratio": 0.001}, ("prior_ratio=0.001", "to the prior")),
+        ({"prior_ratio": np.nan}, ("prior_ratio=nan", "between 0 and 1")),
+        ({"actor_starts": 64}, ("actor_starts=64", "more than learning_starts=64")),
         ({"target_critics": 3}, ("target_critics=3", "num_critics=2")),
         ({"actor_q": "max"}, ("actor_q='max'", "'min'")),
     ],
@@ -723,6 +904,44 @@ def test_a_bad_setting_of_one_learner_is_named(module, config, words):
         assert word in str(error.value)
 
 
+LEARNERS = {
+    ppo: ppo.Config(),
+    sac: SAC,
+    td3: TD3,
+    dsac: DSAC,
+    mdpo: MDPO,
+    pmoe: PMOE,
+    bc: bc.Config(),
+    iql: IQL,
+    td3_bc: TD3_BC,
+    imitation: imitation.Config(),
+}
+FINITE = "reward_shift reward_scale target_entropy init_log_std actor_out_scale v_min v_max"
+FINITE += " init_alpha learning_rate actor_lr critic_lr alpha_lr entropy_coef beta"
+CASES = [(name, value) for name in FINITE.split() for value in (np.nan, np.inf)]
+CASES += [
+    (name, value)
+    for name in ("hidden", "actor_hidden", "critic_hidden")
+    for value in ((16, 0), (16.0,), 16, [16], (True,))
+]
+CASES += [
+    (name, value)
+    for name in ("learning_starts", "actor_starts", "num_atoms", "gru_width")
+    for value in (-1, 1.5, np.inf, np.nan)
+]
+
+
+@pytest.mark.parametrize("name, value", CASES)
+def test_a_value_that_would_end_in_nan_or_a_traceback_is_named(name, value):
+    """By every learner that has the setting."""
+    having = {m: config for m, config in LEARNERS.items() if hasattr(config, name)}
+    assert having
+    for module, config in having.items():
+        atoms = {"num_atoms": 11} if name in ("v_min", "v_max") else {}
+        with pytest.raises(ValueError, match=f"^{name}="):
+            module.validate(config.replace(**(atoms | {name: value})))
+
+
 def test_discrete_actions_and_missing_data_are_refused():
     with pytest.raises(ValueError, match="continuous"):
         sac.make(Probe(discrete=True), SAC)
@@ -732,6 +951,11 @@ def test_discrete_actions_and_missing_data_are_refused():
     offline = bc.make(Probe(), bc.Config(**OFFLINE))
     with pytest.raises(ValueError, match="without a data set"):
         jax.eval_shape(offline.step, offline.init(KEY))
+
+
+def test_prior_data_of_which_nothing_would_be_used_are_refused():
+    with pytest.raises(ValueError, match="^prior_ratio=0.0: must be above 0"):
+        sac.make(Probe(), SAC, recorded())
 
 
 def test_prior_data_of_another_task_are_refused():

@@ -1,8 +1,10 @@
+import json
 import os
 import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 from typing import NamedTuple
 
 import imageio.v3 as iio
@@ -15,7 +17,7 @@ from flax import struct
 
 import envs
 from envs.types import Box, first_state
-from jaxrl import checkpoint, play, runs
+from jaxrl import checkpoint, data, play, runs, terminal
 from jaxrl.evaluate import evaluate
 from jaxrl.learners import ppo
 from jaxrl.types import Policy
@@ -199,7 +201,13 @@ def run_dir(tmp_path_factory):
 def command(monkeypatch):
     """`main` without what it sets for a whole process."""
     monkeypatch.setattr(play.runtime, "setup", lambda: None)
-    return lambda *arguments: play.main([str(x) for x in arguments])
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            terminal.run(lambda: play.main([str(x) for x in arguments]))
+        return ended.value.code
+
+    return run
 
 
 def test_play_evaluates_prints_and_films(run_dir, capsys, tmp_path, monkeypatch):
@@ -210,7 +218,7 @@ def test_play_evaluates_prints_and_films(run_dir, capsys, tmp_path, monkeypatch)
     measured = play.play(run_dir, episodes=3, seed_index=1, video=out, width=96, height=64)
     printed = capsys.readouterr().out
     run = runs.load(run_dir)
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = play.episode_keys(0, 3)
     assert filmed == [keys[0]]  # it is the first episode of the table
     expected = evaluate(run.env, run.policy(1), keys)
     np.testing.assert_allclose(measured["return"], expected["return"], rtol=1e-4)
@@ -220,6 +228,18 @@ def test_play_evaluates_prints_and_films(run_dir, capsys, tmp_path, monkeypatch)
     assert "time limit" in printed and "95 % interval" in printed and "success" in printed
     assert f"episode 0: {out}" in printed
     assert iio.imread(out).shape[0] == measured["length"][0] + 1
+
+
+def test_no_episode_is_one_that_was_recorded_with_the_same_seed():
+    first = lambda keys: set(np.ravel(jax.vmap(Slider().reset)(keys).obs).tolist())
+    played = first(play.episode_keys(0, 8))
+    assert played == first(play.episode_keys(0, 9)[:8])
+    recorded = data.record(STILL, Slider(), 8, jax.random.key(0))
+    starts = np.ravel(recorded.steps.obs[recorded.starts]).tolist()
+    assert set(starts) == first(jax.random.split(jax.random.key(0), 8))  # why it takes its own
+    kinds = [jax.random.fold_in(jax.random.key(0), kind) for kind in range(4)]  # of record.py
+    for key in (jax.random.key(0), *kinds):
+        assert not played & first(jax.random.split(key, 8))
 
 
 def test_latency_is_of_single_actions_and_shows_the_slow_ones():
@@ -247,7 +267,7 @@ def test_sampled_actions_differ_from_the_most_likely(run_dir, monkeypatch):
 
 
 def test_the_command_films_into_the_run_unless_told_otherwise(run_dir, command, capsys):
-    command(run_dir, "--episodes", 1, "--no-video", "--seed-index", 1)
+    assert not command(run_dir, "--episodes", 1, "--no-video", "--seed-index", 1)
     assert not (run_dir / "video.mp4").exists()
     done = run_python(
         "-m", "jaxrl.play", run_dir, "--episodes", 2, "--width", 96, "--height", 64,
@@ -266,18 +286,69 @@ def test_the_command_films_into_the_run_unless_told_otherwise(run_dir, command, 
         (["--seed-index", 2], "seed index 2"),
         (["--physics", "fast"], "physics"),
         (["--episodes", 0], "episodes=0: must be at least 1"),
+        (["--seed", -1], "seed=-1: must be 0 .. 4294967295"),
+        (["--seed", 2**32], "seed=4294967296: must be 0 .. 4294967295"),
     ],
 )
 def test_a_bad_option_is_one_line(run_dir, command, capsys, arguments, message):
-    with pytest.raises(SystemExit) as caught:
-        command(run_dir, *arguments)
+    assert command(run_dir, *arguments) == 2
     printed = capsys.readouterr().err
-    assert caught.value.code == 2
     assert printed.startswith("error: ") and printed.count("\n") == 1 and message in printed
 
 
 def test_a_missing_run_is_named(command, capsys, tmp_path):
-    with pytest.raises(SystemExit) as caught:
-        command(tmp_path / "nowhere")
-    assert caught.value.code == 2
-    assert "nowhere is not a run" in capsys.readouterr().err
+    (tmp_path / "README.md").touch()
+    for name in ("nowhere", "README.md"):
+        assert command(tmp_path / name) == 2
+        assert f"{name} is not a run" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_a_word_not_a_traceback(command, capsys, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(play, "play", interrupted)
+    assert command(tmp_path) == 130 and capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("", 5, "all of it=5: must be an object"),
+        ("learner", "__init__", "learner='__init__': allowed are bc, "),
+        ("env", 3, "env=3: must be text"),
+        ("env_overrides", None, "env_overrides=None: must be an object"),
+        ("config", ["gamma"], "config=['gamma']: must be an object"),
+        ("config.actor_hidden", 64, "config.actor_hidden=64: must be a list"),
+        ("config.activation", 2, "config.activation=2: must be text"),
+        ("config.gamma", "high", "config.gamma='high': must be a number"),
+        ("config.normalize_obs", 1, "config.normalize_obs=1: must be true or false"),
+        ("train", None, "train=None: must be an object"),
+        ("train", {}, "train.seeds=None: must be a whole number"),
+        ("train.seeds", "two", "train.seeds='two': must be a whole number"),
+        ("train.sweep", [1], "train.sweep=[1]: must be an object"),
+        ("residual", {"seed_index": 0}, "residual.scale=None: must be a number"),
+    ],
+)
+def test_a_config_file_broken_by_hand_names_what_is_wrong(run_dir, tmp_path, name, value, message):
+    config = json.loads((run_dir / "config.json").read_text())
+    *sections, last = name.split(".")
+    (config[sections[0]] if sections else config)[last] = value
+    (tmp_path / "config.json").write_text(json.dumps(config if name else value))
+    with pytest.raises(ValueError) as caught:
+        runs.load(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: {message}")
+
+
+def test_a_config_file_is_written_whole_or_not_at_all(run_dir, tmp_path, monkeypatch):
+    config = runs.read_config(run_dir)
+    runs.write_config(tmp_path, config)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(RuntimeError, match="cannot write .*config.json: No space left"):
+        runs.write_config(tmp_path, {})
+    assert runs.read_config(tmp_path) == config
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxrl import log, plot
+from jaxrl import log, plot, terminal
 from jaxrl.stats import iqm
 
 NAN = float("nan")
@@ -191,7 +191,7 @@ def test_the_command_writes_into_the_run_without_a_display(run):
 
 def fails(capsys, *arguments):
     with pytest.raises(SystemExit) as caught:
-        plot.main([str(x) for x in arguments])
+        terminal.run(lambda: plot.main([str(x) for x in arguments]))
     assert caught.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ") and message.count("\n") == 1
@@ -223,6 +223,25 @@ def test_a_damaged_line_is_named(capsys, run):
     path = run / "metrics.jsonl"
     path.write_text(path.read_text().replace("{", "[", 1))
     assert "metrics.jsonl, line 1" in fails(capsys, run)
+
+
+def test_a_picture_without_a_suffix_is_the_one_that_is_named(capsys, run, tmp_path):
+    plot.main([str(run), "--out", str(tmp_path / "curves")])
+    assert capsys.readouterr().out == f"{tmp_path / 'curves.png'}\n"
+    assert (tmp_path / "curves.png").exists() and not (tmp_path / "curves").exists()
+
+
+def test_a_picture_that_fails_leaves_the_old_one(capsys, run, monkeypatch):
+    out = run / "a.png"
+    out.write_bytes(b"old")
+
+    def full(_, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    assert f"cannot write {out}: No space left" in fails(capsys, run, "--out", out)
+    assert out.read_bytes() == b"old" and not list(run.glob(".*"))
 
 
 def test_a_picture_that_cannot_be_written_is_named(capsys, run):

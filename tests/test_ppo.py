@@ -128,6 +128,17 @@ def test_the_policy_acts_on_what_it_observes(kind, discrete):
     assert actions == pytest.approx([0.0, 1.0] if discrete else [-0.5, 0.5], abs=0.2)
 
 
+def test_actions_without_bounds_reach_the_environment_as_they_are():
+    env, config = (
+        Probe(pays_goal=1.0, goal=3.0, bound=math.inf),
+        TINY.replace(distribution="normal"),
+    )
+    state, _ = run(env, config, 150)
+    assert best_action(env, config, state) == pytest.approx(3.0, abs=0.3)
+    with pytest.raises(ValueError, match="distribution='tanh_normal': .* need 'normal'"):
+        ppo.make(env, TINY)
+
+
 # --- Probes: memory and asymmetric observations ---
 
 RECALL = Probe(
@@ -280,6 +291,21 @@ def test_the_entropy_bonus_keeps_the_policy_random():
     _, greedy = run(env, TINY, 60)
     _, curious = run(env, TINY.replace(entropy_coef=10.0), 60)
     assert greedy["entropy"] < 0.2 and curious["entropy"] > 0.9 * math.log(2)
+
+
+def test_the_noise_of_the_entropy_does_not_depend_on_how_devices_share_environments():
+    """Two halves under a named axis against the whole, on one device."""
+    config = TINY.replace(entropy_coef=1e-2)
+    learner, first = ppo.make(VARIED, config), init(VARIED, config, KEY)
+    whole, _ = advance(VARIED, config, first, 1)
+    shared = lambda x, axis: (
+        jnp.stack([x, x]) if axis < 0 else x.reshape(2, x.shape[0] // 2, *x.shape[1:])
+    )
+    halves = jax.tree.map(shared, first, learner.env_axis(first))
+    step = jax.jit(jax.vmap(learner.on_axis("devices").step, axis_name="devices"))
+    both = step(halves)[0].params
+    assert_same(jax.tree.map(lambda x: x[0], both), whole.params, atol=1e-6)
+    assert_same(*[jax.tree.map(lambda x, i=i: x[i], both) for i in range(2)])
 
 
 # --- Simulations that break ---

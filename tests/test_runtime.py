@@ -88,7 +88,8 @@ def test_the_cache_goes_where_the_user_says_or_home(setup, monkeypatch, tmp_path
 def machine(monkeypatch):
     def pretend(cores: int, platforms: str = "", accelerator: bool = False):
         monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
-        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)  # of which a container may have few
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         monkeypatch.setattr(runtime, "_has_accelerator", lambda: accelerator)
 

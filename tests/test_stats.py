@@ -53,6 +53,14 @@ def test_moments_survive_a_large_offset():
     np.testing.assert_allclose(moments.var, x.astype(np.float64).var(), rtol=1e-3)
 
 
+def test_moments_of_single_samples_do_not_drift():
+    """Of two nearly equal terms the difference would be lost to rounding, each time alike."""
+    x = 3 + np.random.default_rng(0).normal(size=(200_000, 1)).astype(np.float32)
+    one = lambda moments, x: (moments.update(x, jnp.ones(1)), None)
+    moments, _ = jax.jit(lambda x: jax.lax.scan(one, Moments.zeros(jnp.zeros(())), x))(x)
+    np.testing.assert_allclose(moments.var, x.astype(np.float64).var(), rtol=1e-4)
+
+
 def test_a_batch_of_weight_0_changes_nothing():
     moments = accumulate(BATCHES, WEIGHTS)
     nothing = jax.tree.map(lambda x: np.full_like(x, np.nan), BATCHES[0])

@@ -15,7 +15,7 @@ from probes import Probe, assert_same, differ
 
 from jaxrl import checkpoint, log, runtime
 from jaxrl import train as driver
-from jaxrl.learners import ppo
+from jaxrl.learners import ppo, sac
 from jaxrl.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -212,13 +212,42 @@ def test_nothing_compiles_after_the_first_chunk(whole, act_at):
 # --- Stopping and going on ---
 
 
-def test_a_run_stopped_within_a_log_interval_goes_on_bit_for_bit(whole, tmp_path, act_at):
-    act_at(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    stopped = go(tmp_path)
+@pytest.mark.parametrize("signals", ["SIGINT", "SIGTERM", "SIGTERM SIGTERM SIGINT"])
+def test_a_run_stopped_within_a_log_interval_goes_on_bit_for_bit(
+    whole, tmp_path, act_at, capfd, signals
+):
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    act_at(5, lambda: [os.kill(os.getpid(), signal.Signals[s]) for s in signals.split()])
+    stopped = go(tmp_path, quiet=False)
     assert stopped.interrupted and stopped.env_steps == 5 * PER
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # handed back
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before  # handed back
+    first = signals.split()[0]
+    assert capfd.readouterr().err.count(f"{first}: stopping after this chunk") == 1
     act_at.undo()
     assert_ends_as(whole, tmp_path, go(tmp_path, resume=True))
+
+
+@pytest.mark.parametrize("saving", [False, True])
+def test_who_cannot_wait_interrupts_twice_but_never_a_save(tmp_path, act_at, monkeypatch, saving):
+    twice = lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]
+    if not saving:
+        act_at(5, twice)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path)
+        assert checkpoint.steps(tmp_path / "checkpoints") == [4 * PER]
+        return
+    act_at(10**9, None)  # looks after every iteration
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *args: twice() and save(*args))
+    assert go(tmp_path).env_steps == 5 * PER  # the loop saw it after the next chunk
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4 * PER, 5 * PER]
+
+
+def test_a_run_stopped_at_an_evaluation_saves_once(tmp_path, act_at, monkeypatch):
+    saved, save = [], checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *args: saved.append(args[1]) or save(*args))
+    act_at(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert go(tmp_path).interrupted and saved == [4 * PER]
 
 
 def test_a_run_killed_at_once_goes_on_bit_for_bit(whole, tmp_path):
@@ -271,12 +300,26 @@ def test_a_finished_run_goes_on_for_more_steps(whole, tmp_path):
     assert_same(more.state, go(total=16 * PER).state)
 
 
-@pytest.mark.parametrize("change", [dict(gamma=0.5), dict(learning_rate=1.0)])
-def test_a_run_is_not_resumed_with_other_numbers(whole, tmp_path, change):
+@pytest.mark.parametrize(
+    "change",
+    [dict(gamma=0.5), dict(learning_rate=1.0), dict(num_epochs=1), dict(unroll_length=6)],
+)
+def test_a_run_is_not_resumed_with_other_settings(whole, tmp_path, change):
     copy(whole, tmp_path)
     (name,) = change
     with pytest.raises(ValueError, match=rf"cannot resume .*: its {name} is .*, not"):
         go(tmp_path, learner=ppo.make(ENV, CONFIG.replace(**change)), resume=True)
+
+
+def test_steps_of_another_length_are_not_counted_as_these(whole, tmp_path):
+    """Where an older checkpoint does not say what shaped it."""
+    copy(whole, tmp_path)
+    for path in (tmp_path / "checkpoints").glob("*/about.json"):
+        path.unlink()
+    longer = ppo.make(ENV, CONFIG.replace(unroll_length=6))
+    message = rf"cannot resume .*: its 12 iterations were {TOTAL} steps, not {2 * PER} each"
+    with pytest.raises(ValueError, match=message):
+        go(tmp_path, learner=longer, resume=True)
 
 
 def test_a_checkpoint_of_another_run_is_refused(whole, tmp_path):
@@ -294,16 +337,17 @@ def test_devices_share_the_environments_and_change_only_rounding(tmp_path):
     """Two devices equal one; a run stopped on two goes on on one."""
     code = f"""
 from probes import *
-one = go()
-two = go(devices=2)
+learner = ppo.make(ENV, CONFIG.replace(entropy_coef=1e-2))  # its samples are shared, too
+one = go(learner=learner)
+two = go(learner=learner, devices=2)
 assert not two.state.env.obs.is_fully_replicated and two.state.params is not None
 tolerance = dict(rtol=1e-3, atol=1e-4)
 assert_same(two.state, one.state, **tolerance)
 for a, b in zip(one.evals, two.evals, strict=True):
     assert_same(a, b, **tolerance)
 at_iteration(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-assert go(r'{tmp_path}', devices=2).interrupted
-resumed = go(r'{tmp_path}', resume=True)
+assert go(r'{tmp_path}', learner, devices=2).interrupted
+resumed = go(r'{tmp_path}', learner, resume=True)
 assert_same(resumed.state, one.state, **tolerance)
 print([r["env_steps"] for r in records(r'{tmp_path}')])
 """
@@ -339,6 +383,9 @@ for a, b in zip(one.evals, two.evals, strict=True):
         (dict(total=TOTAL + 1), rf"total_steps={TOTAL + 1}.*{PER} steps.*{TOTAL} or {TOTAL + PER}"),
         (dict(total=5), rf"total_steps=5: must be a multiple of .*nearest: {PER}$"),
         (dict(total=0), r"total_steps=0: must be a whole number, at least 1"),
+        (dict(total=float("inf")), r"total_steps=inf: must be a whole number, at least 1"),
+        (dict(seed=-1), r"seed=-1: must be 0 .. 4294967295"),
+        (dict(seed=2**32 - 1, seeds=2), r"seed=4294967295: must be 0 .. 4294967294"),
         (dict(seeds=0), r"seeds=0: must be"),
         (dict(seeds=1.5), r"seeds=1.5: must be"),
         (dict(num_evals=-1), r"num_evals=-1: must be a whole number, at least 0"),
@@ -361,6 +408,14 @@ def test_a_bad_argument_is_named_with_what_is_allowed(options, message):
 def test_a_number_given_as_an_integer_can_be_swept():
     learner = ppo.make(ENV, CONFIG.replace(entropy_coef=0))
     assert driver.validate(learner, 3 * PER, sweep={"entropy_coef": [0.0, 0.1]}) == 3
+
+
+def test_more_random_steps_than_steps_are_refused():
+    config = sac.Config(num_envs=2, replay_size=64, learning_starts=8, actor_hidden=(4,))
+    learner = sac.make(ENV, config)
+    with pytest.raises(ValueError, match=r"total_steps=8: must be more than learning_starts=8"):
+        driver.validate(learner, 8)
+    assert driver.validate(learner, 10) == 5
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(whole):

@@ -287,7 +287,7 @@ def check_layout(layout: Any) -> None:
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r}: allowed are {sorted(LAYOUTS)} or rows of '#.'")
         return
-    rows = tuple(layout)
+    rows = layout if isinstance(layout, tuple) and all(isinstance(r, str) for r in layout) else ()
     closed = rows and all(len(r) == len(rows[0]) and r[:1] == r[-1:] == "#" for r in rows)
     if not closed or set(rows[0] + rows[-1]) != {"#"} or set("".join(rows)) - {"#", "."}:
         raise ValueError(

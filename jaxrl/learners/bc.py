@@ -80,7 +80,6 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         init=init,
         update_critic=lambda agent, batch, hp: (agent, {}),
         update_actor=update_actor,
-        acting_params=lambda agent: agent.actor,
         act=act,
     )
 
@@ -97,5 +96,7 @@ def validate(config: Config) -> None:
     if c.policy_delay != 1:
         raise ValueError(f"policy_delay={c.policy_delay}: must be 1, there are no critics")
     checks.in_range(c, 0.0, math.inf, "actor_lr", "weight_decay")
+    checks.finite(c, "actor_lr", "weight_decay")
+    checks.sizes(c, "actor_hidden")
     checks.one_of(c, "loss", ("mse", "gaussian"))
     checks.one_of(c, "activation", ACTIVATIONS)

@@ -103,9 +103,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         init=init,
         update_critic=update_critic,
         update_actor=sac.actor_update(nets, c, action_size, psum),
-        acting_params=lambda agent: agent.actor,
         act=nets.act,
-        explore=lambda agent, obs, noise, key, hp: nets.act(agent.actor, obs, key, False),
     )
 
 

@@ -16,7 +16,7 @@ from flax import struct
 
 from envs.types import Env
 from envs.vector import fold_keys
-from jaxrl import acting, checks, off_policy, optim, replay
+from jaxrl import acting, checks, off_policy, optim, replay, schedules
 from jaxrl.policies import chunks, heads
 from jaxrl.stats import Moments
 from jaxrl.types import Learner, Metrics, Policy, Transition
@@ -151,14 +151,11 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
 
             loss, grads = jax.value_and_grad(loss_fn)(state.params)
             n = state.updates.astype(jnp.float32)
-            left = jnp.where(
-                hp.schedule_steps > 0, 1.0 - n / jnp.maximum(hp.schedule_steps, 1), 1.0
-            )
             params, opt_state = optim.adam(
                 state.params,
                 grads,
                 state.opt_state,
-                hp.learning_rate * jnp.maximum(left, 0.0),
+                schedules.linear(hp.learning_rate, schedules.progress(n, hp.schedule_steps)),
                 hp.weight_decay,
             )
             decay = jnp.minimum(hp.ema_decay, (1.0 + n) / (10.0 + n))
@@ -257,6 +254,8 @@ def validate(config: Config) -> None:
     c = config
     checks.in_range(c, 0.0, math.inf, "learning_rate", "weight_decay", "schedule_steps")
     checks.in_range(c, 0.0, 1.0, "ema_decay")
+    checks.finite(c, "learning_rate", "weight_decay")
+    checks.sizes(c, "hidden")
     checks.one_of(c, "head", ("gaussian", "flow", "diffusion"))
     checks.one_of(c, "trunk", ("mlp", "transformer"))
     checks.one_of(c, "mode", chunks.ACTING)

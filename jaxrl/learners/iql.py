@@ -128,9 +128,8 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
             return -batch.mean(weight * dist.log_prob(batch.action))
 
         loss, grads = jax.value_and_grad(loss_fn)(agent.actor)
-        done = agent.actor_opt.count * c.policy_delay / jnp.maximum(hp.schedule_steps, 1.0)
-        done = jnp.where(hp.schedule_steps > 0, done, 0.0)
-        rate = schedules.cosine(hp.actor_lr, done)
+        updates = agent.actor_opt.count * c.policy_delay
+        rate = schedules.cosine(hp.actor_lr, schedules.progress(updates, hp.schedule_steps))
         params, opt = optim.adam(agent.actor, psum(grads), agent.actor_opt, rate)
         metrics = {"actor_loss": loss, "advantage": batch.mean(advantage), "actor_lr": rate}
         return agent.replace(actor=params, actor_opt=opt), metrics
@@ -143,7 +142,6 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         init=init,
         update_critic=update_critic,
         update_actor=update_actor,
-        acting_params=lambda agent: agent.actor,
         act=act,
     )
 
@@ -159,4 +157,6 @@ def validate(config: Config) -> None:
     offline.validate(c)
     checks.in_range(c, 0.0, math.inf, "actor_lr", "critic_lr", "beta", "schedule_steps")
     checks.in_range(c, 0.0, 1.0, "tau", "expectile")
+    checks.finite(c, "actor_lr", "critic_lr", "beta")
+    checks.sizes(c, "actor_hidden", "critic_hidden")
     checks.one_of(c, "activation", ACTIVATIONS)

@@ -117,9 +117,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         init=init,
         update_critic=sac.critic_update(nets, c, psum),
         update_actor=update_actor,
-        acting_params=lambda agent: agent.actor,
         act=act,
-        explore=lambda agent, obs, noise, key, hp: act(agent.actor, obs, key, False),
     )
 
 
@@ -133,3 +131,4 @@ def validate(config: Config) -> None:
     sac.validate(config)
     checks.positive(config, "num_experts")
     checks.in_range(config, 0.0, math.inf, "router_coef")
+    checks.finite(config, "router_coef")

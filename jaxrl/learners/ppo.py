@@ -13,12 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from envs.types import Discrete, Env
 from envs.vector import VecState, fold_keys, vectorize
-from jaxrl import acting, checks, rollout, schedules
+from jaxrl import acting, checks, optim, rollout, schedules
 from jaxrl.networks import ACTIVATIONS, ActorCritic
 from jaxrl.returns import gae
 from jaxrl.stats import Moments
@@ -99,13 +98,13 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
     """PPO on `env`.
 
     Args:
-      env: one environment instance; actions continuous (bounded or not) or discrete,
-        observations an array [obs] or a dict of arrays.
+      env: one environment instance; actions continuous (bounded or, as "normal", not) or
+        discrete, observations an array [obs] or a dict of arrays.
       config: see `Config`.
       axis_name: the mapped device axis that environments are sharded over, if any.
 
     Raises:
-      ValueError: a field out of range, or minibatches that do not divide.
+      ValueError: a field out of range, or actions that `config.distribution` does not fit.
     """
     validate(config)
     c = config
@@ -151,7 +150,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
         return PPOState(
             params=params,
-            opt_state=optax.scale_by_adam(eps=1e-5).init(params),
+            opt_state=optim.init(params),
             learning_rate=config.learning_rate,
             obs_moments=moments,
             return_moments=Moments.zeros(jnp.zeros(())),
@@ -235,7 +234,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         )
         return advantage, advantage + unroll.value
 
-    def loss_fn(params, hp: Config, moments, batch, progress, key):
+    def loss_fn(params, hp: Config, moments, batch, progress, keys):
         unroll, carry, advantage, target = batch
         _, dist_params, value = forward(params, moments, carry, unroll.obs, unroll.reset)
         dist, old_dist = distribution(dist_params), distribution(unroll.dist_params)
@@ -257,8 +256,8 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         near = unroll.value + jnp.clip(value - unroll.value, -hp.value_clip, hp.value_clip)
         value_loss = 0.5 * mean(jnp.maximum((value - target) ** 2, (near - target) ** 2))
 
-        # One key per (time, environment) is not worth it: the estimate is averaged anyway.
-        entropy = mean(dist.entropy(key))
+        # By environment, so that devices which share them draw alike.
+        entropy = mean(jax.vmap(lambda d, k: d.entropy(k), (1, 0), 1)(dist, keys))
         loss = policy_loss + hp.value_coef * value_loss - hp.entropy_coef * entropy
         return loss, {
             "policy_loss": policy_loss,
@@ -283,16 +282,12 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
             batch_carry = jax.tree.map(lambda x: jnp.take(x, chosen, 0), carry)
             batch = (take(unroll), batch_carry, take(advantage), take(target))
             grads, metrics = jax.grad(loss_fn, has_aux=True)(
-                params, hp, state.obs_moments, batch, progress, key
+                params, hp, state.obs_moments, batch, progress, fold_keys(key, index[chosen])
             )
             grads, metrics = psum(grads), psum(metrics)
-            norm = optax.global_norm(grads)
-            clip = jnp.minimum(1.0, hp.max_grad_norm / jnp.maximum(norm, 1e-12))
-            updates, opt_state = optax.scale_by_adam(eps=1e-5).update(
-                jax.tree.map(lambda g: g * clip, grads), opt_state
-            )
+            grads, norm = optim.clip(grads, hp.max_grad_norm)
             rate = schedules.next_rate(c.lr_schedule, rate, metrics["kl"], hp, progress)
-            params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+            params, opt_state = optim.adam(params, grads, opt_state, rate, eps=1e-5)
             return (params, opt_state, rate), metrics | {"grad_norm": norm}
 
         def one_epoch(loop, key):
@@ -382,7 +377,10 @@ def validate(config: Config) -> None:
         c, 0.0, math.inf, "learning_rate", "value_coef", "entropy_coef", "schedule_steps"
     )
     checks.in_range(c, 0.0, 1.0, "gamma", "gae_lambda")
-    checks.in_range(c, 0, math.inf, "gru_width")
+    checks.finite(c, "learning_rate", "value_coef", "entropy_coef", "reward_scale")
+    checks.finite(c, "init_log_std", "actor_out_scale")
+    checks.whole(c, 0, "gru_width")
+    checks.sizes(c, "actor_hidden", "critic_hidden")
     checks.above(c, 0.0, "clip_ratio", "value_clip", "max_grad_norm", "reward_scale", "target_kl")
     checks.one_of(c, "activation", ACTIVATIONS)
     checks.one_of(c, "distribution", ("tanh_normal", "normal"))

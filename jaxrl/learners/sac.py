@@ -126,9 +126,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         init=nets.init,
         update_critic=critic_update(nets, c, psum),
         update_actor=actor_update(nets, c, action_size, psum),
-        acting_params=lambda agent: agent.actor,
         act=nets.act,
-        explore=lambda agent, obs, noise, key, hp: nets.act(agent.actor, obs, key, False),
     )
 
 
@@ -175,7 +173,11 @@ def step_critic(agent: Agent, grads: Any, hp: Config) -> Agent:
 
 
 def actor_update(
-    nets: Networks, c: Config, action_size: int, psum
+    nets: Networks,
+    c: Config,
+    action_size: int,
+    psum,
+    penalty: Callable[..., Any] = lambda params, agent, batch, hp: 0.0,  # [B], added to the loss
 ) -> Callable[..., tuple[Agent, Metrics]]:
     def update_actor(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
         _, keys = off_policy.split_each(batch.key)
@@ -185,7 +187,8 @@ def actor_update(
             action, log_prob = nets.sample(params, batch.actor_obs, keys)
             q = nets.values(agent.critic, batch.critic_obs, action)[..., 0]
             q = q.min(0) if c.actor_q == "min" else q.mean(0)
-            return batch.mean(alpha * log_prob - q), batch.mean(-log_prob)
+            losses = alpha * log_prob - q + penalty(params, agent, batch, hp)
+            return batch.mean(losses), batch.mean(-log_prob)
 
         (loss, entropy), grads = jax.value_and_grad(loss_fn, has_aux=True)(agent.actor)
         params, opt = optim.adam(agent.actor, psum(grads), agent.actor_opt, hp.actor_lr)
@@ -227,7 +230,10 @@ def validate(config: Config) -> None:
     """Raises ValueError naming the first bad field, its value and what is allowed."""
     c = config
     off_policy.validate(c)
-    checks.in_range(c, 0.0, math.inf, "actor_lr", "critic_lr", "alpha_lr")
+    rates = ("actor_lr", "critic_lr", "alpha_lr")
+    checks.in_range(c, 0.0, math.inf, *rates)
+    checks.finite(c, *rates, "init_alpha", "target_entropy", "actor_out_scale")
+    checks.sizes(c, "actor_hidden", "critic_hidden")
     checks.in_range(c, 0.0, 1.0, "tau")
     checks.above(c, 0.0, "init_alpha")
     checks.positive(c, "num_critics", "target_critics")

@@ -124,9 +124,8 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         out = target_outputs(agent, batch, hp)
         if c.num_atoms:
             moved = batch.reward[:, None] + batch.discount[:, None] * atoms(hp)  # [B, atoms]
-            probs = jax.vmap(project, (0, 0, None))(
-                jax.nn.softmax(out), jnp.stack([moved] * 2), atoms(hp)
-            )
+            each = jax.vmap(project, (0, None, None))
+            probs = each(jax.nn.softmax(out), moved, atoms(hp))
             value = (probs * atoms(hp)).sum(-1)  # [2, B], of what was projected: ends may clip it
             target = jnp.where((value[0] < value[1])[:, None], probs[0], probs[1])
         else:
@@ -181,7 +180,6 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         init=init,
         update_critic=update_critic,
         update_actor=update_actor,
-        acting_params=lambda agent: agent.actor,
         act=lambda params, obs, key, deterministic: act_on(params, obs),
         explore=explore,
         new_noise=lambda key, hp: jax.random.uniform(
@@ -220,10 +218,13 @@ def validate(config: Config) -> None:
         *("target_noise", "target_noise_clip", "q_coef"),
     )
     checks.in_range(c, 0.0, 1.0, "tau")
+    checks.finite(c, "actor_lr", "critic_lr", "weight_decay", "q_coef", "actor_out_scale")
+    checks.sizes(c, "actor_hidden", "critic_hidden")
     checks.one_of(c, "activation", ACTIVATIONS)
-    checks.in_range(c, -math.inf, math.inf, "v_min", "v_max")
     checks.ordered(c, "noise_min", "noise_max")
+    checks.whole(c, 0, "num_atoms")
     if c.num_atoms:
+        checks.finite(c, "v_min", "v_max")
         checks.ordered(c, "v_min", "v_max", strictly=True)
-    if c.num_atoms < 0 or c.num_atoms == 1:
+    if c.num_atoms == 1:
         raise ValueError(f"num_atoms={c.num_atoms}: must be 0 (off) or at least 2")

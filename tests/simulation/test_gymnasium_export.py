@@ -57,7 +57,10 @@ class Walk:
 WALK = time_limit(Walk(), 6)
 
 
-@pytest.mark.parametrize("name", ["walk", "gymnax/Pendulum-v1", "gymnax/CartPole-v1"])
+@pytest.mark.parametrize(
+    "name",
+    ["walk", "gymnax/Pendulum-v1", "gymnax/CartPole-v1", "pendulum_swingup", "point_maze_open"],
+)
 @pytest.mark.filterwarnings("ignore:.*Box observation space")
 @pytest.mark.filterwarnings("ignore:.*alternative render modes")
 @pytest.mark.filterwarnings("ignore:.*symmetric and normalized space")  # Pendulum's is +-2

@@ -1,6 +1,8 @@
 """`make`: names, overrides, and messages that help."""
 
+import jax.numpy as jnp
 import pytest
+from mujoco import mjx
 
 import envs
 from envs.transforms.time_limit import TimeLimit
@@ -44,8 +46,46 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, message):
         ("cartpole_swingup", {"physics": "slow"}, "physics='slow': allowed are 'accurate'"),
         ("cartpole_swingup", {"impl": "cuda"}, "impl='cuda': allowed are 'jax'"),
         ("cartpole_swingup", {"sim": None}, "no option 'sim'"),
+        ("pendulum_swingup", {"max_start_angle": "wide"}, "max_start_angle='wide'.*a number"),
+        ("pendulum_swingup", {"frame_skip": 2.5}, "task 'pendulum_swingup': frame_skip=2.5: must"),
+        ("pendulum_swingup", {"frame_skip": 0}, "frame_skip=0: must be an integer, at least 1"),
+        ("pendulum_swingup", {"frame_skip": True}, "frame_skip=True: must be an integer"),
+        ("point_maze", {"goal_radius": "inf"}, "goal_radius='inf': must be a number, by default"),
+        ("point_maze", {"mass": True}, "mass=True: must be a number"),
+        ("point_maze", {"continuing": 1}, "continuing=1: must be True or False"),
+        ("point_maze", {"layout": 3}, "layout=3: rows must be"),
+        ("point_maze", {"layout": [1, 2]}, r"layout=\(1, 2\): rows must be"),
+        ("point_maze", {"reward": 3}, "reward=3: allowed are"),
+        ("hopper", {"healthy_z_range": 0.7}, "healthy_z_range=0.7: must be 2 numbers"),
+        ("hopper", {"healthy_z_range": (0.7,)}, r"healthy_z_range=\(0.7,\): must be 2 numbers"),
+        ("hopper", {"healthy_z_range": (0.7, "inf")}, r"healthy_z_range=\(0.7, 'inf'\)"),
     ],
 )
 def test_a_bad_override_names_itself_and_what_is_allowed(name, overrides, message):
     with pytest.raises(ValueError, match=message):
         envs.make(name, **overrides)
+
+
+def test_numbers_may_be_integers_infinite_or_arrays_and_tuples_lists():
+    """Lists are what JSON makes of tuples."""
+    env = envs.make("point_maze", mass=2, goal_radius=float("inf"), dt=jnp.float32(0.2))
+    assert (env.mass, env.goal_radius, env.dt) == (2, float("inf"), jnp.float32(0.2))
+    env = envs.make("point_maze", layout=["####", "#..#", "####"])
+    assert env.layout == ("####", "#..#", "####")
+
+
+def test_impl_is_passed_on_to_mjx(monkeypatch):
+    """Warp runs on NVIDIA GPUs only, so it is stood in for."""
+    asked = []
+
+    def stand_in(f):
+        def call(model, device, impl):
+            asked.append(impl)
+            return f(model, device, "jax")
+
+        return call
+
+    for name in ("put_model", "make_data"):
+        monkeypatch.setattr(mjx, name, stand_in(getattr(mjx, name)))
+    envs.make("pendulum_swingup", impl="warp")
+    assert asked == ["warp", "warp"]

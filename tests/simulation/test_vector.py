@@ -157,8 +157,10 @@ def test_stagger_moves_the_outermost_clock_only():
     assert set(np.asarray(info["time_limit_1"]).tolist()) == set(range(10))
 
 
-def test_a_nan_ends_one_episode_and_touches_nobody_else():
-    bad, when = 2, 3
+@pytest.mark.parametrize("when", [3, LIMIT])  # within an episode; its first step
+def test_a_nan_ends_one_episode_and_touches_nobody_else(when):
+    bad = 2
+    assert standard_run().done[when, bad] == (when == LIMIT)
     actions = ACTIONS.copy()
     actions[when, bad] = np.nan
     run = rollout(vectorize(ENV, N), KEY, actions)
@@ -167,9 +169,10 @@ def test_a_nan_ends_one_episode_and_touches_nobody_else():
 
     hit, last = at(environments(run, bad), when + 1), at(environments(run, bad), when)
     assert hit.nonfinite and hit.env.truncated and not hit.env.terminated
-    assert hit.env.reward == 0.0 and hit.episode_return == last.episode_return
+    assert hit.env.reward == 0.0
+    assert hit.episode_return == (0.0 if last.done else last.episode_return)
     assert_trees_equal(hit.final_obs, last.obs)
-    assert_trees_equal(hit.env.metrics, last.env.metrics)
+    assert all(x == 0.0 for x in hit.env.metrics.values()), "of no episode, least of all the last"
     assert_trees_equal(hit.env.data, hit.restart.data)
     floats = [x for x in jax.tree.leaves(run) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert all(np.isfinite(x).all() for x in floats)

@@ -1,0 +1,67 @@
+"""One control step of MJX: batches, the derivative, and how often it is traced."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs import physics
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+OUTER, INNER = 2, 3
+TORQUE = jnp.linspace(-1.0, 1.0, OUTER * INNER).reshape(OUTER, INNER, 1)
+
+
+@functools.cache
+def simulator():
+    return envs.make("pendulum_swingup").env.sim
+
+
+@pytest.fixture(autouse=True)
+def made_outside_of_any_trace():
+    simulator()
+
+
+def swing(damping, torque, substeps=3):
+    """qvel [nv] after some substeps from rest."""
+    sim = simulator()
+    sim = sim.replace(model=sim.model.replace(dof_damping=damping))
+    start = sim.physics(sim.model.qpos0, jnp.zeros(sim.model.nv))
+    return sim.simulate(start, torque, substeps)[0].qvel
+
+
+@pytest.mark.parametrize("outer, inner", [(None, None), (0, None), (None, 0), (0, 0)])
+def test_a_nested_batch_is_its_instances_whatever_of_the_model_varies(outer, inner):
+    damping = jnp.arange(1.0, 1 + OUTER * INNER).reshape(OUTER, INNER, 1) * 0.1
+    damping = damping if outer == 0 else damping[0]
+    damping = damping if inner == 0 else damping[..., 0, :]
+    together = jax.vmap(jax.vmap(swing, (inner, 0)), (outer, 0))
+    found = jax.jit(together)(damping, TORQUE)
+    alone = jax.jit(swing)
+    for i in range(OUTER):
+        for j in range(INNER):
+            one = damping[i] if outer == 0 else damping
+            one = one[j] if inner == 0 else one
+            np.testing.assert_allclose(found[i, j], alone(one, TORQUE[i, j]), rtol=1e-5)
+
+
+def test_mjx_is_traced_once_for_programs_that_nest_loops_and_batches(monkeypatch):
+    calls = []
+    step = lambda model, data: calls.append(1) or physics.mjx.step(model, data)
+    monkeypatch.setattr(physics, "_step", physics._batched_once(step))
+    damping = simulator().model.dof_damping
+    swung = lambda torque: swing(damping, torque)
+    loop = lambda torque: jax.lax.fori_loop(0, 4, lambda _, t: t + swung(t), torque)
+    jax.eval_shape(jax.vmap(jax.vmap(loop)), TORQUE)
+    jax.eval_shape(jax.vmap(lambda t: jax.lax.scan(lambda c, x: (c, swung(x)), 0, t)), TORQUE)
+    assert len(calls) == 1
+
+
+def test_a_step_has_a_reverse_mode():
+    speed = lambda torque: swing(simulator().model.dof_damping, torque, 1).sum()
+    found = jax.jit(jax.vmap(jax.grad(speed)))(TORQUE[0])
+    up, down = (jax.jit(jax.vmap(speed))(TORQUE[0] + d) for d in (0.01, -0.01))
+    np.testing.assert_allclose(found[:, 0], (up - down) / 0.02, rtol=1e-3)
