@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from envs import cholesky
+from envs import cholesky, contacts
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not installed
     from mujoco import mjx
@@ -206,6 +206,7 @@ def load(
             value |= mj_model.opt.disableflags
         setattr(mj_model.opt, name, value)
     cholesky.install()
+    contacts.install()
     _cut_deep_kinematics()
     device = jax.local_devices()[0]  # MJX would take the first of all hosts
     model = mjx.put_model(mj_model, device, impl)

@@ -13,8 +13,9 @@ import jax
 from envs.transforms.time_limit import time_limit
 from envs.types import Env
 
-# name: (module, class, time limit in control steps). Gymnasium's limits for Gymnasium's tasks.
-TASKS: dict[str, tuple[str, str, int]] = {
+# name: (module, class, time limit in control steps, and perhaps fields that differ from the
+# class's defaults). Gymnasium's limits for Gymnasium's tasks.
+TASKS: dict[str, tuple] = {
     "ant": ("envs.tasks.ant", "Ant", 1000),
     "assembly": ("envs.tasks.assembly", "Assembly", 200),
     "cartpole_swingup": ("envs.tasks.cartpole_swingup", "CartpoleSwingup", 500),
@@ -32,9 +33,9 @@ TASKS: dict[str, tuple[str, str, int]] = {
     "pendulum_swingup": ("envs.tasks.pendulum_swingup", "PendulumSwingup", 200),
     "pick_place": ("envs.tasks.pick_place", "PickPlace", 100),
     "point_maze": ("envs.tasks.point_maze", "PointMaze", 150),
-    "point_maze_large": ("envs.tasks.point_maze", "PointMazeLarge", 300),
-    "point_maze_medium": ("envs.tasks.point_maze", "PointMazeMedium", 200),
-    "point_maze_open": ("envs.tasks.point_maze", "PointMazeOpen", 100),
+    "point_maze_large": ("envs.tasks.point_maze", "PointMaze", 300, {"layout": "large"}),
+    "point_maze_medium": ("envs.tasks.point_maze", "PointMaze", 200, {"layout": "medium"}),
+    "point_maze_open": ("envs.tasks.point_maze", "PointMaze", 100, {"layout": "open"}),
     "push_t": ("envs.tasks.push_t", "PushT", 200),
     "pusher": ("envs.tasks.pusher", "Pusher", 100),
     "reacher": ("envs.tasks.reacher", "Reacher", 50),
@@ -74,7 +75,7 @@ def make(name: str, **overrides) -> Env:
         raise ValueError(
             f"unknown task {name!r}{nearest(name, TASKS)}; known: {', '.join(names())}"
         )
-    module, cls_name, limit = TASKS[name]
+    module, cls_name, limit, *own = TASKS[name]
     cls = getattr(importlib.import_module(module), cls_name)
     limit = overrides.pop("time_limit", limit)
     fields = {f.name: f.default for f in dataclasses.fields(cls) if f.name != "sim"}
@@ -89,10 +90,16 @@ def make(name: str, **overrides) -> Env:
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items() if k in fields}
     for key, value in given.items():
         check_option(f"task {name!r}: {key}", value, fields[key])
+    for defaults in own:
+        given = defaults | given
     if build:
-        importlib.import_module("envs.contacts").install()
         given["sim"] = cls.simulator(**{k: v for k, v in overrides.items() if k in build})
     env = cls(**given)
+    return limited(env, limit)
+
+
+def limited(env: Env, limit: int | None) -> Env:
+    """`env` with a time limit, unless that is None."""
     return env if limit is None else time_limit(env, limit)
 
 

@@ -50,7 +50,8 @@ CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
         ("diffusion, streaming", "diffusion", 0.05),
     ),
 }
-COLUMNS = ("task", "claimed higher", "IQM", "than", "IQM", "difference, 95% interval", "verdict")
+SEEDS = "IQM (worst .. best seed)"
+COLUMNS = ("task", "claimed higher", SEEDS, "than", SEEDS, "difference, 95% interval", "verdict")
 COLUMNS += ("seeds", "steps")
 
 
@@ -87,7 +88,7 @@ def entry(run_dir: Path) -> dict:
 def table(results: list[dict]) -> str:
     """A Markdown table: the final deterministic evaluation, IQM over seeds and its interval."""
     lines = [
-        "| task | physics | return (IQM) | 95% interval | worst seed | seeds | env steps each | seconds, all seeds |",
+        "| task | physics | return (IQM) | 95% interval | worst seed | seeds | env steps each | training seconds, all seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(results, key=lambda r: r["env"]):
@@ -120,10 +121,14 @@ def compared(name: str, entries: list[dict]) -> list[list[str]]:
             b = b - sum(share) * np.abs(b)
             low, high = difference_interval(a, b)
             rows.append(
-                [task, higher, f"{iqm(a):.4g}", than, f"{iqm(b):.4g}", f"{low:+.4g} .. {high:+.4g}"]
+                [task, higher, spread(a), than, spread(b), f"{low:+.4g} .. {high:+.4g}"]
                 + [verdict((low, high)), str(a.size), f"{final[task, higher]['steps'][-1]:,}"]
             )
     return rows
+
+
+def spread(values: np.ndarray) -> str:
+    return f"{iqm(values):.4g} ({values.min():.4g} .. {values.max():.4g})"
 
 
 def claims_table(folder: Path) -> str:

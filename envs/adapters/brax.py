@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from envs.adapters.suite import adapt, check_name, limited, load_suite
+from envs.adapters.suite import adapt, check_name, load_suite
+from envs.registry import limited
 from envs.types import Env
 
 EPISODE_LENGTH = 1000  # what `brax.envs.create` and Brax's trainers use

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs.adapters.suite import bounds, check_name, limited, load_suite
-from envs.transforms.base import check_count
+from envs.adapters.suite import check_name, load_suite
+from envs.registry import limited
+from envs.transforms.base import box, check_count
 from envs.types import Box, Discrete, Env, State, first_state
 
 DEFAULT = object()  # the task's own `max_steps_in_episode`
@@ -138,5 +139,10 @@ def _space(space: Any, dtype, shape: tuple[int, ...]) -> Box | Discrete:
         return Discrete(int(space.n))
     if not hasattr(space, "low"):
         raise ValueError(f"gymnax space {space!r}: only Box and Discrete are supported")
-    shape = tuple(shape)
-    return Box(shape, bounds(space.low, shape), bounds(space.high, shape), dtype)
+    return box(_bounds(space.low, shape), _bounds(space.high, shape), dtype)
+
+
+def _bounds(x: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A suite's largest float means no bound."""
+    x = np.broadcast_to(np.asarray(x, np.float64), shape)
+    return np.where(np.abs(x) > 1e38, np.copysign(np.inf, x), x)

@@ -6,7 +6,8 @@ import subprocess
 
 import jax
 
-from envs.adapters.suite import adapt, check_name, limited, load_suite
+from envs.adapters.suite import adapt, check_name, load_suite
+from envs.registry import limited
 from envs.transforms.base import check_count
 from envs.types import Env
 

@@ -19,10 +19,9 @@ import numpy as np
 from flax import struct
 from jax.interpreters import partial_eval
 
-from envs import cholesky
+from envs import cholesky, contacts
 from envs.registry import nearest
-from envs.transforms.time_limit import time_limit
-from envs.types import Box, Env, Space, State, first_state
+from envs.types import Box, Space, State, first_state
 
 FAR = 1e9  # in place of infinity
 POSE = ("q", "qd", "qpos", "qvel", "mocap_pos", "mocap_quat")  # what a picture needs
@@ -91,7 +90,8 @@ class SuiteEnv:
 
 def adapt(suite: Any) -> SuiteEnv:
     """Wraps an environment with Brax's `reset(key)`, `step(state, action)`, `action_size`."""
-    cholesky.install()  # before MJX is traced
+    for mended in (cholesky, contacts):
+        mended.install()  # before MJX is traced
     state = jax.tree.map(_zeros, jax.eval_shape(suite.reset, jax.random.key(0)))
     carried = read_by_step(suite.step, state, jnp.zeros(suite.action_size))
     obs = state.obs if isinstance(state.obs, dict) else {None: state.obs}
@@ -147,23 +147,8 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
         )
 
 
-def limited(env: Env, limit: int | None) -> Env:
-    return env if limit is None else time_limit(env, limit)
-
-
 def unbounded(x: Any) -> Box:
     return Box(tuple(x.shape), dtype=np.dtype(x.dtype))
-
-
-def bounds(x: Any, shape: tuple[int, ...]) -> Any:
-    """A hashable `Box.low` or `Box.high`; a suite's largest float means no bound."""
-    x = np.broadcast_to(np.asarray(x, np.float64), shape)
-    x = np.where(np.abs(x) > 1e38, np.copysign(np.inf, x), x)
-    return float(x.flat[0]) if x.size and (x == x.flat[0]).all() else _tuples(x.tolist())
-
-
-def _tuples(x: Any) -> Any:
-    return tuple(map(_tuples, x)) if isinstance(x, list) else x
 
 
 def _metrics(suite_state: Any) -> dict[str, jax.Array]:

@@ -51,7 +51,7 @@ class Ant:
         physics = self.sim.physics(qpos, self.reset_noise_scale * jax.random.normal(k_vel, (14,)))
         data = TrackedPhysics(**vars(physics), tracked=qpos[:2])
         zero = jnp.zeros(())
-        metrics = self._position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
+        metrics = position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
         metrics |= {"reward_forward": zero, "reward_ctrl": zero}
         metrics |= {"reward_contact": zero, "reward_survive": zero}
         # Gymnasium computes contact forces after steps only: at a reset they read 0.
@@ -76,7 +76,7 @@ class Ant:
             reward=forward + survive - ctrl - contact,
             terminated=~healthy & self.terminate_when_unhealthy,
             truncated=jnp.zeros((), bool),
-            metrics=self._position_metrics(data)
+            metrics=position_metrics(data)
             | {
                 "x_velocity": velocity[0],
                 "y_velocity": velocity[1],
@@ -92,10 +92,6 @@ class Ant:
         torso = self.sim.mj_model.body("torso").id
         return data.xpos[torso, :2], contact_forces(self.sim.model, data)
 
-    def _position_metrics(self, data: Physics) -> dict[str, jax.Array]:
-        x, y = data.qpos[0], data.qpos[1]
-        return {"x_position": x, "y_position": y, "distance_from_origin": jnp.hypot(x, y)}
-
     def _obs(self, data: Physics, force: jax.Array) -> jax.Array:
         skip = 2 * self.exclude_current_positions_from_observation
         parts = [data.qpos[skip:], data.qvel]
@@ -107,3 +103,9 @@ class Ant:
         low, high = self.healthy_z_range
         finite = jnp.isfinite(data.qpos).all() & jnp.isfinite(data.qvel).all()
         return finite & (low <= data.qpos[2]) & (data.qpos[2] <= high)
+
+
+def position_metrics(data: Physics) -> dict[str, jax.Array]:
+    """Of a robot that moves in x and y."""
+    x, y = data.qpos[0], data.qpos[1]
+    return {"x_position": x, "y_position": y, "distance_from_origin": jnp.hypot(x, y)}

@@ -14,6 +14,7 @@ from envs.physics import (
     load_gymnasium,
     mjx,
 )
+from envs.tasks.ant import position_metrics
 from envs.types import Box, State, first_state
 
 
@@ -80,7 +81,7 @@ class Humanoid:
         derived = derived.replace(cfrc_ext=jnp.zeros((13, 6)))
         data = TrackedPhysics(**vars(physics), tracked=derived.com)
         zero = jnp.zeros(())
-        metrics = self._position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
+        metrics = position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
         metrics |= {"reward_survive": zero, "reward_forward": zero}
         metrics |= {"reward_ctrl": zero, "reward_contact": zero}
         return first_state(data, self._obs(data, derived), metrics)
@@ -102,7 +103,7 @@ class Humanoid:
             reward=forward + survive - ctrl - contact,
             terminated=~healthy & self.terminate_when_unhealthy,
             truncated=jnp.zeros((), bool),
-            metrics=self._position_metrics(data)
+            metrics=position_metrics(data)
             | {
                 "x_velocity": velocity[0],
                 "y_velocity": velocity[1],
@@ -122,10 +123,6 @@ class Humanoid:
             qfrc_actuator=data.qfrc_actuator[6:],
             cfrc_ext=contact_forces(self.sim.model, data)[1:],
         )
-
-    def _position_metrics(self, data: Physics) -> dict[str, jax.Array]:
-        x, y = data.qpos[0], data.qpos[1]
-        return {"x_position": x, "y_position": y, "distance_from_origin": jnp.hypot(x, y)}
 
     def _obs(self, data: Physics, derived: Derived) -> jax.Array:
         skip = 2 * self.exclude_current_positions_from_observation

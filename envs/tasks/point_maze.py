@@ -232,27 +232,6 @@ class PointMaze:
         return stopped, stopped != free
 
 
-@struct.dataclass
-class PointMazeOpen(PointMaze):
-    """`PointMaze` in the layout "open"."""
-
-    layout: str | tuple[str, ...] = struct.field(pytree_node=False, default="open")
-
-
-@struct.dataclass
-class PointMazeMedium(PointMaze):
-    """`PointMaze` in the layout "medium"."""
-
-    layout: str | tuple[str, ...] = struct.field(pytree_node=False, default="medium")
-
-
-@struct.dataclass
-class PointMazeLarge(PointMaze):
-    """`PointMaze` in the layout "large"."""
-
-    layout: str | tuple[str, ...] = struct.field(pytree_node=False, default="large")
-
-
 def _obs(data: MazeData) -> dict[str, jax.Array]:
     return {"obs": jnp.concatenate([data.position, data.velocity]), "goal": data.goal}
 

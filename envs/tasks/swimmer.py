@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.physics import Physics, Simulator, load_gymnasium
+from envs.tasks.ant import position_metrics
 from envs.types import Box, State, first_state
 
 
@@ -38,7 +39,7 @@ class Swimmer:
         noise = lambda k: self.reset_noise_scale * jax.random.uniform(k, (5,), minval=-1.0)
         data = self.sim.physics(self.sim.model.qpos0 + noise(k_pos), noise(k_vel))
         zero = jnp.zeros(())
-        metrics = self._position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
+        metrics = position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
         metrics |= {"reward_forward": zero, "reward_ctrl": zero}
         return first_state(data, self._obs(data), metrics)
 
@@ -54,7 +55,7 @@ class Swimmer:
             reward=forward - ctrl,
             terminated=jnp.zeros((), bool),
             truncated=jnp.zeros((), bool),
-            metrics=self._position_metrics(data)
+            metrics=position_metrics(data)
             | {
                 "x_velocity": velocity[0],
                 "y_velocity": velocity[1],
@@ -62,10 +63,6 @@ class Swimmer:
                 "reward_ctrl": -ctrl,
             },
         )
-
-    def _position_metrics(self, data: Physics) -> dict[str, jax.Array]:
-        x, y = data.qpos[0], data.qpos[1]
-        return {"x_position": x, "y_position": y, "distance_from_origin": jnp.hypot(x, y)}
 
     def _obs(self, data: Physics) -> jax.Array:
         skip = 2 * self.exclude_current_positions_from_observation

@@ -89,7 +89,8 @@ def theirs(name: str):
 
 
 def put(env, state) -> None:
-    """Sets Gymnasium's environment to our state."""
+    """Starts an episode of Gymnasium's environment in our state."""
+    env.reset()  # or the last one's controls and forces would be observed
     env.set_state(np.asarray(state.data.qpos, float), np.asarray(state.data.qvel, float))
     warmstart = state.data.qacc_warmstart
     env.data.qacc_warmstart[:] = np.asarray(warmstart, float)
