@@ -7,10 +7,15 @@ often are: single entries of its next observation then differ from MuJoCo's by u
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import jax
 import jax.numpy as jnp
-from mujoco.mjx import GeomType
-from mujoco.mjx._src import collision_driver, collision_primitive, math
+
+with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not installed
+    from mujoco.mjx import GeomType
+    from mujoco.mjx._src import collision_driver, collision_primitive, math
 
 
 def install() -> None:
