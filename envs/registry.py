@@ -90,8 +90,7 @@ def make(name: str, **overrides) -> Env:
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items() if k in fields}
     for key, value in given.items():
         check_option(f"task {name!r}: {key}", value, fields[key])
-    for defaults in own:
-        given = defaults | given
+    given = dict(*own) | given
     if build:
         given["sim"] = cls.simulator(**{k: v for k, v in overrides.items() if k in build})
     env = cls(**given)

@@ -90,8 +90,8 @@ class SuiteEnv:
 
 def adapt(suite: Any) -> SuiteEnv:
     """Wraps an environment with Brax's `reset(key)`, `step(state, action)`, `action_size`."""
-    for mended in (cholesky, contacts):
-        mended.install()  # before MJX is traced
+    cholesky.install()  # before MJX is traced
+    contacts.install()
     state = jax.tree.map(_zeros, jax.eval_shape(suite.reset, jax.random.key(0)))
     carried = read_by_step(suite.step, state, jnp.zeros(suite.action_size))
     obs = state.obs if isinstance(state.obs, dict) else {None: state.obs}
