@@ -64,7 +64,9 @@ def test_rlpd_mixes_a_file_into_its_batches(folder):
     assert np.isfinite(log.read(run)[-1]["return"]).all()
 
 
-@pytest.mark.parametrize("script", ["td3.py", "sac.py --learner pmoe --num-experts 2"])
+@pytest.mark.parametrize(
+    "script", ["td3.py --learner fast_td3", "sac.py --learner pmoe --num-experts 2"]
+)
 def test_others_have_the_same_flags(folder, script):
     run = folder / script.replace(" ", "_")
     done = command(f"experiments/{script}", ONLINE, "--total-steps 400 --run-dir", run)
