@@ -70,10 +70,11 @@ def test_the_readme_s_table_shows_what_the_claim_is_about(tmp_path, monkeypatch)
         "steps": [0, 10],
     }
     monkeypatch.setattr(common, "RESULTS", tmp_path)
-    common.save("rlpd_sparse", [entry("rlpd", [0.9] * 5), entry("bc", [0.4] * 5)])
+    seeds = [0.8, 0.9, 0.9, 0.9, 1.0]
+    common.save("rlpd_sparse", [entry("rlpd", seeds), entry("bc", [0.4] * 5)])
     rows = collect.claims_table(tmp_path).splitlines()[2:]
     *unmeasured, row = [row for row in rows if "rlpd_sparse" in row]
-    assert "| 0.9 | bc | 0.4 | +0.5 .. +0.5 | holds | 5 |" in row
+    assert "| 0.9 (0.8 .. 1) | bc | 0.4 (0.4 .. 0.4) | +0.4" in row and "| holds | 5 |" in row
     cells = lambda row: [cell.strip() for cell in row.split("|")]
     assert [cells(r)[5] for r in unmeasured] == ["sac", "sac with RLPD's critics"]
     assert {row.split(" | ")[0].strip("| ") for row in rows} == set(collect.CLAIMS)
@@ -93,7 +94,8 @@ def test_not_worse_by_more_than_a_share(tmp_path, monkeypatch):
     for value, word in ((96.0, "holds"), (94.0, "does not hold")):
         common.save("mdpo", [entry("mdpo, on policy", value), entry("ppo", 100.0)])
         (row,) = [r for r in collect.claims_table(tmp_path).splitlines() if "ppo less" in r]
-        assert f"| {value:g} | ppo less 5% | 95 |" in row and f"| {word} |" in row
+        assert f"| {value:g} ({value:g} .. {value:g}) | ppo less 5% | 95 (" in row
+        assert f"| {word} |" in row
 
 
 def claim(name: str):
