@@ -15,7 +15,7 @@ import jax
 import tyro
 
 import envs
-from jaxrl import data, data_files, plot, runtime, script, terminal
+from jaxrl import data, data_files, data_stats, plot, runtime, script, terminal
 from jaxrl.policies.scripted import scripted
 
 
@@ -46,12 +46,12 @@ def main() -> int:
     dataset = data.record(
         expert, env, args.episodes, jax.random.key(args.seed), metadata=about, num_envs=1024
     )
-    recorded = data.statistics(dataset)
+    recorded = data_stats.statistics(dataset)
     if args.successful:
         dataset = dataset.successful()
     data_files.save(dataset, args.out)
     plot.dataset_page(dataset, args.out.with_suffix(".png"), title=args.out.stem)
-    kept = data.statistics(dataset)
+    kept = data_stats.statistics(dataset)
     shown = ("episodes", "steps", "success", "return_mean", "length_mean")
     rows = [
         [k, f"{recorded.get(k, float('nan')):,.4g}", f"{kept.get(k, float('nan')):,.4g}"]

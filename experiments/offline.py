@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl import data, data_files, runtime, script
+from jaxrl import data_files, data_stats, runtime, script
 from jaxrl.learners import bc, iql, td3_bc
 
 LEARNERS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
@@ -54,7 +54,7 @@ def main() -> int:
     if args.weighted:
         dataset = dataset.weighted(args.weighted)
     learner = LEARNERS[args.learner].make(env, config, dataset)
-    scale, about = data.references(dataset), {"weighted": args.weighted}
+    scale, about = data_stats.references(dataset), {"weighted": args.weighted}
     return script.launch(args.learner, args, learner, args.data, scale=scale, about=about)
 
 

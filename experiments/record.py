@@ -20,7 +20,18 @@ import numpy as np
 import tyro
 
 from envs.types import sample_space
-from jaxrl import checkpoint, data, data_files, log, plot, runs, runtime, script, terminal
+from jaxrl import (
+    checkpoint,
+    data,
+    data_files,
+    data_stats,
+    log,
+    plot,
+    runs,
+    runtime,
+    script,
+    terminal,
+)
 from jaxrl.types import Policy
 
 KINDS = ("random", "medium", "expert", "replay")
@@ -117,7 +128,7 @@ def main() -> int:
         dataset.metadata.update(scale)
         data_files.save(dataset, path)
         plot.dataset_page(dataset, path.with_suffix(".png"), title=path.stem)
-        stats = data.statistics(dataset)
+        stats = data_stats.statistics(dataset)
         shown = [stats.get(k, math.nan) for k in SHOWN]  # no quality where the two are equal
         rows.append([str(path), *(f"{x:,.4g}" for x in shown)])
     terminal.table("recorded", ["file", *(k.removesuffix("_mean") for k in SHOWN)], rows)

@@ -23,7 +23,19 @@ from presets import LONGER, REFINE, RESIDUAL, Preset
 
 import envs
 from envs.transforms import residual
-from jaxrl import checkpoint, data, data_files, log, play, plot, runs, runtime, script, terminal
+from jaxrl import (
+    checkpoint,
+    data,
+    data_files,
+    data_stats,
+    log,
+    play,
+    plot,
+    runs,
+    runtime,
+    script,
+    terminal,
+)
 from jaxrl.evaluate import evaluate
 from jaxrl.learners import imitation, ppo
 from jaxrl.policies.scripted import scripted
@@ -80,7 +92,7 @@ def demonstrate(args: Args, env, path: Path) -> None:
     expert = scripted(env, args.noise)
     recorded = data.record(expert, env, args.demos, jax.random.key(args.seed), metadata=about)
     print(
-        f"the expert succeeds in {data.statistics(recorded)['success']:.0%} of {args.demos} episodes"
+        f"the expert succeeds in {data_stats.statistics(recorded)['success']:.0%} of {args.demos} episodes"
     )
     data_files.save(recorded.successful(), path)
 

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs import nearest
-from jaxrl import data, log, runs, terminal
+from jaxrl import data, data_stats, log, runs, terminal
 from jaxrl.stats import bootstrap_interval, iqm
 
 CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
@@ -91,7 +91,7 @@ def learning_curve(
 
 def dataset_page(dataset: data.Dataset, out: str | os.PathLike, title: str = "data set") -> Path:
     """One page on a data set: returns, lengths, order, actions, states, and the numbers."""
-    stats = data.statistics(dataset)
+    stats = data_stats.statistics(dataset)
     figure = Figure(figsize=(10.5, 6.4), dpi=130, layout="constrained")
     figure.suptitle(title, fontsize=11)
     (returns, order, lengths), (actions, states, numbers) = figure.subplots(2, 3)

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 import envs
-from jaxrl import data, hosts, play, plot, runs, runtime
+from jaxrl import data_stats, hosts, play, plot, runs, runtime
 from jaxrl.log import cannot_write
 from jaxrl.stats import bootstrap_interval, iqm
 from jaxrl.terminal import run as run  # every script ends by `script.run(main)`
@@ -289,7 +289,7 @@ def report(
     """The final table, and into `run_dir` the learning curve and a video."""
     final = dict(result.evals[-1]) if result.evals else None
     if final and scale:
-        final["normalised score"] = data.normalized(final["return"], *scale)
+        final["normalised score"] = data_stats.normalized(final["return"], *scale)
     settings = [
         ", ".join(
             f"{k}={v:g}" for k, v in zip(sweep or {}, values, strict=True) if len(sweep[k]) > 1

@@ -14,7 +14,7 @@ from probes import assert_same
 import envs
 from envs.transforms import time_limit
 from envs.types import Box, State, first_state
-from jaxrl import data
+from jaxrl import data, data_stats
 from jaxrl.data import Dataset, from_arrays
 from jaxrl.evaluate import evaluate
 from jaxrl.learners import sac
@@ -459,11 +459,11 @@ def test_statistics_by_hand():
         "success": 0.5,
         "coverage": 0.3,  # of ten cells; the first two steps share one
     }
-    assert data.statistics(dataset) == pytest.approx(expected)
+    assert data_stats.statistics(dataset) == pytest.approx(expected)
     dataset.metadata.update(random_return=1.0, expert_return=9.0)
-    assert data.statistics(dataset) == pytest.approx(expected | {"quality": 0.5})
+    assert data_stats.statistics(dataset) == pytest.approx(expected | {"quality": 0.5})
     dataset.metadata.update(expert_return=1.0)  # no scale
-    assert data.statistics(dataset) == pytest.approx(expected)
+    assert data_stats.statistics(dataset) == pytest.approx(expected)
 
 
 def spread(width, rows=2000, seed=0, center=0.0) -> Dataset:
@@ -476,26 +476,28 @@ def spread(width, rows=2000, seed=0, center=0.0) -> Dataset:
 
 def test_coverage_by_a_reference_is_less_for_narrow_data_and_counts_what_lies_beyond():
     wide, narrow = spread(1.0), spread(0.2, seed=0)
-    assert data.coverage(wide, wide) == 1.0
-    assert 0.02 < data.coverage(narrow, wide) < 0.15  # 0.2 squared, and borders
-    assert data.coverage(narrow) == pytest.approx(data.coverage(wide), abs=0.02)  # own range
-    assert data.coverage(spread(1.0, center=1.0), wide) > 0.8
-    assert data.statistics(narrow, wide)["coverage"] == data.coverage(narrow, wide)
+    assert data_stats.coverage(wide, wide) == 1.0
+    assert 0.02 < data_stats.coverage(narrow, wide) < 0.15  # 0.2 squared, and borders
+    assert data_stats.coverage(narrow) == pytest.approx(
+        data_stats.coverage(wide), abs=0.02
+    )  # own range
+    assert data_stats.coverage(spread(1.0, center=1.0), wide) > 0.8
+    assert data_stats.statistics(narrow, wide)["coverage"] == data_stats.coverage(narrow, wide)
 
 
 def test_coverage_of_data_that_do_not_vary_is_of_one_cell():
     point = spread(0.0)
-    assert data.coverage(point) == 1.0
-    assert data.coverage(point, spread(1.0)) < 0.02
+    assert data_stats.coverage(point) == 1.0
+    assert data_stats.coverage(point, spread(1.0)) < 0.02
 
 
 def test_success_is_counted_once_per_episode_and_left_out_where_it_is_not_measured():
     dataset = made(FIVE)
     ever = [dataset.extras["success"][rows].any() for rows in split(dataset)]
-    assert data.statistics(dataset)["success"] == np.mean(ever)
-    assert "success" not in data.statistics(Dataset(dataset.steps))
+    assert data_stats.statistics(dataset)["success"] == np.mean(ever)
+    assert "success" not in data_stats.statistics(Dataset(dataset.steps))
 
 
 def test_normalized_is_0_for_random_and_1_for_the_expert():
-    scores = data.normalized(np.array([20.0, 120.0, 70.0, 220.0]), 20.0, 120.0)
+    scores = data_stats.normalized(np.array([20.0, 120.0, 70.0, 220.0]), 20.0, 120.0)
     np.testing.assert_allclose(scores, [0.0, 1.0, 0.5, 2.0])

@@ -27,7 +27,7 @@ from presets import SAC
 from record import KINDS, random_policy
 
 import envs
-from jaxrl import data, data_files, runtime, script
+from jaxrl import data, data_files, data_stats, runtime, script
 from jaxrl.learners import bc, iql, td3_bc
 
 NAME = "offline_data"
@@ -113,14 +113,14 @@ def main() -> int:
                         eval_episodes=16,
                         devices=devices,
                         learner_name=variant,
-                        score=lambda x, low=low, high=high: data.normalized(x, low, high),
+                        score=lambda x, low=low, high=high: data_stats.normalized(x, low, high),
                         about={
                             "metric": "normalized return",
                             "random_return": round(low, 2),
                             "expert_return": round(high, 2),
                             "data": {
                                 k: round(v, 4)
-                                for k, v in data.statistics(dataset).items()
+                                for k, v in data_stats.statistics(dataset).items()
                                 if k != "coverage"
                             },
                         },

@@ -22,7 +22,7 @@ import common
 from presets import RLPD
 
 import envs
-from jaxrl import data, runtime, script
+from jaxrl import data, data_stats, runtime, script
 from jaxrl.learners import bc, sac
 from jaxrl.policies.scripted import scripted
 
@@ -52,7 +52,7 @@ def main() -> int:
     for task in args.tasks:
         env = envs.make(task)
         demos = data.record(scripted(env, noise=0.5), env, args.demonstrations, jax.random.key(100))
-        about = data.statistics(demos)
+        about = data_stats.statistics(demos)
         print(
             f"{task}: {args.demonstrations} demonstrations, success {about['success']:.2f},"
             f" {about['length_mean']:.0f} steps each"
