@@ -227,7 +227,11 @@ FAST: dict[str, Any] = {
 
 
 def load_gymnasium(
-    xml: str, physics: str = "accurate", impl: str = "jax", fast: dict[str, Any] = FAST
+    xml: str,
+    physics: str = "accurate",
+    impl: str = "jax",
+    fast: dict[str, Any] = FAST,
+    fast_contacts: int | None = None,
 ) -> Simulator:
     """Loads a model file of the installed `gymnasium` package.
 
@@ -236,6 +240,8 @@ def load_gymnasium(
       physics: "accurate" (the file's own options; MJX has no PGS, so that solver
         becomes Newton) or "fast" (the options in `fast` on top).
       impl: see `load`.
+      fast_contacts: with "fast", as many contacts at most, the deepest, for each
+        friction dimension; None keeps every pair's. The nearest pairs are chosen first.
 
     Raises:
       ValueError: unknown `physics` or `impl`.
@@ -243,7 +249,15 @@ def load_gymnasium(
     if physics not in ("accurate", "fast"):
         raise ValueError(f"physics={physics!r}: allowed are 'accurate' and 'fast'")
     path = Path(importlib.util.find_spec("gymnasium").origin).parent / "envs/mujoco/assets" / xml
-    mj_model = mujoco.MjModel.from_xml_path(str(path))
+    if physics == "fast" and fast_contacts is not None:
+        spec = mujoco.MjSpec.from_file(str(path))
+        for numeric in list(spec.numerics):  # MJX reads the wrong entry where any come before
+            spec.delete(numeric)
+        for name in ("max_geom_pairs", "max_contact_points"):
+            spec.add_numeric(name=name, data=[fast_contacts], size=1)
+        mj_model = spec.compile()
+    else:
+        mj_model = mujoco.MjModel.from_xml_path(str(path))
     options = {"solver": int(mujoco.mjtSolver.mjSOL_NEWTON)} if mj_model.opt.solver == 0 else {}
     return load(mj_model, impl, options | (fast if physics == "fast" else {}))
 

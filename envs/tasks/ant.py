@@ -33,7 +33,7 @@ class Ant:
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:
         if impl == "warp":
             raise ValueError("impl='warp': ant needs contact forces, which MJX has for 'jax' only")
-        return load_gymnasium("ant.xml", physics, impl)
+        return load_gymnasium("ant.xml", physics, impl, fast_contacts=8)
 
     @property
     def observation_space(self) -> Box:

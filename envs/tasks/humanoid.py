@@ -57,7 +57,7 @@ class Humanoid:
             raise ValueError(
                 "impl='warp': humanoid needs contact forces, which MJX has for 'jax' only"
             )
-        return load_gymnasium("humanoid.xml", physics, impl)
+        return load_gymnasium("humanoid.xml", physics, impl, fast_contacts=8)
 
     @property
     def observation_space(self) -> Box:

@@ -65,3 +65,22 @@ def test_a_step_has_a_reverse_mode():
     found = jax.jit(jax.vmap(jax.grad(speed)))(TORQUE[0])
     up, down = (jax.jit(jax.vmap(speed))(TORQUE[0] + d) for d in (0.01, -0.01))
     np.testing.assert_allclose(found[:, 0], (up - down) / 0.02, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name, contacts", [("ant", 8), ("humanoid", 16), ("hopper", 11)])
+def test_fast_physics_of_robots_with_many_contacts_keeps_the_deepest(name, contacts):
+    assert envs.make(name, physics="fast").env.sim.template.contact.dist.shape == (contacts,)
+
+
+def test_contacts_are_limited_without_a_difference_while_no_more_touch():
+    def dropped(limit):
+        sim = physics.load_gymnasium("hopper.xml", "fast", fast_contacts=limit)
+        start = sim.physics(sim.model.qpos0, jnp.array([1.0, -1.0, 0.5, 0.0, 0.0, 0.0]))
+        derive = lambda data: (data.contact.dist < 0).sum()
+        return sim.simulate(start, jnp.zeros(3), 60, derive)
+
+    (limited, touching), (free, all_touching) = (
+        jax.jit(dropped, static_argnums=0)(n) for n in (4, None)
+    )
+    assert 0 < touching == all_touching <= 4
+    np.testing.assert_allclose(limited.qpos, free.qpos, atol=1e-4)
