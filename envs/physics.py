@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from envs import cholesky, contacts
+from envs import cholesky, contacts, runge_kutta
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not installed
     from mujoco import mjx
@@ -96,7 +96,7 @@ def _batched_once(f: Callable[[mjx.Model, mjx.Data], mjx.Data]) -> Callable[...,
     return single
 
 
-_forward, _step = _batched_once(mjx.forward), _batched_once(mjx.step)
+_forward, _step = _batched_once(mjx.forward), _batched_once(runge_kutta.step)
 
 
 @struct.dataclass
