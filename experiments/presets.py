@@ -46,7 +46,7 @@ PPO: dict[str, Preset] = {
     "inverted_pendulum": Preset(STEPS * 100, LOCOMOTION, FAST),
     "inverted_double_pendulum": Preset(STEPS * 250, LOCOMOTION, FAST),
     "reacher": Preset(STEPS * 400, LOCOMOTION, FAST),
-    "pusher": Preset(STEPS * 500, LOCOMOTION, FAST),
+    "pusher": Preset(STEPS * 300, LOCOMOTION, FAST),
     "swimmer": Preset(
         STEPS * 300,
         LOCOMOTION.replace(num_envs=16, unroll_length=256, gamma=0.999, gae_lambda=0.98),

@@ -1,6 +1,6 @@
 """A long run that is killed, told to stop, starved of disk and damaged, against one left alone.
 
-    python experiments/bench/soak.py --total-steps 4e7     # about an hour of training on two cores
+    python experiments/bench/soak.py --total-steps 4.096e7   # about an hour of training on two cores
 
 The same training is run twice. One is left alone; the other gets a kill -9 or a SIGTERM after a
 random while, again and again, each time going on with --resume; once it may write no file
@@ -33,7 +33,7 @@ STARTING = 60.0  # seconds until a run has read its checkpoint
 class Args:
     learner: str = "ppo"  # the script in experiments/
     env: str = "pendulum_swingup"
-    total_steps: float = 4e7
+    total_steps: float = 4096 * 10_000
     num_evals: int = 200  # and as many checkpoints
     flags: str = ""  # more of the script's, as in "--flags=--seeds 2"
     mean_seconds: float = 60.0  # between a start and the next kill
