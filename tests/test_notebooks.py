@@ -12,6 +12,9 @@ SMALLER = {
     "ITERATIONS = 50": "ITERATIONS = 2",
     "ITERATIONS = 30": "ITERATIONS = 2",
     "UPDATES = 3000": "UPDATES = 200",
+    "num_evals=5, eval_episodes=128": "num_evals=1, eval_episodes=8",
+    "num_evals=1, eval_episodes=128": "num_evals=1, eval_episodes=8",
+    "num_evals=6": "num_evals=2",
 }
 
 
@@ -30,5 +33,7 @@ def test_notebook_runs_and_plots(path, monkeypatch):
     assert pictures, "no plot"
 
 
-def test_there_are_three_notebooks():
+def test_there_are_three_notebooks_of_these_sizes():
     assert [p.stem for p in NOTEBOOKS] == ["quick_start", "refinement", "sweeping_seeds"]
+    text = "".join(p.read_text() for p in NOTEBOOKS)
+    assert not [large for large in SMALLER if large not in text]
