@@ -50,7 +50,7 @@ def run() -> None:
         network_factory=functools.partial(
             networks.make_ppo_networks,
             policy_hidden_layer_sizes=tuple(s["hidden"]),
-            value_hidden_layer_sizes=tuple(s["hidden"]),
+            value_hidden_layer_sizes=tuple(s["critic_hidden"]),
         ),
         progress_fn=progress,
         seed=s["seed"],

@@ -24,7 +24,10 @@ sys.path.append(str(Path(__file__).parent.parent))
 from bench import Run  # noqa: E402
 
 env = envs.make(s["env"], **s["env_options"])
-hidden = {"actor_hidden": tuple(s["hidden"]), "critic_hidden": tuple(s["hidden"])}
+hidden = {
+    "actor_hidden": tuple(s["hidden"]),
+    "critic_hidden": tuple(s.get("critic_hidden", s["hidden"])),
+}
 if s["learner"] == "sac":
     names = "num_envs updates_per_step batch_size replay_size learning_starts gamma tau".split()
     rates = {f"{part}_lr": s["learning_rate"] for part in ("actor", "critic", "alpha")}
