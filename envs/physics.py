@@ -84,13 +84,17 @@ def _batched_once(f: Callable[[mjx.Model, mjx.Data], mjx.Data]) -> Callable[...,
 
         return call
 
-    @jax.custom_jvp
-    def single(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-        treedef = jax.tree.structure(model)
-        batch_of_one = jax.tree.map(lambda x: x[None], data)
-        out = batched(treedef, (False,) * treedef.num_leaves)(model, batch_of_one)
-        return jax.tree.map(lambda x: x[0], out)
+    alone = jax.custom_batching.custom_vmap(lambda model, data: one(model, data))
 
+    @alone.def_vmap
+    def rule(size, in_batched, model, data):
+        varies, is_new = in_batched
+        spread = lambda x, new: x if new else jnp.broadcast_to(x, (size, *x.shape))
+        data = jax.tree.map(spread, data, is_new)
+        out = batched(jax.tree.structure(model), tuple(jax.tree.leaves(varies)))(model, data)
+        return out, jax.tree.map(lambda _: True, out)
+
+    single = jax.custom_jvp(lambda model, data: alone(model, data))
     # Functions with a batching rule of their own have no reverse mode.
     single.defjvp(lambda primals, tangents: jax.jvp(one, primals, tangents))
     return single

@@ -11,9 +11,7 @@ other lengths and with evaluations; every function must have been compiled once.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -62,28 +60,18 @@ def learner_of(name: str, env: Any):
     return module.make(env, module.Config(**small))
 
 
-class Compilations(logging.Handler):
-    """Counts what JAX says that it compiles."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if found := re.match(r"Compiling (?:jit\()?(.+?)\)? with global", record.getMessage()):
-            self.counts[found[1]] += 1
-
-
 def child(name: str, env_name: str) -> dict[str, Any]:
     """One start, in this process."""
     imported = time.time() - psutil.Process().create_time()
     runtime.setup(1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilations = Compilations()
-    logger = logging.getLogger("jax")
-    logger.addHandler(compilations)
-    logger.propagate = False
-    jax.config.update("jax_log_compiles", True)
+    compilations: Counter[str] = Counter()
+
+    def count(event: str, duration: float, **about) -> None:
+        if event.endswith("/backend_compile_duration"):
+            compilations[about["fun_name"].removeprefix("jit(").removesuffix(")")] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(count)
     clock = {"import_seconds": imported}
 
     def lap(label: str, since: float) -> float:
@@ -105,7 +93,7 @@ def child(name: str, env_name: str) -> dict[str, Any]:
     for n in (2, 3, 1):
         state, sums = program.step(state, sums, n)
         jax.block_until_ready(program.evaluate(state))
-    clock["compilations"] = {k: compilations.counts[k] for k in FUNCTIONS}
+    clock["compilations"] = {k: compilations[k] for k in FUNCTIONS}
     clock["memory_bytes"] = program.memory_bytes
     clock["peak_memory_bytes"] = peak_memory()
     return clock
