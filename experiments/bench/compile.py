@@ -30,6 +30,7 @@ import tyro
 from bench import Args as BenchArgs
 from bench import make_env, peak_memory, write
 
+import envs.physics  # noqa: F401  MJX is an import, too: tasks load it when they are made
 from jaxrl import data, runtime, terminal
 from jaxrl.program import Program, configs_of
 
