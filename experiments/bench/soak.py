@@ -111,7 +111,8 @@ def disturb(args: Args, run_dir: Path) -> dict[str, int]:
         if trouble == "damaged checkpoint" and "is damaged" not in out + err:
             raise RuntimeError("a damaged checkpoint was not noticed")
         if "Traceback" in err or (what is None and code != 0):
-            raise RuntimeError(f"exit code {code}: {err}")
+            print(err, file=sys.stderr)
+            raise RuntimeError(f"exit code {code}, see above")
         if code == 0:
             return happened
         resume = resume or (run_dir / "config.json").exists()
