@@ -1,6 +1,6 @@
 """A long run that is killed, told to stop, starved of disk and damaged, against one left alone.
 
-    python experiments/bench/soak.py --total-steps 4.096e7   # about an hour of training on two cores
+    python experiments/bench/soak.py --total-steps 4.096e7   # more than half an hour on two idle cores
 
 The same training is run twice. One is left alone; the other gets a kill -9 or a SIGTERM after a
 random while, again and again, each time going on with --resume; once it may write no file
