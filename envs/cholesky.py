@@ -26,9 +26,14 @@ def cho_factor(a: jax.Array, lower: bool = False, **_) -> tuple[jax.Array, bool]
     Same contract as `jax.scipy.linalg.cho_factor` up to which triangle holds the
     factor, which only `cho_solve` reads. a: [n, n].
     """
-    n = a.shape[-1]
-    if n > MAX_SIZE:
+    if a.shape[-1] > MAX_SIZE:
         return jax.scipy.linalg.cho_factor(a, lower=True)
+    return _factor(a), True
+
+
+@jax.jit
+def _factor(a: jax.Array) -> jax.Array:
+    n = a.shape[-1]
     columns = []
     for j in range(n):
         column = a[j:, j]
@@ -36,15 +41,20 @@ def cho_factor(a: jax.Array, lower: bool = False, **_) -> tuple[jax.Array, bool]
             column = column - columns[k][j - k :] * columns[k][j - k]
         columns.append(column * jax.lax.rsqrt(column[0]))
     rows = [jnp.concatenate([jnp.zeros(j, a.dtype), c]) for j, c in enumerate(columns)]
-    return jnp.stack(rows, axis=1), True
+    return jnp.stack(rows, axis=1)
 
 
 def cho_solve(factor: tuple[jax.Array, bool], b: jax.Array, **_) -> jax.Array:
     """Solves `A x = b` given `cho_factor(A)`. b: [n]."""
     c, _ = factor
-    n = c.shape[-1]
-    if n > MAX_SIZE or b.ndim != 1:
+    if c.shape[-1] > MAX_SIZE or b.ndim != 1:
         return jax.scipy.linalg.cho_solve((c, True), b)
+    return _solve(c, b)
+
+
+@jax.jit
+def _solve(c: jax.Array, b: jax.Array) -> jax.Array:
+    n = c.shape[-1]
     y = []
     rest = b
     for j in range(n):  # forward substitution, by columns

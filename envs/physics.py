@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from envs import cholesky, contacts, runge_kutta
+from envs import batch_last, cholesky, contacts, runge_kutta
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not installed
     from mujoco import mjx
@@ -52,8 +52,15 @@ def _batched_once(f: Callable[[mjx.Model, mjx.Data], mjx.Data]) -> Callable[...,
     @functools.cache
     def batched(treedef, varies: tuple[bool, ...]):
         """`f` on `data` [N, ...] and a model of whose leaves those that vary have that axis, too."""
-        axes = jax.tree.unflatten(treedef, [0 if v else None for v in varies])
-        flat = _traced_once(jax.vmap(one, (axes, 0)))
+
+        def vmapped(model, data):
+            if jax.default_backend() == "cpu":
+                flags = [*varies, *[True] * len(jax.tree.leaves(data))]
+                return batch_last.vmap(one, flags)(model, data)
+            axes = jax.tree.unflatten(treedef, [0 if v else None for v in varies])
+            return jax.vmap(one, (axes, 0))(model, data)
+
+        flat = _traced_once(vmapped)
         call = jax.custom_batching.custom_vmap(lambda model, data: flat(model, data))
 
         @call.def_vmap
