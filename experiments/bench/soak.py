@@ -1,8 +1,8 @@
 """A long run that is killed, told to stop, starved of disk and damaged, against one left alone.
 
-    python experiments/bench/soak.py --total-steps 4.096e7   # more than half an hour on two idle cores
+    python experiments/bench/soak.py --total-steps 4.096e7   # half an hour or more
 
-The same training is run twice. One is left alone; the other gets a kill -9 or a SIGTERM after a
+The same training is run twice, side by side. One is left alone; the other gets a kill -9 or a SIGTERM after a
 random while, again and again, each time going on with --resume; once it may write no file
 beyond a few bytes, as on a full disk, and once the newest checkpoint is damaged. At the end
 every array of both last checkpoints must be the same, bit for bit. Exit code 1 if not.
@@ -127,18 +127,22 @@ def main() -> int:
     args = tyro.cli(Args)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     start = time.time()
-    done = subprocess.run(
+    alone = subprocess.Popen(
         command(args, folder / "alone", False), cwd=ROOT, stdout=subprocess.DEVNULL
     )
-    if done.returncode:
-        raise RuntimeError(f"the run left alone ended with exit code {done.returncode}")
-    alone = time.time() - start
-    print(f"left alone: {alone:.0f} s", flush=True)
-    happened = disturb(args, folder / "disturbed")
+    try:
+        happened = disturb(args, folder / "disturbed")
+        print(f"disturbed: {time.time() - start:.0f} s", flush=True)
+        if alone.wait():
+            raise RuntimeError(f"the run left alone ended with exit code {alone.returncode}")
+    finally:
+        alone.kill()
+    print(f"both: {time.time() - start:.0f} s")
     same = last_arrays(folder / "alone") == last_arrays(folder / "disturbed")
     troubles = ", ".join(f"{count} x {name}" for name, count in happened.items())
-    print(f"disturbed: {time.time() - start - alone:.0f} s, {troubles}")
-    print(f"last checkpoints {'are the same, bit for bit' if same else 'DIFFER'} ({folder})")
+    print(
+        f"{troubles}: last checkpoints {'are the same, bit for bit' if same else 'DIFFER'} ({folder})"
+    )
     if missed := [name for name, count in happened.items() if count == 0]:
         raise RuntimeError(f"too short for {', '.join(missed)}: more steps or fewer seconds")
     return 0 if same else 1
