@@ -256,7 +256,10 @@ def _cond(eqn, values, flags, size):
 
 
 def _scan(eqn, values, flags, size):
-    closed, num_consts, num_carry = (eqn.params[k] for k in ("jaxpr", "num_consts", "num_carry"))
+    closed = eqn.params["jaxpr"]
+    stacked = lambda atom, of_a_step: atom.aval.ndim > of_a_step.aval.ndim
+    num_carry = len(eqn.outvars) - sum(map(stacked, eqn.outvars, closed.jaxpr.outvars))
+    num_consts = len(values) - num_carry - sum(map(stacked, eqn.invars, closed.jaxpr.invars))
     split = lambda x: (x[:num_consts], x[num_consts:][:num_carry], x[num_consts + num_carry :])
     (consts, carry, xs), (const_flags, carry_flags, x_flags) = split(values), split(flags)
     in_flags = [*const_flags, *[True] * num_carry, *x_flags]

@@ -26,7 +26,6 @@ from jaxrl import checkpoint, script
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
-STARTING = 60.0  # seconds until a run has read its checkpoint
 
 
 @dataclass
@@ -63,6 +62,13 @@ def damage(path: Path, chance: random.Random) -> None:
     largest.write_bytes(content)
 
 
+def until_it_writes(process: subprocess.Popen, path: Path) -> None:
+    """Waits until a run has read its checkpoint and gone on."""
+    before = path.stat().st_mtime
+    while process.poll() is None and path.stat().st_mtime == before:
+        time.sleep(0.5)
+
+
 def last_arrays(run_dir: Path) -> dict[str, str]:
     """Digests of the last checkpoint, but for the seconds it took."""
     folder = run_dir / "checkpoints"
@@ -90,10 +96,10 @@ def disturb(args: Args, run_dir: Path) -> dict[str, int]:
             preexec_fn=no_disk if trouble == "full disk" else None,
         )
         wait = chance.expovariate(1 / args.mean_seconds)
-        if trouble is not None:
-            wait += STARTING  # for it to be noticed
+        if trouble == "damaged checkpoint":
+            until_it_writes(process, run_dir / "metrics.jsonl")
         try:
-            out, err = process.communicate(timeout=wait)
+            out, err = process.communicate(timeout=None if trouble == "full disk" else wait)
             what = trouble
         except subprocess.TimeoutExpired:
             name = "kill -9" if not happened["kill -9"] else chance.choice(list(SIGNALS))
