@@ -238,6 +238,7 @@ def _scatter(eqn, values, flags, size):
 
 
 def _cond(eqn, values, flags, size):
+    """A branch is computed if any instance takes it, unlike `jax.vmap`'s."""
     outvars = eqn.outvars
 
     def branch(closed):
@@ -247,8 +248,12 @@ def _cond(eqn, values, flags, size):
     which, *operands = values
     if not flags[0]:
         return lax.switch(which, branches, *operands)
-    cases = [b(*operands) for b in branches]
     which = which.astype(jnp.int32)
+    unused = [jnp.zeros((*v.aval.shape, size), v.aval.dtype) for v in outvars]
+    cases = [
+        lax.cond((which == i).any(), branch, lambda *_: unused, *operands)
+        for i, branch in enumerate(branches)
+    ]
     return [
         lax.select_n(_spread(which, True, v.aval.shape, size), *case)
         for v, case in zip(outvars, zip(*cases, strict=True), strict=True)
