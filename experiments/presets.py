@@ -57,7 +57,7 @@ PPO: dict[str, Preset] = {
     "walker2d": Preset(STEPS * 750, LOCOMOTION, FAST),
     # Wide noise costs it more than it can win at first, and it learns to stand still.
     "ant": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
-    "humanoid": Preset(STEPS * 300, LOCOMOTION.replace(init_log_std=-1.0), FAST),
+    "humanoid": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
 }
 
 OFF_POLICY = {
