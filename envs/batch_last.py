@@ -163,7 +163,8 @@ def _dynamic_slice(eqn, values, flags, size):
 
 def _pow(eqn, values, flags, size):
     """Of MuJoCo's impedance the power is nearly always 2, and `pow` slow."""
-    x, y = _full(eqn.invars, values, flags, size)
+    shape = eqn.outvars[0].aval.shape
+    x, y = (_spread(x, b, shape, size) for x, b in zip(values, flags, strict=True))
     if flags[1]:
         return lax.pow(x, y)
     return lax.cond((values[1] == 2).all(), lambda: x * x, lambda: lax.pow(x, y))
