@@ -31,7 +31,7 @@ def cho_factor(a: jax.Array, lower: bool = False, **_) -> tuple[jax.Array, bool]
     return _factor(a), True
 
 
-@jax.jit
+@jax.jit  # a function for XLA, too, where the batch is the last axis
 def _factor(a: jax.Array) -> jax.Array:
     n = a.shape[-1]
     columns = []

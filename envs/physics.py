@@ -1,9 +1,10 @@
 """MJX as a task uses it: load a model, reset, simulate one control step.
 
-Two ideas keep it fast. The state between steps is a `Physics`, the few leaves
+Three ideas keep it fast. The state between steps is a `Physics`, the few leaves
 `mjx.step` starts from (0.1 to 0.4 kB instead of 2 to 18 kB of `mjx.Data`), so
 scans carry little and a restart is a small copy. And a task names the derived
-quantities it reads (`derive`), so XLA drops the rest of `mjx.Data`.
+quantities it reads (`derive`), so XLA drops the rest of `mjx.Data`. On a CPU the
+batch is the last axis of everything inside a step (`envs/batch_last.py`).
 """
 
 from __future__ import annotations
