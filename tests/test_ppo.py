@@ -120,12 +120,13 @@ def test_the_policy_finds_the_better_action(kind, discrete):
 
 @pytest.mark.parametrize("kind, discrete", ACTIONS)
 def test_the_policy_acts_on_what_it_observes(kind, discrete):
-    config = TINY.replace(distribution=kind)
+    steps = 120.0 * TINY.num_envs * TINY.unroll_length
+    config = TINY.replace(distribution=kind, lr_schedule="linear", schedule_steps=steps)
     goal = 1.0 if discrete else 0.5
     env = Probe(pays_goal=1.0, goal_cue=goal, sees_cue=1.0, discrete=discrete)
     state, _ = run(env, config, 120)
     actions = [best_action(env, config, state, cue) for cue in (-1.0, 1.0)]
-    assert actions == pytest.approx([0.0, 1.0] if discrete else [-0.5, 0.5], abs=0.2)
+    assert actions == pytest.approx([0.0, 1.0] if discrete else [-0.5, 0.5], abs=0.05)
 
 
 def test_actions_without_bounds_reach_the_environment_as_they_are():

@@ -39,8 +39,9 @@ def test_no_correction_is_the_base_exactly(make_base, layers):
     alone = jax.jit(lambda: evaluate(env, base, KEYS, deterministic=False))()
     inside = jax.jit(lambda: evaluate(wrapped, nothing, KEYS))()
     assert alone["return"].mean() > (0.8 if make_base is scripted else 0.3)
-    for name in ("return", "length", "distance"):
-        np.testing.assert_array_equal(alone[name], inside[name])
+    np.testing.assert_array_equal(alone["length"], inside["length"])
+    for name in ("return", "distance"):  # two programs may round differently
+        np.testing.assert_allclose(alone[name], inside[name], rtol=1e-5)
 
 
 def test_base_and_agent_draw_from_different_keys():
