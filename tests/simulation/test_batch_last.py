@@ -102,7 +102,7 @@ def test_arguments_are_trees():
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("task", ["hopper", "pusher", "ant", "humanoid"])
+@pytest.mark.parametrize("task", ["hopper", "ant"])
 def test_a_step_of_mjx_is_vmaps(task):
     """Robots that fall, for contacts; fast physics, for the limits of contacts."""
     env = envs.make(task, physics="fast")
