@@ -11,7 +11,8 @@ inline, so each is computed once.
 
 Indices that are known when tracing make slices, not gathers.
 
-One substep costs 1.6 to 3.5 times less than with `jax.vmap` (experiments/bench/physics.py).
+A control step of hopper with all else takes 0.43 of the time that it takes with `jax.vmap`
+(experiments/bench/physics.py).
 """
 
 from __future__ import annotations
