@@ -2,8 +2,8 @@
 
     python experiments/bench/soak.py --total-steps 4.096e7   # half an hour or more
 
-The same training is run twice, side by side. One is left alone; the other gets a kill -9 or a SIGTERM after a
-random while, again and again, each time going on with --resume; once it may write no file
+The same training is run twice, side by side. One is left alone; the other gets a kill -9 or a
+SIGTERM after a random while, again and again, each time going on with --resume; once it may write no file
 beyond a few bytes, as on a full disk, and once the newest checkpoint is damaged. At the end
 every array of both last checkpoints must be the same, bit for bit. Exit code 1 if not.
 """
