@@ -22,7 +22,7 @@ from envs.types import Box, Env
 from envs.vector import VecState, fold_keys, vectorize
 from jaxrl import acting, checks, replay, rollout
 from jaxrl.replay import Replay
-from jaxrl.stats import Moments
+from jaxrl.stats import Moments, psum_over
 from jaxrl.types import Learner, Metrics, Policy, Transition
 
 
@@ -131,7 +131,7 @@ def online(
     size = action_size_of(env)
     vec = vectorize(env, c.num_envs, c.resets, c.stagger)
     to_env = acting.to_env(env.action_space)
-    psum = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else (lambda x: x)
+    psum = psum_over(axis_name)
     algorithm = build(c, size, psum)
     act = lambda agent, obs, noise, key, hp: algorithm.act(agent.actor, obs, key, False)
     explore = algorithm.explore or act
@@ -243,7 +243,8 @@ def online(
         state = state.replace(replay=replay.insert(state.replay, steps))
 
         # --- Update, with the normaliser as it was while collecting ---
-        started = state.iteration + 1 >= learning_at
+        iteration = of_any_run(state.iteration)
+        started = iteration + 1 >= learning_at
 
         def learn(agent):
             agent, metrics = update_loop(
@@ -253,11 +254,10 @@ def online(
                 k_update,
                 c,
                 state.config,
-                learn_actor=state.iteration + 1 >= actor_at,
+                learn_actor=iteration + 1 >= actor_at,
             )
-            return agent, jax.tree.map(psum, metrics)
+            return agent, psum(metrics)
 
-        # A loop of one turn or none: unlike a `cond` it skips the work under `vmap`, too.
         shapes = jax.eval_shape(learn, state.agent)[1]
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         agent, metrics = jax.lax.fori_loop(
@@ -292,6 +292,18 @@ def online(
         env_blocks=num_blocks,
         data=prior_data if num_prior else None,
     )
+
+
+@jax.custom_batching.custom_vmap
+def of_any_run(x: jax.Array) -> jax.Array:
+    """`x`, alike in all runs side by side: not batched, so that what it decides is not computed for
+    nothing, nor is every new value chosen element by element."""
+    return x
+
+
+@of_any_run.def_vmap
+def _(axis_size, batched, x):
+    return x[0], False
 
 
 def example_obs(env: Env) -> Any:

@@ -25,10 +25,10 @@ def episode_metrics(stepped: VecState) -> Metrics:
 
 def over_time(metrics: Metrics, psum) -> Metrics:
     """Reduces `episode_metrics` [T] over time and devices."""
-    return {
-        k: psum(v.mean(0)) / psum(1) if k.startswith("metric_") else psum(v.sum(0)) * 1.0
-        for k, v in metrics.items()
-    }
+    is_mean = lambda name: name.startswith("metric_")
+    reduced = {k: v.mean(0) if is_mean(k) else v.sum(0) for k, v in metrics.items()}
+    reduced, devices = psum((reduced, jnp.ones(())))
+    return {k: v / devices if is_mean(k) else v * 1.0 for k, v in reduced.items()}
 
 
 def num_blocks(num_envs: int, num_minibatches: int) -> int:

@@ -24,6 +24,7 @@ from envs.types import Env, sample_space
 from envs.vector import VecState, fold_keys, vectorize
 from jaxrl import rollout, terminal
 from jaxrl.program import Program, configs_of, memory_of
+from jaxrl.stats import psum_over
 from jaxrl.types import Learner, Metrics
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -136,7 +137,7 @@ def random_stepping(
 ) -> Learner:
     """Uniformly random actions as a learner that learns nothing: what stepping alone costs."""
     vec = vectorize(env, num_envs, resets)
-    psum = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else (lambda x: x)
+    psum = psum_over(axis_name)
 
     def init(key: jax.Array, config: Any = None) -> RandomState:
         k_env, key = jax.random.split(key)

@@ -20,7 +20,7 @@ from envs.vector import VecState, fold_keys, vectorize
 from jaxrl import acting, checks, optim, rollout, schedules
 from jaxrl.networks import ACTIVATIONS, ActorCritic
 from jaxrl.returns import gae
-from jaxrl.stats import Moments
+from jaxrl.stats import Moments, psum_over
 from jaxrl.types import Learner, Metrics, Policy
 
 
@@ -124,7 +124,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
     )
     distribution = acting.distribution(env.action_space, c.distribution)
     to_env = acting.to_env(env.action_space)
-    psum = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else (lambda x: x)
+    psum = psum_over(axis_name)
 
     def forward(params, moments: Moments, carry, obs, reset):
         """obs leaves [T, B, ...], reset [T, B]."""
@@ -239,10 +239,10 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         _, dist_params, value = forward(params, moments, carry, unroll.obs, unroll.reset)
         dist, old_dist = distribution(dist_params), distribution(unroll.dist_params)
         weight = unroll.valid.astype(jnp.float32)
-        total = jnp.maximum(psum(weight.sum()), 1.0)
+        total, center = psum((weight.sum(), jnp.where(unroll.valid, advantage, 0.0).sum()))
+        total = jnp.maximum(total, 1.0)
+        center = center / total
         mean = lambda x: jnp.where(unroll.valid, x, 0.0).sum() / total  # this device's share
-
-        center = psum(mean(advantage))
         spread = jnp.sqrt(psum(mean((advantage - center) ** 2)))
         advantage = (advantage - center) / (spread + 1e-8)
         ratio = jnp.exp(dist.log_prob(unroll.raw_action) - unroll.log_prob)
@@ -284,7 +284,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
             grads, metrics = jax.grad(loss_fn, has_aux=True)(
                 params, hp, state.obs_moments, batch, progress, fold_keys(key, index[chosen])
             )
-            grads, metrics = psum(grads), psum(metrics)
+            grads, metrics = psum((grads, metrics))
             grads, norm = optim.clip(grads, hp.max_grad_norm)
             rate = schedules.next_rate(c.lr_schedule, rate, metrics["kl"], hp, progress)
             params, opt_state = optim.adam(params, grads, opt_state, rate, eps=1e-5)
@@ -309,12 +309,11 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
             return_moments = return_moments.update(unroll.discounted, weight, axis_name)
         first_ratio_error = metrics.pop("ratio_error")[0, 0]
         metrics = jax.tree.map(jnp.mean, metrics)
+        share = lambda x: x.sum(1).mean() / c.num_envs  # this device's, of the mean of x [T, n]
         metrics |= {
             "first_ratio_error": first_ratio_error,
             "learning_rate": rate,
-            "value": psum(unroll.value.mean()) / psum(1),
-            "reward": psum(unroll.reward.mean()) / psum(1),
-        }
+        } | psum({"value": share(unroll.value), "reward": share(unroll.reward)})
         state = state.replace(
             params=params,
             opt_state=opt_state,
