@@ -34,16 +34,15 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _product_backward(saved, g):
     x, kernel = saved
+    # Where there is a barrier, transposed in memory: without it XLA on a CPU would undo that.
+    on_cpu = jax.default_backend() == "cpu"
+    written = jax.lax.optimization_barrier if on_cpu else lambda a: a
     flat = lambda a: a.reshape(-1, a.shape[-1])
-    if kernel.shape[1] < 32:  # next to nothing to compute
-        return g @ kernel.T, (flat(g).T @ flat(x)).T
-    return g @ _transposed(kernel), _transposed(flat(x)) @ flat(g)
-
-
-def _transposed(x: jax.Array) -> jax.Array:
-    """x [m, n] as [n, m]; on a CPU in memory too, where without a barrier XLA would undo it."""
-    worth_it = jax.default_backend() == "cpu" and min(x.shape) >= 32
-    return jax.lax.optimization_barrier(x.T) if worth_it else x.T
+    if kernel.shape[1] < 32 < kernel.shape[0]:  # less to transpose
+        kernel_grad = written(written(flat(g).T) @ flat(x)).T
+    else:
+        kernel_grad = written(flat(x).T) @ flat(g)
+    return g @ written(kernel.T), kernel_grad
 
 
 product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
