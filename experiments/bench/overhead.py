@@ -107,6 +107,8 @@ def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
         config = script.with_schedule(config, preset.total_steps)
     if args.num_envs:
         config = config.replace(num_envs=args.num_envs)
+    if algorithm == "sac":
+        config = config.replace(learning_starts=0)  # every round that counts learns
     if algorithm == "ppo":
         learner, flops, iterations = ppo.make(env, config), ppo_flops(env, config), 1
     else:
