@@ -244,7 +244,6 @@ def online(
 
         # --- Update, with the normaliser as it was while collecting ---
         iteration = of_any_run(state.iteration)
-        started = iteration + 1 >= learning_at
 
         def learn(agent):
             agent, metrics = update_loop(
@@ -254,15 +253,11 @@ def online(
                 k_update,
                 c,
                 state.config,
-                learn_actor=iteration + 1 >= actor_at,
+                learn_actor=iteration + 1 >= actor_at if c.actor_starts else None,
             )
             return agent, psum(metrics)
 
-        shapes = jax.eval_shape(learn, state.agent)[1]
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        agent, metrics = jax.lax.fori_loop(
-            0, started.astype(jnp.int32), lambda _, loop: learn(loop[0]), (state.agent, nothing)
-        )
+        agent, metrics = where(iteration + 1 >= learning_at, learn, state.agent)
         moments = state.obs_moments
         if c.normalize_obs:
             moments = moments.update(steps.obs, steps.valid.astype(jnp.float32), axis_name)
@@ -296,14 +291,25 @@ def online(
 
 @jax.custom_batching.custom_vmap
 def of_any_run(x: jax.Array) -> jax.Array:
-    """`x`, alike in all runs side by side: not batched, so that what it decides is not computed for
-    nothing, nor is every new value chosen element by element."""
+    """`x`, which is alike in all runs side by side, once for all of them: what it decides is then
+    not computed for nothing, nor is every new value chosen element by element."""
     return x
 
 
 @of_any_run.def_vmap
 def _(axis_size, batched, x):
     return x[0], False
+
+
+def where(
+    condition: jax.Array, update: Callable[[Any], tuple[Any, Metrics]], agent: Any
+) -> tuple[Any, Metrics]:
+    """`update(agent)`, or the agent as it is and metrics of 0: a loop of one turn or none, which
+    works in place."""
+    shapes = jax.eval_shape(update, agent)[1]
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    turns = condition.astype(jnp.int32)
+    return jax.lax.fori_loop(0, turns, lambda _, loop: update(loop[0]), (agent, nothing))
 
 
 def example_obs(env: Env) -> Any:
@@ -313,10 +319,11 @@ def example_obs(env: Env) -> Any:
 
 
 def update_loop(
-    algorithm: Algorithm, agent, draw, key, c: Config, hp, learn_actor: jax.Array | bool = True
+    algorithm: Algorithm, agent, draw, key, c: Config, hp, learn_actor: jax.Array | None = None
 ) -> tuple[Any, Metrics]:
     """`updates_per_step` critic updates, each on a batch of its own, with an actor update on
-    the last of every `policy_delay` of them, where `learn_actor`. Returns mean metrics."""
+    the last of every `policy_delay` of them, where `learn_actor` (None: always). Returns mean
+    metrics."""
 
     def critic_update(agent, key):
         batch = draw(key)
@@ -332,9 +339,9 @@ def update_loop(
         agent, metrics = algorithm.update_critic(agent, batch, hp)
         for name, x in critic_metrics.items():
             metrics[name] = (x.sum(0) + metrics[name]) / c.policy_delay
-        moved, actor_metrics = algorithm.update_actor(agent, batch, hp)
-        agent = jax.tree.map(lambda new, old: jnp.where(learn_actor, new, old), moved, agent)
-        return agent, metrics | actor_metrics
+        improve = lambda agent: algorithm.update_actor(agent, batch, hp)
+        agent, more = improve(agent) if learn_actor is None else where(learn_actor, improve, agent)
+        return agent, metrics | more
 
     keys = jax.random.split(key, c.updates_per_step // c.policy_delay)
     agent, metrics = jax.lax.scan(round_of_updates, agent, keys)

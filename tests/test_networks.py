@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from probes import assert_same
 
-from jaxrl.networks import ACTIVATIONS, GRU, MLP, ActorCritic
+from jaxrl.networks import ACTIVATIONS, GRU, MLP, ActorCritic, Dense, Ensemble, product
 
 T, B, IN, WIDTH = 6, 3, 4, 5
 KEY = jax.random.key(0)
@@ -111,3 +112,35 @@ def test_every_activation_keeps_the_signal_at_its_size(name):
     x = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     mlp = MLP((128,), 64, name)
     assert 0.2 < float(np.std(mlp.apply(mlp.init(KEY, x), x))) < 2.0
+
+
+@pytest.mark.parametrize("batch", [(7,), (), (2, 5)])
+@pytest.mark.parametrize("sizes", [(3, 40), (40, 3), (40, 50), (3, 2)])
+def test_a_product_has_the_gradients_of_jax(batch, sizes):
+    k_x, k_kernel, k_g = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(k_x, (4, *batch, sizes[0]))  # of 4 runs side by side
+    kernel = jax.random.normal(k_kernel, (4, *sizes))
+    g = jax.random.normal(k_g, (4, *batch, sizes[1]))
+    gradients = lambda f: jax.vmap(lambda x, w, g: jax.vjp(f, x, w)[1](g))(x, kernel, g)
+    for ours, theirs in zip(gradients(product), gradients(jnp.matmul), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dense_layer_is_flax_s():
+    x = jax.random.normal(jax.random.key(0), (5, 3))
+    ours, theirs = Dense(4), nn.Dense(4)
+    params = theirs.init(jax.random.key(1), x)
+    assert_same(ours.init(jax.random.key(1), x), params)
+    assert_same(ours.apply(params, x), theirs.apply(params, x))
+
+
+def test_every_member_of_an_ensemble_is_an_mlp_on_the_same_input():
+    x = jax.random.normal(jax.random.key(0), (5, 3))
+    members = Ensemble(3, (8,), 2)
+    params = members.init(jax.random.key(1), x)
+    out = members.apply(params, x)
+    assert out.shape == (3, 5, 2)
+    for i in range(3):
+        own = jax.tree.map(lambda p, i=i: p[i], params["params"]["VmapMLP_0"])
+        alone = MLP((8,), 2, "relu").apply({"params": own}, x)
+        np.testing.assert_allclose(out[i], alone, rtol=1e-5, atol=1e-6)

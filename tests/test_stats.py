@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from probes import assert_same
 
-from jaxrl.stats import Moments, bootstrap_interval, difference_interval, iqm, verdict
+from jaxrl.stats import (
+    Moments,
+    bootstrap_interval,
+    difference_interval,
+    iqm,
+    psum_over,
+    verdict,
+)
 
 RNG = np.random.default_rng(0)
 BATCHES = [
@@ -79,6 +86,21 @@ def test_halves_on_two_devices_make_the_same_moments_as_one_batch():
     whole = update(start, batch, weight)
     for i in range(2):
         assert_same(jax.tree.map(lambda x, i=i: x[i], shared), whole, rtol=1e-5)
+
+
+def test_a_tree_is_summed_over_devices_in_one_message_a_type():
+    tree = {
+        "a": jnp.arange(6.0).reshape(3, 2),
+        "b": jnp.arange(3),
+        "c": (jnp.ones((3, 2, 2)), jnp.arange(3.0)),
+    }
+    psum = jax.vmap(psum_over("devices"), axis_name="devices", out_axes=None)
+    expected = jax.tree.map(lambda x: x.sum(0), tree)
+    assert_same(psum(tree), expected)
+    assert jax.tree.map(lambda x: x.dtype, psum(tree)) == jax.tree.map(lambda x: x.dtype, expected)
+    jaxpr = jax.make_jaxpr(psum_over("devices"), axis_env=[("devices", 3)])(tree)
+    assert str(jaxpr).count(" psum") == 2
+    assert psum_over(None)(tree) is tree
 
 
 def test_normalize_makes_mean_0_and_variance_1_within_its_clip():
