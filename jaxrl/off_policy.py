@@ -257,7 +257,7 @@ def online(
             )
             return agent, psum(metrics)
 
-        agent, metrics = where(iteration + 1 >= learning_at, learn, state.agent)
+        agent, metrics = update_if(iteration + 1 >= learning_at, learn, state.agent)
         moments = state.obs_moments
         if c.normalize_obs:
             moments = moments.update(steps.obs, steps.valid.astype(jnp.float32), axis_name)
@@ -301,7 +301,7 @@ def _(axis_size, batched, x):
     return x[0], False
 
 
-def where(
+def update_if(
     condition: jax.Array, update: Callable[[Any], tuple[Any, Metrics]], agent: Any
 ) -> tuple[Any, Metrics]:
     """`update(agent)`, or the agent as it is and metrics of 0: a loop of one turn or none, which
@@ -340,7 +340,9 @@ def update_loop(
         for name, x in critic_metrics.items():
             metrics[name] = (x.sum(0) + metrics[name]) / c.policy_delay
         improve = lambda agent: algorithm.update_actor(agent, batch, hp)
-        agent, more = improve(agent) if learn_actor is None else where(learn_actor, improve, agent)
+        agent, more = (
+            improve(agent) if learn_actor is None else update_if(learn_actor, improve, agent)
+        )
         return agent, metrics | more
 
     keys = jax.random.split(key, c.updates_per_step // c.policy_delay)

@@ -18,7 +18,7 @@ from flax import struct
 from envs.types import Env
 from jaxrl import acting, checks, off_policy, optim
 from jaxrl.learners import sac
-from jaxrl.networks import ACTIVATIONS, Ensemble, hidden_init, last_init
+from jaxrl.networks import ACTIVATIONS, Dense, Ensemble, hidden_init, last_init
 from jaxrl.off_policy import Algorithm, Batch
 from jaxrl.types import Learner, Metrics
 
@@ -45,10 +45,10 @@ class Mixture(nn.Module):
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = obs
         for width in self.hidden:
-            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=hidden_init)(x))
+            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=hidden_init)(x))
         size, init = self.experts * 2 * self.action_size, last_init(self.out_scale)
-        outputs = nn.Dense(size, kernel_init=init)(x)
-        logits = nn.Dense(self.experts, kernel_init=last_init(0.01))(x)
+        outputs = Dense(size, kernel_init=init)(x)
+        logits = Dense(self.experts, kernel_init=last_init(0.01))(x)
         return outputs.reshape(*outputs.shape[:-1], self.experts, 2 * self.action_size), logits
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrl.networks import MLP, Transformer
+from jaxrl.networks import MLP, Dense, Transformer
 
 FREQUENCIES = 4  # of the sine and cosine features of a level
 MIN_LOG_STD, MAX_LOG_STD = -4.0, 1.0
@@ -182,7 +182,7 @@ class TokenTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array, tokens: jax.Array) -> jax.Array:
-        x = jnp.concatenate([nn.Dense(self.width)(obs), nn.Dense(self.width)(tokens)])
+        x = jnp.concatenate([Dense(self.width)(obs), nn.Dense(self.width)(tokens)])
         place = self.param("place", nn.initializers.normal(0.02), x.shape)
         x = Transformer(self.width, self.layers, self.heads)(x + place)
-        return nn.Dense(self.out)(x[obs.shape[0] :])
+        return Dense(self.out)(x[obs.shape[0] :])
