@@ -38,10 +38,13 @@ def _product_backward(saved, g):
     on_cpu = jax.default_backend() == "cpu"
     written = jax.lax.optimization_barrier if on_cpu else lambda a: a
     flat = lambda a: a.reshape(-1, a.shape[-1])
+    x, g_rows = flat(x), flat(g)
     if kernel.shape[1] < 32 < kernel.shape[0]:  # less to transpose
-        kernel_grad = written(written(flat(g).T) @ flat(x)).T
-    else:
-        kernel_grad = written(flat(x).T) @ flat(g)
+        kernel_grad = written(written(g_rows.T) @ x).T
+    elif x.shape[0] <= 1024:
+        kernel_grad = written(x.T) @ g_rows
+    else:  # transposing so much costs more than it gains
+        kernel_grad = x.T @ g_rows
     return g @ written(kernel.T), kernel_grad
 
 

@@ -114,7 +114,7 @@ def test_every_activation_keeps_the_signal_at_its_size(name):
     assert 0.2 < float(np.std(mlp.apply(mlp.init(KEY, x), x))) < 2.0
 
 
-@pytest.mark.parametrize("batch", [(7,), (), (2, 5)])
+@pytest.mark.parametrize("batch", [(7,), (), (2, 5), (1100,)])
 @pytest.mark.parametrize("sizes", [(3, 40), (40, 3), (40, 50), (3, 2)])
 def test_a_product_has_the_gradients_of_jax(batch, sizes):
     k_x, k_kernel, k_g = jax.random.split(jax.random.key(0), 3)
@@ -123,7 +123,7 @@ def test_a_product_has_the_gradients_of_jax(batch, sizes):
     g = jax.random.normal(k_g, (4, *batch, sizes[1]))
     gradients = lambda f: jax.vmap(lambda x, w, g: jax.vjp(f, x, w)[1](g))(x, kernel, g)
     for ours, theirs in zip(gradients(product), gradients(jnp.matmul), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_dense_layer_is_flax_s():
