@@ -14,7 +14,7 @@ from flax import struct
 def psum_over(axis_name: str | None) -> Callable[[Any], Any]:
     """A function that sums a tree over the devices of a mapped axis (None: that returns it).
 
-    All arrays of a type go in one message: on a CPU each message costs some 40 microseconds, and
+    All arrays of a type go in one message: on a CPU each message costs 40 microseconds or more, and
     XLA sends a tree of twelve as twelve.
     """
     if axis_name is None:

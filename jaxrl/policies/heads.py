@@ -182,7 +182,7 @@ class TokenTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array, tokens: jax.Array) -> jax.Array:
-        x = jnp.concatenate([Dense(self.width)(obs), nn.Dense(self.width)(tokens)])
+        x = jnp.concatenate([Dense(self.width)(obs), Dense(self.width)(tokens)])
         place = self.param("place", nn.initializers.normal(0.02), x.shape)
         x = Transformer(self.width, self.layers, self.heads)(x + place)
         return Dense(self.out)(x[obs.shape[0] :])
