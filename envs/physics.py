@@ -31,11 +31,15 @@ MAX_FUSED_DEPTH = 8  # bodies; beyond it kinematics are cut into levels
 
 
 def _traced_once(f: Callable) -> Callable:
-    """`jax.jit(f)` that takes no mesh, as at the top, and an empty one, as in loops, for the same."""
+    """`jax.jit(f)` that takes no mesh, as at the top, and an empty one, as in loops, for the same.
+
+    And in full precision, whatever networks compute in.
+    """
     traced = jax.jit(f)
 
     def call(*args):
-        with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+        mesh = jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh())
+        with mesh, jax.default_matmul_precision("highest"):
             return traced(*args)
 
     return call

@@ -24,31 +24,57 @@ def last_init(scale: float):
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [*B, in] @ kernel [in, out], whose gradients a CPU computes faster than JAX's own.
+    """x [*B, in] @ kernel [in, out], float32, whose gradients a CPU computes faster than JAX's own.
 
     Those contract what lies apart in memory and give the kernel's gradient transposed, which
-    slows every later use.
+    slows every later use. Under `jax.default_matmul_precision("bfloat16")` (scripts:
+    --matmul-precision) both factors of every product, gradients' too, are rounded to bfloat16
+    and the terms summed in float32, which JAX itself does on a TPU only.
     """
-    return x @ kernel
+    return _dot(x, kernel)
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a [*B, k] @ b [k, n]."""
+    axes = ((a.ndim - 1,), (0,))
+    return jax.lax.dot_general(
+        _rounded(a), _rounded(b), (axes, ((), ())), preferred_element_type=jnp.float32
+    )
+
+
+def _in_bfloat16() -> bool:
+    return jax.config.jax_default_matmul_precision == "bfloat16"
+
+
+def _rounded(a: jax.Array) -> jax.Array:
+    return a.astype(jnp.bfloat16) if _in_bfloat16() else a
+
+
+def _transposed(a: jax.Array) -> jax.Array:
+    """a [m, n] as [n, m] in memory: on a CPU XLA would undo that but for a barrier."""
+    if _in_bfloat16():  # which YNN multiplies in the usual layout only: that of a reshape
+        return _barrier(_rounded(a).T.reshape(-1)).reshape(a.shape[::-1])
+    return _barrier(a.T)
+
+
+def _barrier(a: jax.Array) -> jax.Array:
+    return jax.lax.optimization_barrier(a) if jax.default_backend() == "cpu" else a
 
 
 def _product_backward(saved, g):
     x, kernel = saved
-    # Where there is a barrier, transposed in memory: without it XLA on a CPU would undo that.
-    on_cpu = jax.default_backend() == "cpu"
-    written = jax.lax.optimization_barrier if on_cpu else lambda a: a
     flat = lambda a: a.reshape(-1, a.shape[-1])
     x, g_rows = flat(x), flat(g)
     if kernel.shape[1] < 32 < kernel.shape[0]:  # less to transpose
-        kernel_grad = written(written(g_rows.T) @ x).T
-    elif x.shape[0] <= 1024:
-        kernel_grad = written(x.T) @ g_rows
+        kernel_grad = _barrier(_dot(_transposed(g_rows), x)).T
+    elif x.shape[0] <= 1024 or _in_bfloat16():
+        kernel_grad = _dot(_transposed(x), g_rows)
     else:  # transposing so much costs more than it gains
         kernel_grad = x.T @ g_rows
-    return g @ written(kernel.T), kernel_grad
+    return _dot(g, _transposed(kernel)), kernel_grad
 
 
-product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
+product.defvjp(lambda x, kernel: (_dot(x, kernel), (x, kernel)), _product_backward)
 
 
 class Dense(nn.Module):

@@ -23,27 +23,41 @@ CPU_FLAGS = {
     # Two batched LAPACK calls at once can wait for each other forever under this scheduler.
     "xla_cpu_enable_concurrency_optimized_scheduler": "false",
 }
+# YNN alone uses the matrix units (AMX); products in float32 are faster without it.
+BFLOAT16_FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+# "default": JAX's own, which is float32 on a CPU, TF32 on a GPU, bfloat16 on a TPU.
+PRECISIONS = ("default", "bfloat16", "float32")
 MIN_SHARE = 128  # environments, of all runs, on each device; see `default_devices`
 
 
-def setup(devices: int | None = None, cache: bool = True) -> None:
+def setup(
+    devices: int | None = None, cache: bool = True, matmul_precision: str = "default"
+) -> None:
     """Call first in a script, before any array exists.
 
     Args:
       devices: host devices to split a CPU into, of all processes together (None: leave as is).
         Ignored on a GPU.
       cache: keep compiled programs in `~/.cache/jaxrl` (or JAX_COMPILATION_CACHE_DIR).
+      matmul_precision: of the networks' products, see `PRECISIONS`. Physics is in float32.
 
     Flags that the user has set in XLA_FLAGS win; ours are appended. Where the environment has
     JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, this
     process joins the others, which run the same script.
 
     Raises:
-      ValueError: some of those variables are missing, or `devices` is not a multiple.
+      ValueError: some of those variables are missing, `devices` is not a multiple, or an unknown
+        precision.
     """
     import jax
     import jaxlib
 
+    if matmul_precision not in PRECISIONS:
+        raise ValueError(
+            f"matmul_precision={matmul_precision!r}: allowed are {', '.join(PRECISIONS)}"
+        )
+    if matmul_precision != "default":
+        jax.config.update("jax_default_matmul_precision", matmul_precision)
     processes = num_processes()
     if devices is not None and devices % processes:
         raise ValueError(f"devices={devices}: must be a multiple of JAX_NUM_PROCESSES={processes}")
@@ -52,6 +66,8 @@ def setup(devices: int | None = None, cache: bool = True) -> None:
     wanted = {}
     if jaxlib.__version__.startswith(KNOWN_JAXLIB):
         wanted |= CPU_FLAGS
+        if jax.config.jax_default_matmul_precision == "bfloat16":
+            wanted |= BFLOAT16_FLAGS
     if devices is not None:
         wanted["xla_force_host_platform_device_count"] = str(devices // processes)
     for name, value in wanted.items():

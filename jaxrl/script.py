@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -62,6 +62,7 @@ class Args:
     resume: bool = False  # go on with the run in --run-dir
     keep_checkpoints: int = 3  # how many stay on disk; 0: all
     devices: int = 0  # that share runs or environments, of all hosts; 0: what suits them
+    matmul_precision: Literal[runtime.PRECISIONS] = "default"  # of networks, not of physics
     profile: Path | None = None  # write a profiler trace of a second of training here
     video: bool = True  # film an episode of the best seed at the end
     wandb: str | None = None  # Weights & Biases project
@@ -147,7 +148,7 @@ def prepare(args: Args, default_devices: int) -> Any:
     if args.profile is not None and args.profile.exists() and not args.profile.is_dir():
         raise ValueError(f"profile={args.profile}: exists, and is not a folder")
     args.devices = args.devices or default_devices
-    runtime.setup(args.devices)
+    runtime.setup(args.devices, matmul_precision=args.matmul_precision)
     return envs.make(args.env, **numbers(args.env_options))
 
 
@@ -187,9 +188,12 @@ def launch(
     settings["seed"] = args.seed
     validate(learner, **settings, keep_checkpoints=args.keep_checkpoints)
     description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
+    about = about or {}
     if data_file is not None:
-        about = {"data": str(data_file)} | (about or {})
-    description["train"] = settings | (about or {})
+        about = {"data": str(data_file)} | about
+    if precision := jax.config.jax_default_matmul_precision:  # by flag or environment variable
+        about = about | {"matmul_precision": precision}
+    description["train"] = settings | about
     if base is not None:
         description["residual"] = base | {"run": str(base["run"])}
     run_dir = args.run_dir or Path("runs")  # of the main process only

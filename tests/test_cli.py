@@ -92,9 +92,11 @@ def test_a_run_directory_that_exists_is_not_overwritten(run_dir):
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
 
-def test_resume_with_another_setting_is_refused(run_dir):
-    flags = "--total-steps 1280 --seeds 2 --resume --gamma 0.5 --run-dir"
-    refuses(command("experiments/ppo.py", TINY, flags, run_dir), "gamma", "0.5")
+@pytest.mark.parametrize("flag, words", [("gamma", "0.5"), ("matmul-precision", "bfloat16")])
+def test_resume_with_another_setting_is_refused(run_dir, flag, words):
+    flags = f"--total-steps 1280 --seeds 2 --resume --{flag} {words} --run-dir"
+    name = flag.replace("-", "_")
+    refuses(command("experiments/ppo.py", TINY, flags, run_dir), name, words)
 
 
 def test_a_config_file_broken_by_hand_is_named(run_dir, tmp_path):

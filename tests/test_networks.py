@@ -126,6 +126,27 @@ def test_a_product_has_the_gradients_of_jax(batch, sizes):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch", [(7,), (), (2, 5), (1100,)])
+@pytest.mark.parametrize("sizes", [(3, 40), (40, 3), (40, 50)])
+def test_in_bfloat16_factors_are_rounded_and_terms_are_not(batch, sizes):
+    k_x, k_kernel, k_g = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(k_x, (4, *batch, sizes[0]))  # of 4 runs side by side
+    kernel = jax.random.normal(k_kernel, (4, *sizes))
+    g = jax.random.normal(k_g, (4, *batch, sizes[1]))
+    f = lambda x, w, g: jax.vjp(product, x, w)[1](g)
+    with jax.default_matmul_precision("bfloat16"):
+        out = jax.jit(jax.vmap(product))(x, kernel)
+        x_grad, kernel_grad = jax.jit(jax.vmap(f))(x, kernel, g)
+    assert out.dtype == x_grad.dtype == kernel_grad.dtype == jnp.float32
+    rounded = lambda a: np.asarray(a.astype(jnp.bfloat16), np.float64)
+    x, kernel, g = rounded(x), rounded(kernel), rounded(g)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    close(out, np.einsum("r...i,rio->r...o", x, kernel))
+    close(x_grad, np.einsum("r...o,rio->r...i", g, kernel))
+    flat = lambda a: a.reshape(4, -1, a.shape[-1])
+    close(kernel_grad, np.einsum("rbi,rbo->rio", flat(x), flat(g)))
+
+
 def test_a_dense_layer_is_flax_s():
     x = jax.random.normal(jax.random.key(0), (5, 3))
     ours, theirs = Dense(4), nn.Dense(4)

@@ -68,6 +68,27 @@ def test_fast_math_is_never_set_without_honouring_nan_and_infinity():
     assert runtime.CPU_FLAGS["xla_cpu_fast_math_honor_infs"] == "true"
 
 
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_bfloat16_is_computed_by_ynn(setup, by_flag):
+    plain = "--xla_cpu_experimental_ynn_fusion_type="
+    assert plain in setup(matmul_precision="float32")
+    try:
+        if by_flag:
+            flags = setup(matmul_precision="bfloat16")
+        else:
+            jax.config.update("jax_default_matmul_precision", "bfloat16")
+            flags = setup()
+        assert jax.config.jax_default_matmul_precision == "bfloat16"
+        assert plain + "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT" in flags
+    finally:
+        jax.config.update("jax_default_matmul_precision", None)
+
+
+def test_a_precision_that_nobody_knows_is_refused(setup):
+    with pytest.raises(ValueError, match="'half': allowed are default, bfloat16, float32"):
+        setup(matmul_precision="half")
+
+
 def test_the_cache_goes_where_the_user_says_or_home(setup, monkeypatch, tmp_path):
     before = jax.config.jax_compilation_cache_dir
     try:

@@ -55,14 +55,16 @@ class SuiteEnv:
         return float(self.suite.dt)
 
     def reset(self, key: jax.Array) -> State:
-        new = self.suite.reset(key)
+        with jax.default_matmul_precision("highest"):
+            new = self.suite.reset(key)
         data = self._pack(new)
         # BarkourJoystick starts with -inf for "never"; a step that carried it would look broken.
         data = data.replace(info=jax.tree.map(_without_infinity, data.info))
         return first_state(data, new.obs, _metrics(new))
 
     def step(self, state: State, action: jax.Array) -> State:
-        new = self.suite.step(self._unpack(state.data), action)
+        with jax.default_matmul_precision("highest"):
+            new = self.suite.step(self._unpack(state.data), action)
         return state.replace(
             data=self._pack(new),
             obs=new.obs,

@@ -60,6 +60,31 @@ def test_mjx_is_traced_once_for_programs_that_nest_loops_and_batches(monkeypatch
     assert len(calls) == 1
 
 
+def precisions(f, *args):
+    """Of every product that `f` computes."""
+    found = []
+
+    def visit(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general":
+                found.append(eqn.params["precision"])
+            for inner in jax.core.jaxprs_in_params(eqn.params):
+                visit(inner)
+
+    visit(jax.make_jaxpr(f)(*args).jaxpr)
+    return found
+
+
+@pytest.mark.parametrize("name", ["pendulum_swingup", "brax/inverted_pendulum"])
+def test_physics_is_in_full_precision_whatever_networks_are_in(name):
+    env = envs.make(name)
+    with jax.default_matmul_precision("bfloat16"):
+        state = jax.eval_shape(env.reset, jax.random.key(0))
+        step = precisions(env.step, state, jnp.zeros(env.action_space.shape))
+        reset = precisions(env.reset, jax.random.key(0))
+    assert step and {p for p in step + reset} == {(jax.lax.Precision.HIGHEST,) * 2}
+
+
 def test_a_step_has_a_reverse_mode():
     speed = lambda torque: swing(simulator().model.dof_damping, torque, 1).sum()
     found = jax.jit(jax.vmap(jax.grad(speed)))(TORQUE[0])
