@@ -112,10 +112,14 @@ def _call(closed, values: Values, flags: Flags, size: int) -> tuple[list, list]:
         outs, out_flags[:] = _run(closed, values, flags, size)
         return outs
 
-    return _not_inlined(f, *values), out_flags
+    return not_inlined(f, *values), out_flags
 
 
-def _not_inlined(f: Callable, *args) -> Any:
+def not_inlined(f: Callable, *args) -> Any:
+    """`f(*args)`, computed once and apart on a CPU, where XLA's fusion would compute it anew in
+    each of its users."""
+    if jax.default_backend() != "cpu":
+        return f(*args)
     with set_xla_metadata(inlineable="false"):
         return jax.jit(f)(*args)
 
@@ -191,13 +195,13 @@ def _dot_general(eqn, values, flags, size):
         y = arrange(y, flags[1], order, len(left_free), where)
         starts = range(0, num_terms, MAX_TERMS)
         parts = [(x[i : i + MAX_TERMS], y[i : i + MAX_TERMS]) for i in starts]
-        return sum_(*parts[0]) if len(parts) == 1 else add(_not_inlined(sum_, *p) for p in parts)
+        return sum_(*parts[0]) if len(parts) == 1 else add(not_inlined(sum_, *p) for p in parts)
 
     add = lambda terms: functools.reduce(operator.add, terms)
     sum_ = lambda x, y: add(x[i] * y[i] for i in range(len(x)))
     if num_terms == 0:
         return jnp.zeros((*out.shape, size), out.dtype)
-    return product(*values) if num_terms < MIN_TERMS else _not_inlined(product, *values)
+    return product(*values) if num_terms < MIN_TERMS else not_inlined(product, *values)
 
 
 def _gather(eqn, values, flags, size):

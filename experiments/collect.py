@@ -26,6 +26,10 @@ CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
     "dsac_reward_scale": (("dsac, worst scale", "sac, worst scale"),),
     "pmoe_multimodal": (("pmoe", "sac"), ("pmoe, ends reached", "sac, ends reached")),
     "mdpo": (("mdpo, on policy", "ppo", 0.05), ("mdpo, off policy", "sac", 0.05)),
+    "bfloat16": (
+        ("sac, bfloat16", "sac, float32", 0.1),
+        ("ppo, bfloat16", "ppo, float32", 0.1),
+    ),
     "offline_data": (
         ("td3_bc", "bc"),
         ("iql", "bc"),

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from envs.batch_last import not_inlined
+
 ACTIVATIONS = {"swish": nn.swish, "tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "gelu": nn.gelu}
 
 
@@ -51,27 +53,26 @@ def _rounded(a: jax.Array) -> jax.Array:
 
 
 def _transposed(a: jax.Array) -> jax.Array:
-    """a [m, n] as [n, m] in memory: on a CPU XLA would undo that but for a barrier."""
-    if _in_bfloat16():  # which YNN multiplies in the usual layout only: that of a reshape
-        return _barrier(_rounded(a).T.reshape(-1)).reshape(a.shape[::-1])
-    return _barrier(a.T)
+    """a [m, n] as [n, m] in memory.
 
-
-def _barrier(a: jax.Array) -> jax.Array:
-    return jax.lax.optimization_barrier(a) if jax.default_backend() == "cpu" else a
+    XLA on a CPU would transpose while multiplying, slowly, or compute anew what it transposes, or
+    go through memory in the wrong order.
+    """
+    flat = lambda a: not_inlined(lambda a: a.reshape(-1), a)
+    return not_inlined(lambda a: flat(a.T), a).reshape(a.shape[::-1])
 
 
 def _product_backward(saved, g):
     x, kernel = saved
-    flat = lambda a: a.reshape(-1, a.shape[-1])
+    flat = lambda a: _rounded(a.reshape(-1, a.shape[-1]))
     x, g_rows = flat(x), flat(g)
     if kernel.shape[1] < 32 < kernel.shape[0]:  # less to transpose
-        kernel_grad = _barrier(_dot(_transposed(g_rows), x)).T
+        kernel_grad = _transposed(_dot(_transposed(g_rows), x))
     elif x.shape[0] <= 1024 or _in_bfloat16():
         kernel_grad = _dot(_transposed(x), g_rows)
     else:  # transposing so much costs more than it gains
         kernel_grad = x.T @ g_rows
-    return _dot(g, _transposed(kernel)), kernel_grad
+    return _dot(g, _transposed(_rounded(kernel))), kernel_grad
 
 
 product.defvjp(lambda x, kernel: (_dot(x, kernel), (x, kernel)), _product_backward)

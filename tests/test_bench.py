@@ -248,11 +248,19 @@ def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_
     monkeypatch.setattr(peers, "python_of", lambda *_: "python")
     out = tmp_path / "x.json"
     rows = peers.main(peers.Args(groups=("sac",), rounds=2, warmup=1, out=out))
-    assert order[:4] == [
-        (d, w) for d in ("jaxrl_run.py", "sbx_sac.py") for w in ("train", "evaluate")
-    ]
-    assert [r["trainer"] for r in rows] == ["jaxrl", "jaxrl, 8 seeds"]
+    drivers = ("jaxrl_run.py", "jaxrl_run.py", "sbx_sac.py", "jaxrl_run.py")
+    assert order[:8] == [(d, w) for d in drivers for w in ("train", "evaluate")]
+    assert [r["trainer"] for r in rows] == ["jaxrl", "jaxrl_bfloat16", "8_seeds"]
     assert rows[0]["per_second"] == [10.0, 10.0] and rows[0]["seconds_to_return"] == 2.0
-    assert ratios_in(out) == {"sac/8_seeds_over_1": 1.0}
+    ours = ("sac/jaxrl_bfloat16_over_jaxrl", "sac/8_seeds_over_jaxrl")
+    assert ratios_in(out) == dict.fromkeys(ours, 1.0)
+    rates = {"jaxrl": 30.0, "jaxrl_bfloat16": 60.0, "sbx": 10.0, "8_seeds": 45.0}
+    rows = [{"group": "sac", "trainer": k, "per_second": [v]} for k, v in rates.items()]
+    assert peers.ratios_of(rows) == {
+        "sac/jaxrl_over_sbx": 3.0,
+        "sac/jaxrl_bfloat16_over_sbx": 6.0,
+        "sac/jaxrl_bfloat16_over_jaxrl": 2.0,
+        "sac/8_seeds_over_jaxrl": 1.5,
+    }
     printed = capsys.readouterr().out
     assert "no wheel" in printed and "sbx: dropped; out of memory" in printed

@@ -43,6 +43,7 @@ class Trainer:
     driver: str
     venv: str = ""  # "": ours
     seeds: int = 1
+    matmul_precision: str = "default"  # of ours
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ GROUPS = {
         },
         {
             "jaxrl": Trainer("jaxrl_run.py"),
+            "jaxrl_bfloat16": Trainer("jaxrl_run.py", matmul_precision="bfloat16"),
             "sbx": Trainer("sbx_sac.py", "sbx"),
             "rejax": Trainer("rejax_sac.py", "rejax"),
-            "jaxrl, 8 seeds": Trainer("jaxrl_run.py", seeds=8),
+            "8_seeds": Trainer("jaxrl_run.py", seeds=8),
         },
     ),
     "ppo": Group(
@@ -133,7 +135,11 @@ GROUPS = {
             "critic_hidden": (256,) * 5,
             "round_steps": 2_048 * 80 * 2,
         },
-        {"jaxrl": Trainer("jaxrl_run.py"), "brax": Trainer("brax_ppo.py", "brax")},
+        {
+            "jaxrl": Trainer("jaxrl_run.py"),
+            "jaxrl_bfloat16": Trainer("jaxrl_run.py", matmul_precision="bfloat16"),
+            "brax": Trainer("brax_ppo.py", "brax"),
+        },
     ),
 }
 
@@ -204,6 +210,7 @@ def start(name: str, trainer: Trainer, settings: dict[str, Any], args: Args, ven
         python = python_of(trainer.venv, venvs) if trainer.venv else sys.executable
         round_steps = settings["round_steps"] // trainer.seeds  # of each seed: equal work
         own = {"seeds": trainer.seeds, "round_steps": round_steps, "learning_starts": round_steps}
+        own["matmul_precision"] = trainer.matmul_precision
         return Process(python, trainer.driver, settings | own)
     except (RuntimeError, subprocess.CalledProcessError, OSError) as error:
         print(f"{name}: skipped; {error}")
@@ -257,15 +264,16 @@ def measure(name: str, group: Group, args: Args, venvs: Path) -> list[dict[str, 
 
 
 def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Ours over each peer, and our seeds together over one of them."""
+    """Ours over each peer, in bfloat16, too; and ours in bfloat16, and of 8 seeds, over one."""
     ratios = {}
-    for row in rows:
-        ours = next(r for r in rows if r["group"] == row["group"])
-        rates = np.array(ours["per_second"]), np.array(row["per_second"])
-        if row["trainer"] == "jaxrl, 8 seeds":
-            ratios[f"{row['group']}/8_seeds_over_1"] = ratio(rates[1], rates[0])
-        elif row is not ours and ours["trainer"] == "jaxrl":
-            ratios[f"{row['group']}/jaxrl_over_{row['trainer']}"] = ratio(*rates)
+    for group in dict.fromkeys(r["group"] for r in rows):
+        rates = {r["trainer"]: np.array(r["per_second"]) for r in rows if r["group"] == group}
+        peers = [name for name in rates if GROUPS[group].trainers[name].venv]
+        pairs = [(ours, peer) for ours in ("jaxrl", "jaxrl_bfloat16") for peer in peers]
+        pairs += [("jaxrl_bfloat16", "jaxrl"), ("8_seeds", "jaxrl")]
+        for a, b in pairs:
+            if a in rates and b in rates:
+                ratios[f"{group}/{a}_over_{b}"] = ratio(rates[a], rates[b])
     return ratios
 
 

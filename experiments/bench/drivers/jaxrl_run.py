@@ -12,7 +12,8 @@ from jaxrl import runtime
 s = settings()
 # As experiments/sac.py and ppo.py choose.
 devices = runtime.default_devices(s["seeds"], s["num_envs"] if s["learner"] == "ppo" else 0)
-runtime.setup(devices, cache=False)  # the peers keep no programs either
+# The peers keep no programs either.
+runtime.setup(devices, cache=False, matmul_precision=s["matmul_precision"])
 
 import jax  # noqa: E402
 
