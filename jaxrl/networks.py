@@ -68,10 +68,8 @@ def _product_backward(saved, g):
     x, g_rows = flat(x), flat(g)
     if kernel.shape[1] < 32 < kernel.shape[0]:  # less to transpose
         kernel_grad = _transposed(_dot(_transposed(g_rows), x))
-    elif x.shape[0] <= 1024 or _in_bfloat16():
+    else:
         kernel_grad = _dot(_transposed(x), g_rows)
-    else:  # transposing so much costs more than it gains
-        kernel_grad = x.T @ g_rows
     return _dot(g, _transposed(_rounded(kernel))), kernel_grad
 
 
