@@ -4,7 +4,7 @@
 
 The presets of SAC and PPO, with and without `--matmul-precision bfloat16`, at equal environment
 steps. Raw numbers: experiments/results/bfloat16.json. How much faster it is:
-experiments/bench/overhead.py, peers.py.
+experiments/bench/peers.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import tyro
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -40,7 +41,6 @@ def main() -> int:
     args = tyro.cli(Args)
     devices = runtime.default_devices(args.seeds)
     runtime.setup(devices, matmul_precision="bfloat16")
-    import jax
 
     def both(learner: str, task: str, make, total_steps: int) -> None:
         for precision in ("bfloat16", "float32"):
