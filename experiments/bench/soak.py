@@ -76,13 +76,19 @@ def last_arrays(run_dir: Path) -> dict[str, str]:
     return {name: digest for name, digest in found.items() if "seconds" not in name}
 
 
-def disturb(args: Args, run_dir: Path) -> dict[str, int]:
-    """Runs to the end in spite of everything; returns what happened how often."""
+def disturb(args: Args, run_dir: Path, alone: subprocess.Popen) -> dict[str, int]:
+    """Runs to the end in spite of everything; returns what happened how often.
+
+    Raises:
+      RuntimeError: it did not do as it should, or the run left `alone` has failed.
+    """
     chance = random.Random(args.seed)
     happened = {"kill -9": 0, "SIGTERM": 0, "full disk": 0, "damaged checkpoint": 0}
     once = ["full disk", "damaged checkpoint"]
     resume = False
     while True:
+        if alone.poll():
+            raise RuntimeError(f"the run left alone ended with exit code {alone.returncode}")
         saved = checkpoint.steps(run_dir / "checkpoints")
         trouble = once.pop(0) if once and len(saved) > 1 else None
         if trouble == "damaged checkpoint":
@@ -137,7 +143,7 @@ def main() -> int:
         command(args, folder / "alone", False), cwd=ROOT, stdout=subprocess.DEVNULL
     )
     try:
-        happened = disturb(args, folder / "disturbed")
+        happened = disturb(args, folder / "disturbed", alone)
         print(f"disturbed: {time.time() - start:.0f} s", flush=True)
         if alone.wait():
             raise RuntimeError(f"the run left alone ended with exit code {alone.returncode}")
