@@ -9,12 +9,11 @@ Flags default to the environment's preset (experiments/presets.py); --help shows
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from presets import PPO, Preset
 
-from jaxrl import rollout, runtime, script
+from jaxrl import script
 from jaxrl.learners import ppo
 
 
@@ -30,17 +29,11 @@ def defaults(env: str) -> Args:
     return Args(env=env, env_options=options, total_steps=preset.total_steps, config=preset.config)
 
 
-def num_devices(num_runs: int, config: ppo.Config, eval_episodes: int) -> int:
-    """By default; those that share environments share blocks of minibatches and episodes, too."""
-    parts = math.gcd(rollout.num_blocks(config.num_envs, config.num_minibatches), eval_episodes)
-    return runtime.default_devices(num_runs, config.num_envs, parts)
-
-
 def main() -> int:
     args = script.parse(defaults, env=Args.env)
     config = script.with_schedule(args.config, args.total_steps)
     ppo.validate(config)
-    env = script.prepare(args, num_devices(args.seeds, config, args.eval_episodes))
+    env = script.prepare(args, ppo.default_devices(args.seeds, config, args.eval_episodes))
     learner = ppo.make(env, config)
     return script.launch("ppo", args, learner)
 

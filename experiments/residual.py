@@ -19,7 +19,7 @@ import jax
 from presets import RESIDUAL
 
 from envs.transforms import residual
-from jaxrl import data, data_files, runs, runtime, script
+from jaxrl import data, data_files, off_policy, runs, script
 from jaxrl.learners import ppo, sac, td3
 
 LEARNERS = {"ppo": ppo, "sac": sac, "td3": td3}
@@ -60,7 +60,8 @@ def main() -> int:
     elif args.data is None:
         config = config.replace(prior_ratio=0.0)
     LEARNERS[args.learner].validate(config)
-    script.prepare(args, runtime.default_devices(args.seeds))
+    kind = ppo if args.learner == "ppo" else off_policy
+    script.prepare(args, kind.default_devices(args.seeds, config, args.eval_episodes))
     below = runs.load(base_run, **script.numbers(args.env_options))
     env = residual(below.env, below.policy(args.base_seed), args.scale)
     prior = ()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from presets import RLPD, Preset
 
-from jaxrl import data_files, runtime, script
+from jaxrl import data_files, off_policy, script
 from jaxrl.learners import sac
 
 
@@ -41,7 +41,8 @@ def main() -> int:
     sac.validate(args.config)
     prior = data_files.load(args.data)
     script.env_of_data(args, prior)
-    env = script.prepare(args, runtime.default_devices(args.seeds))
+    devices = off_policy.default_devices(args.seeds, args.config, args.eval_episodes)
+    env = script.prepare(args, devices)
     return script.launch("sac", args, sac.make(env, args.config, prior), args.data)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from presets import SAC, Preset
 
-from jaxrl import runtime, script
+from jaxrl import off_policy, script
 from jaxrl.learners import dsac, mdpo, pmoe, sac
 
 LEARNERS = {"sac": sac, "dsac": dsac, "mdpo": mdpo, "pmoe": pmoe}
@@ -50,7 +50,8 @@ def main() -> int:
     args = script.parse(defaults, env=Args.env, learner=Args.learner)
     module = LEARNERS[args.learner]
     module.validate(args.config)
-    env = script.prepare(args, runtime.default_devices(args.seeds))
+    devices = off_policy.default_devices(args.seeds, args.config, args.eval_episodes)
+    env = script.prepare(args, devices)
     return script.launch(args.learner, args, module.make(env, args.config))
 
 

@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass, field
 
 from ppo import defaults as ppo_defaults
-from ppo import num_devices
 
 from jaxrl import script
 from jaxrl.learners import ppo
@@ -50,7 +49,7 @@ def main() -> int:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: this is swept, add its value to {flag}s")
     num_runs = args.seeds * math.prod(map(len, grid.values()))
-    env = script.prepare(args, num_devices(num_runs, config, args.eval_episodes))
+    env = script.prepare(args, ppo.default_devices(num_runs, config, args.eval_episodes))
     return script.launch("ppo", args, ppo.make(env, config), sweep=grid)
 
 

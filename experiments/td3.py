@@ -16,7 +16,7 @@ from typing import Any
 
 from presets import TD3, Preset
 
-from jaxrl import runtime, script
+from jaxrl import off_policy, script
 from jaxrl.learners import td3
 
 LEARNERS = ("td3", "fast_td3")
@@ -48,7 +48,8 @@ def defaults(env: str, learner: str) -> Any:
 def main() -> int:
     args = script.parse(defaults, env=Args.env, learner=Args.learner)
     td3.validate(args.config)
-    env = script.prepare(args, runtime.default_devices(args.seeds))
+    devices = off_policy.default_devices(args.seeds, args.config, args.eval_episodes)
+    env = script.prepare(args, devices)
     return script.launch("td3", args, td3.make(env, args.config))
 
 

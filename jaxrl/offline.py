@@ -47,7 +47,7 @@ def learner(
     check(config)
     c = config
     algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
-    to_batch = off_policy.batcher(c, lambda x: x)
+    to_batch = off_policy.batcher(c)
     data = None if dataset is None else dataset.source_for(env)
     obs = off_policy.example_obs(env)
 

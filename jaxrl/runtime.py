@@ -28,7 +28,7 @@ CPU_FLAGS = {
 BFLOAT16_FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 # "default": JAX's own, which is float32 on a CPU, TF32 on a GPU, bfloat16 on a TPU.
 PRECISIONS = ("default", "bfloat16", "float32")
-MIN_SHARE = 128  # environments, of all runs, on each device; see `default_devices`
+MIN_SHARE = 128  # environments (or transitions of a batch), of all runs, on each device
 
 
 def setup(
@@ -113,12 +113,13 @@ def check_seed(seed: int, seeds: int = 1) -> None:
         raise ValueError(f"seed={seed}: must be 0 .. {2**32 - seeds}")
 
 
-def default_devices(num_runs: int, num_envs: int = 0, parts: int = 8) -> int:
-    """One CPU host device per core, up to 8, as far as the runs, or else the environments of
-    each (0: not to be shared), divide among them; 1 on an accelerator. So many in each process.
-    To share environments, `parts` must divide as well: the blocks of minibatches, or episodes.
+def default_devices(num_runs: int, samples: int = 0, parts: int = 8) -> int:
+    """One CPU host device per core, up to 8, as far as the runs, or else the `samples` of each
+    (environments, or a batch's transitions; 0: not to be shared), divide among them; 1 on an
+    accelerator. So many in each process. To share samples, `parts` must divide as well: the blocks
+    of minibatches, or episodes.
 
-    Environments are shared where every device gets `MIN_SHARE`, those of all runs together. With
+    They are shared where every device gets `MIN_SHARE`, those of all runs together. With
     fewer, waiting for each other costs more than it gains: on two cores PPO on pendulum_swingup
     with 64 ran half as fast on two devices as on one, on hopper with 128 as fast, with 256 1.8
     times as fast; five runs of 64 in half_cheetah 1.6 times, in pendulum_swingup 0.7 times.
@@ -134,8 +135,8 @@ def default_devices(num_runs: int, num_envs: int = 0, parts: int = 8) -> int:
     # 16: see envs.vector.POOL_PERIOD.
     on_mine = getattr(os, "sched_getaffinity", None)  # of a container or job, not the machine
     cores = len(on_mine(0)) if on_mine else os.cpu_count() or 1
-    enough = lambda d: num_runs * num_envs >= d * MIN_SHARE
-    even = lambda d: num_envs % (d * 16) == parts % d == 0 and enough(d)
+    enough = lambda d: num_runs * samples >= d * MIN_SHARE
+    even = lambda d: samples % (d * 16) == parts % d == 0 and enough(d)
     shares = lambda d: num_runs % d == 0 or even(d)
     return processes * next((d for d in (8, 4, 2) if d <= cores and shares(d * processes)), 1)
 

@@ -61,7 +61,7 @@ class Args:
     run_dir: Path | None = None  # default: runs/LEARNER_ENV_TIME
     resume: bool = False  # go on with the run in --run-dir
     keep_checkpoints: int = 3  # how many stay on disk; 0: all
-    devices: int = 0  # that share runs or environments, of all hosts; 0: what suits them
+    devices: int = 0  # that share runs, environments or batches, of all hosts; 0: what suits
     matmul_precision: Literal[runtime.PRECISIONS] = "default"  # of networks, not of physics
     profile: Path | None = None  # write a profiler trace of a second of training here
     video: bool = True  # film an episode of the best seed at the end

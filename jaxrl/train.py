@@ -339,8 +339,10 @@ def _evals(run_dir: Path, env_steps: int) -> list[dict[str, Any]]:
 
 def _check_memory(learner: Learner, num_runs: int, devices: int) -> None:
     """Raises ValueError when the state of all runs, mostly replays, is more than what is free."""
-    leaves = jax.tree.leaves(state_like(learner, num_runs))
-    needed = sum(x.size * x.dtype.itemsize for x in leaves) // devices
+    state = state_like(learner, num_runs)
+    share = lambda axis: devices if num_runs % devices == 0 or axis >= 0 else 1
+    of_one = lambda x, axis: x.size * x.dtype.itemsize // share(axis)
+    needed = sum(jax.tree.leaves(jax.tree.map(of_one, state, learner.env_axis(state))))
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)

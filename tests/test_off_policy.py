@@ -185,7 +185,7 @@ def batch_of(key=KEY, size=64, obs=3, action=2):
         next_actor_obs=normal(3, size, obs),
         next_critic_obs=normal(3, size, obs),
         discount=jnp.where(normal(4, size) > 0.5, 0.0, 0.9),
-        weight=jnp.full(size, 1.0 / size),
+        valid=jnp.ones(size, bool),
         key=jax.random.split(keys[5], size),
         shared_key=keys[5],
     )
@@ -381,11 +381,11 @@ def test_learning_goes_on_after_more_steps_than_an_int32_holds():
     assert differ(learned.agent.actor, late.agent.actor)
 
 
-def test_transitions_of_weight_0_do_not_matter():
+def test_invalid_transitions_do_not_matter():
     algorithm, agent, hp = built(sac, SAC)
     batch = batch_of()
     half = jnp.arange(64) < 32
-    masked = batch.replace(weight=jnp.where(half, 1 / 32, 0.0))
+    masked = batch.replace(valid=half)
     poisoned = masked.replace(reward=jnp.where(half, batch.reward, 1e9))
     for update in (algorithm.update_critic, algorithm.update_actor):
         assert_same(update(agent, masked, hp), update(agent, poisoned, hp))

@@ -11,7 +11,8 @@ from probes import Probe, assert_same
 from test_off_policy import OFFLINE, SMALL, recorded
 from test_train import process, several_devices
 
-from jaxrl import checkpoint
+from jaxrl import checkpoint, off_policy
+from jaxrl import train as driver
 from jaxrl.learners import bc, sac
 from jaxrl.train import train, validate
 
@@ -73,18 +74,51 @@ def test_checkpoints_can_all_be_kept(tmp_path):
 
 
 @several_devices
-def test_devices_share_replay_and_batches_and_change_only_rounding():
-    code = """
+@pytest.mark.parametrize("num_envs, rows, whole", [(16, 24, False), (3, 128, True)])
+def test_devices_share_batches_and_where_they_can_the_replay(num_envs, rows, whole):
+    code = f"""
 from test_off_policy_train import *
-one, two = go(num_evals=1), go(num_evals=1, devices=2)
+config = CONFIG.replace(num_envs={num_envs})
+shared = sac.make(ENV, config, recorded(reward=0.5))
+total = 20 * shared.steps_per_iteration
+one, two = (train(shared, total, devices=d, **(OPTIONS | dict(num_evals=1))) for d in (1, 2))
 ring = two.state.replay.steps.reward
-assert {s.data.shape for s in ring.addressable_shards} == {(1, 24, 8)}, ring.sharding
+assert {{s.data.shape for s in ring.addressable_shards}} == {{(1, {rows}, {3 if whole else 8})}}
 tolerance = dict(rtol=2e-3, atol=1e-3)
 assert_same(two.state.replay, one.state.replay, **tolerance)
+assert_same(two.state.obs_moments, one.state.obs_moments, **tolerance)
 assert_same(two.state.agent, one.state.agent, **tolerance)
 """
     done = process(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    "config, parts",
+    [
+        (sac.Config(), 8),  # 32 environments, batches of 256
+        (sac.Config(num_envs=4), 4),
+        (sac.Config(num_envs=1), 8),  # batches alone
+        (sac.Config(num_envs=3, batch_size=100), 4),
+        (sac.Config(prior_ratio=0.25, batch_size=24), 2),  # 18 and 6
+        (sac.Config(batch_size=255), 1),
+    ],
+)
+def test_what_devices_may_share_divides_batches_and_blocks_of_environments(config, parts):
+    assert off_policy.num_parts(config) == parts
+
+
+def test_what_every_device_holds_counts_for_each(monkeypatch):
+    config = CONFIG.replace(prior_ratio=0.0, replay_size=16 * 24_000)
+    row = 4 * (2 * 7 + 2)  # bytes, at least
+    free = type("Memory", (), {"available": int(1.5 * config.replay_size * row)})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    fit = lambda num_envs: driver._check_memory(
+        sac.make(ENV, config.replace(num_envs=num_envs)), num_runs=1, devices=2
+    )
+    fit(16)  # each device holds half of the replay
+    with pytest.raises(ValueError, match="1 runs with replay_size=384000 need .* on each of 2"):
+        fit(3)
 
 
 def test_replays_that_do_not_fit_together_are_refused_before_anything_is_written(tmp_path):

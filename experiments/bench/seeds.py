@@ -60,8 +60,8 @@ def main(args: Args) -> dict[str, float]:
     if args.learner not in GRID:
         raise SystemExit(f"--learner {args.learner}: allowed are {', '.join(GRID)}")
     is_ppo = args.learner == "ppo"
-    shared_envs = args.num_envs if is_ppo else 0
-    devices = {n: runtime.default_devices(n, shared_envs) for n in (*args.seeds, 16)}
+    shared = args.num_envs if is_ppo else args.batch_size
+    devices = {n: runtime.default_devices(n, shared) for n in (*args.seeds, 16)}
     runtime.setup(max(devices.values()))
     learner = learner_of(args)
     settings = {"iterations": args.iterations * (1 if is_ppo else 32)}

@@ -95,8 +95,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
             return loss, {"critic_loss": loss, "q": batch.mean(mean).mean()}
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(agent.critic)
-        share = batch.mean(jnp.ones_like(batch.weight))
-        metrics["return_spread"] = spread.mean() * share
+        metrics["return_spread"] = spread.mean() * batch.share
         return sac.step_critic(agent, psum(grads), hp).replace(spread=spread), metrics
 
     return Algorithm(

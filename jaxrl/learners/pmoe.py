@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import struct
 
 from envs.types import Env
-from jaxrl import acting, checks, off_policy, optim
+from jaxrl import acting, checks, off_policy
 from jaxrl.learners import sac
 from jaxrl.networks import ACTIVATIONS, Dense, Ensemble, hidden_init, last_init
 from jaxrl.off_policy import Algorithm, Batch
@@ -108,10 +108,8 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
             return loss, (entropy, {"actor_loss": loss, "router_loss": router})
 
         grads, (entropy, metrics) = jax.grad(loss_fn, has_aux=True)(agent.actor)
-        params, opt = optim.adam(agent.actor, psum(grads), agent.actor_opt, hp.actor_lr)
-        agent = agent.replace(actor=params, actor_opt=opt)
-        agent, more = sac.step_temperature(agent, batch, entropy, action_size, psum, hp)
-        return agent, metrics | more | {"entropy": entropy}
+        agent, more = sac.step_actor(agent, grads, batch, entropy, action_size, psum, hp)
+        return agent, metrics | more
 
     return Algorithm(
         init=init,

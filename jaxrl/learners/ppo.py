@@ -17,7 +17,7 @@ from flax import struct
 
 from envs.types import Discrete, Env
 from envs.vector import VecState, fold_keys, vectorize
-from jaxrl import acting, checks, optim, rollout, schedules
+from jaxrl import acting, checks, optim, rollout, runtime, schedules
 from jaxrl.networks import ACTIVATIONS, ActorCritic
 from jaxrl.returns import gae
 from jaxrl.stats import Moments, psum_over
@@ -366,6 +366,13 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         on_axis=lambda axis: make(env, config, axis),
         env_blocks=rollout.num_blocks(c.num_envs, c.num_minibatches),
     )
+
+
+def default_devices(num_runs: int, config: Config, eval_episodes: int) -> int:
+    """As `runtime.default_devices`; what shares environments shares blocks of minibatches and
+    evaluation episodes, too."""
+    parts = math.gcd(rollout.num_blocks(config.num_envs, config.num_minibatches), eval_episodes)
+    return runtime.default_devices(num_runs, config.num_envs, parts)
 
 
 def validate(config: Config) -> None:

@@ -191,24 +191,27 @@ def actor_update(
             return batch.mean(losses), batch.mean(-log_prob)
 
         (loss, entropy), grads = jax.value_and_grad(loss_fn, has_aux=True)(agent.actor)
-        params, opt = optim.adam(agent.actor, psum(grads), agent.actor_opt, hp.actor_lr)
-        agent = agent.replace(actor=params, actor_opt=opt)
-        agent, metrics = step_temperature(agent, batch, entropy, action_size, psum, hp)
-        return agent, metrics | {"actor_loss": loss, "entropy": entropy}
+        agent, metrics = step_actor(agent, grads, batch, entropy, action_size, psum, hp)
+        return agent, metrics | {"actor_loss": loss}
 
     return update_actor
 
 
-def step_temperature(
-    agent: Agent, batch: Batch, entropy: jax.Array, action_size: int, psum, hp: Config
+def step_actor(
+    agent: Agent, grads: Any, batch: Batch, entropy: jax.Array, action_size: int, psum, hp: Config
 ) -> tuple[Agent, Metrics]:
-    """Adam on log alpha, along d/d log_alpha of alpha (entropy - target): the dual of keeping
-    the entropy at `target_entropy` per action dimension. `entropy`: this device's share."""
-    share = batch.mean(jnp.ones_like(batch.weight))
+    """Adam on the actor and on log alpha, the latter along d/d log_alpha of
+    alpha (entropy - target): the dual of keeping the entropy at `target_entropy` per action
+    dimension. `grads` and `entropy`: this device's share."""
+    target = batch.mean(jnp.full(batch.valid.shape, hp.target_entropy * action_size))
+    grads, gap = psum((grads, entropy - target))
+    params, actor_opt = optim.adam(agent.actor, grads, agent.actor_opt, hp.actor_lr)
     alpha = jnp.exp(agent.log_alpha)
-    gap = psum(entropy - share * hp.target_entropy * action_size)
-    log_alpha, opt = optim.adam(agent.log_alpha, alpha * gap, agent.alpha_opt, hp.alpha_lr)
-    return agent.replace(log_alpha=log_alpha, alpha_opt=opt), {"alpha": alpha * share}
+    log_alpha, alpha_opt = optim.adam(agent.log_alpha, alpha * gap, agent.alpha_opt, hp.alpha_lr)
+    agent = agent.replace(
+        actor=params, actor_opt=actor_opt, log_alpha=log_alpha, alpha_opt=alpha_opt
+    )
+    return agent, {"alpha": alpha * batch.share, "entropy": entropy}
 
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:

@@ -11,7 +11,9 @@ from jaxrl import runtime
 
 s = settings()
 # As experiments/sac.py and ppo.py choose.
-devices = runtime.default_devices(s["seeds"], s["num_envs"] if s["learner"] == "ppo" else 0)
+devices = runtime.default_devices(
+    s["seeds"], s["num_envs" if s["learner"] == "ppo" else "batch_size"]
+)
 # The peers keep no programs either.
 runtime.setup(devices, cache=False, matmul_precision=s["matmul_precision"])
 
