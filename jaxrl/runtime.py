@@ -64,12 +64,12 @@ def setup(
     processes = num_processes()
     if devices is not None and devices % processes:
         raise ValueError(f"devices={devices}: must be a multiple of JAX_NUM_PROCESSES={processes}")
-    threefry.unroll()
 
     flags = os.environ.get("XLA_FLAGS", "")
     wanted = {}
     if jaxlib.__version__.startswith(KNOWN_JAXLIB):
         wanted |= CPU_FLAGS
+        threefry.unroll()
         if jax.config.jax_default_matmul_precision == "bfloat16":
             wanted |= BFLOAT16_FLAGS
     if devices is not None:

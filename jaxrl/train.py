@@ -77,7 +77,8 @@ def train(
         the runs.
       num_logs: lines of training metrics in all.
       devices: how many, of all processes together, to share the work among: whole runs where
-        they divide evenly (nothing is communicated then), else the environments of every run.
+        they divide evenly (nothing is communicated then), else the environments or batches of
+        every run.
       run_dir: where metrics and checkpoints go; None: nowhere. Of several processes the first
         writes, and all read on `resume`.
       resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
@@ -261,9 +262,9 @@ def validate(
     runtime.check_seed(seed, seeds)
     num_runs = seeds * math.prod(len(v) for v in (sweep or {}).values())
     if num_runs % devices:
-        if learner.env_blocks % devices:
+        if learner.parts % devices:
             raise ValueError(
-                f"devices={devices}: must divide the {num_runs} runs, or the {learner.env_blocks}"
+                f"devices={devices}: must divide the {num_runs} runs, or the {learner.parts}"
                 " equal parts that this configuration's environments and batches fall into"
             )
         if eval_episodes % devices:

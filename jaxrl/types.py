@@ -72,5 +72,5 @@ class Learner:
     env_axis: Callable[[Any], Any]  # state -> same tree of int: the axis of environments, or -1
     validate: Callable[[Any], None]  # raises ValueError where a config is out of range
     on_axis: Callable[[str], Learner] | None = None  # the same learner in a named device axis
-    env_blocks: int = 1  # devices that may share the environments divide this
+    parts: int = 1  # what devices that share a run must divide
     data: Any = None

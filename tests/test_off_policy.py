@@ -391,6 +391,17 @@ def test_invalid_transitions_do_not_matter():
         assert_same(update(agent, masked, hp), update(agent, poisoned, hp))
 
 
+def test_the_spread_of_dsac_is_that_of_the_valid_transitions():
+    algorithm, agent, hp = built(dsac, DSAC)
+    batch, half = batch_of(), jnp.arange(64) < 32
+    first = batch.replace(**{k: v[:32] for k, v in vars(batch).items() if jnp.ndim(v)})
+    spread = lambda batch: algorithm.update_critic(agent, batch, hp)[0].spread
+    of_half = spread(batch.replace(valid=half))
+    np.testing.assert_allclose(of_half, spread(first), rtol=1e-5)
+    nothing = spread(batch.replace(valid=jnp.zeros(64, bool)))
+    np.testing.assert_array_equal(nothing, agent.spread)
+
+
 @pytest.mark.parametrize(
     "module, config",
     [(sac, SAC), (td3, TD3), (td3, C51), (dsac, DSAC), (mdpo, MDPO), (pmoe, PMOE), (iql, IQL)],
@@ -597,6 +608,28 @@ def test_rlpd_solves_a_probe_with_prior_data():
 
 
 # --- The loop ---
+
+
+@ALL
+@pytest.mark.parametrize("num_envs", [16, 3])  # shared by the devices, and whole on both
+def test_two_devices_learn_and_report_as_one(config, num_envs):
+    """An iteration of halves under a named axis against the whole, on one device."""
+    config = config.replace(num_envs=num_envs, learning_starts=0, normalize_obs=True)
+    config = config.replace(batch_size=32, updates_per_step=2)
+    env = Probe(length=3.0, sees_cue=1.0, pays_cue=1.0, truncates=True)
+    first, _ = run(env, config, 3)
+    whole, metrics = advance(env, config, first, 1)
+    learner = module_of(config).make(env, config)
+    axes = learner.env_axis(first)
+    cut = lambda x, axis: jnp.stack([x, x] if axis < 0 else jnp.split(x, 2, axis))
+    step = jax.jit(jax.vmap(learner.on_axis("devices").step, axis_name="devices"))
+    both, reported = step(jax.tree.map(cut, first, axes))
+    for device in range(2):
+        mine = lambda x, axis: x if axis < 0 else jnp.split(x, 2, axis)[device]  # noqa: B023
+        half = jax.tree.map(lambda x: x[device], (both, reported))  # noqa: B023
+        expected = jax.tree.map(mine, whole, axes), metrics
+        assert_same(half, expected, rtol=1e-4, atol=1e-4)
+    assert_same(*[jax.tree.map(lambda x, i=i: x[i], both.agent) for i in range(2)])
 
 
 def test_nothing_is_learned_before_learning_starts():

@@ -9,7 +9,8 @@ import jax
 import jaxlib
 import pytest
 
-from jaxrl import hosts, runtime
+from jaxrl import hosts, off_policy, runtime
+from jaxrl.learners import ppo, sac
 
 ROOT = Path(__file__).parent.parent
 COUNT = "xla_force_host_platform_device_count"
@@ -153,6 +154,23 @@ def test_a_jaxlib_that_dies_compiling_for_several_devices_gets_one(machine, monk
 def test_what_else_must_divide_among_the_devices_does(machine, parts, expected):
     machine(4)
     assert runtime.default_devices(1, 1024, parts) == expected
+
+
+@pytest.mark.parametrize(
+    "config, runs, episodes, expected",
+    [
+        (sac.Config(num_envs=1), 1, 32, 2),  # of 256 transitions, 128 each
+        (sac.Config(num_envs=1), 1, 31, 1),
+        (sac.Config(batch_size=255), 1, 32, 1),
+        (sac.Config(batch_size=512), 1, 32, 4),
+        (sac.Config(), 4, 31, 4),  # whole runs
+        (ppo.Config(num_envs=1024), 1, 2, 2),
+    ],
+)
+def test_a_learner_shares_what_it_can_by_default(machine, config, runs, episodes, expected):
+    machine(4)
+    module = ppo if isinstance(config, ppo.Config) else off_policy
+    assert module.default_devices(runs, config, episodes) == expected
 
 
 @pytest.mark.parametrize("cores", [3, 5, 6, 7, 12, 16, 64])

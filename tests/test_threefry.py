@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -40,7 +41,11 @@ lowered = jax.jit(draws).lower(3)
 print("stablehlo.while" in lowered.as_text(), *lowered.compile()(3))
 """
     run = lambda *args: subprocess.run(
-        [sys.executable, "-c", draws, *args], capture_output=True, text=True, check=True
+        [sys.executable, "-c", draws, *args],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split(maxsplit=1)
     (loop_before, before), (loop_after, after) = run(), run("setup")
     assert before == after

@@ -24,7 +24,7 @@ from bench import Run, interleave, make_env, random_stepping, ratio, spread, wri
 from presets import PPO, SAC
 
 from envs.types import Discrete, Env
-from jaxrl import acting, runtime, script, terminal
+from jaxrl import acting, off_policy, runtime, script, terminal
 from jaxrl.learners import ppo, sac
 
 MATMUL = 1024  # side of the square matrices that the machine's rate is measured with
@@ -99,27 +99,34 @@ def matmul_loop():
     return lambda: loop(x)
 
 
-def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
-    env = make_env(task)
+def config_of(algorithm: str, task: str, args: Args) -> ppo.Config | sac.Config:
     preset = {"ppo": PPO, "sac": SAC}[algorithm][task]
-    config = preset.config
+    config = preset.config.replace(num_envs=args.num_envs or preset.config.num_envs)
     if algorithm == "ppo":
-        config = script.with_schedule(config, preset.total_steps)
-    if args.num_envs:
-        config = config.replace(num_envs=args.num_envs)
-    if algorithm == "sac":
-        config = config.replace(learning_starts=0)  # every round that counts learns
+        return script.with_schedule(config, preset.total_steps)
+    return config.replace(learning_starts=0)  # every round that counts learns
+
+
+def devices_of(algorithm: str, config: ppo.Config | sac.Config, args: Args) -> int:
+    """As experiments/ppo.py and sac.py choose, whose evaluations must be shared as well."""
+    choose = (ppo if algorithm == "ppo" else off_policy).default_devices
+    return choose(args.seeds, config, eval_episodes=0)
+
+
+def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
+    env, config = make_env(task), config_of(algorithm, task, args)
     if algorithm == "ppo":
         learner, flops, iterations = ppo.make(env, config), ppo_flops(env, config), 1
     else:
         learner, flops, iterations = sac.make(env, config), sac_flops(env, config), 64
-    # As experiments/ppo.py and sac.py choose.
-    devices = runtime.default_devices(args.seeds, config.num_envs if algorithm == "ppo" else 0)
-    settings = {"seeds": args.seeds, "devices": devices, "iterations": iterations * args.iterations}
+    devices = devices_of(algorithm, config, args)
+    # Environments that SAC's devices do not share, random actions cannot share either.
+    stepping_devices = devices if args.seeds % devices == 0 else math.gcd(devices, config.num_envs)
+    settings = {"seeds": args.seeds, "iterations": iterations * args.iterations}
     stepping = random_stepping(env, config.num_envs, config.unroll_length, config.resets)
     runs = {
-        "training": Run(learner, seed=args.seed, **settings),
-        "random": Run(stepping, seed=args.seed, **settings),
+        "training": Run(learner, seed=args.seed, devices=devices, **settings),
+        "random": Run(stepping, seed=args.seed, devices=stepping_devices, **settings),
     }
     seconds = interleave(runs | {"matmul": matmul_loop()}, args.rounds)
     rate = 2 * MATMUL**3 * MATMULS / seconds["matmul"]  # [rounds] operations a second
@@ -147,14 +154,15 @@ def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:
 
 
 def main(args: Args) -> dict[str, float]:
-    most = max([args.num_envs or PPO[t].config.num_envs for t in args.ppo], default=0)
-    runtime.setup(runtime.default_devices(args.seeds, most))
+    jobs = [("ppo", task) for task in args.ppo] + [("sac", task) for task in args.sac]
+    runtime.setup(
+        max([devices_of(a, config_of(a, task, args), args) for a, task in jobs], default=1)
+    )
     rows, ratios = [], {}
-    for algorithm, tasks in (("ppo", args.ppo), ("sac", args.sac)):
-        for task in tasks:
-            rows.append(measure(algorithm, task, args))
-            for k in ("of_random", "of_limit"):
-                ratios[f"{algorithm}/{task}/{k}"] = rows[-1][k]
+    for algorithm, task in jobs:
+        rows.append(measure(algorithm, task, args))
+        for k in ("of_random", "of_limit"):
+            ratios[f"{algorithm}/{task}/{k}"] = rows[-1][k]
     write(args.out, "overhead", args, rows, ratios)
     terminal.table(
         "Environment steps per second of all seeds",

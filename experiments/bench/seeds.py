@@ -17,9 +17,8 @@ import tyro
 from bench import Args as BenchArgs
 from bench import Run, interleave, make_env, ratio, spread, write
 
-from jaxrl import runtime, terminal
+from jaxrl import off_policy, runtime, terminal
 from jaxrl.learners import ppo, sac
-from jaxrl.types import Learner
 
 GRID = {
     "ppo": {"learning_rate": [1e-4, 3e-4, 1e-3, 3e-3], "entropy_coef": [0.0, 1e-3, 3e-3, 1e-2]},
@@ -39,12 +38,11 @@ class Args(BenchArgs):
     hidden: tuple[int, ...] = (256, 256)  # of SAC; PPO keeps its own
 
 
-def learner_of(args: Args) -> Learner:
-    env = make_env(args.env)
+def config_of(args: Args) -> ppo.Config | sac.Config:
     if args.learner == "ppo":
         config = ppo.Config(num_envs=args.num_envs, unroll_length=64, num_epochs=8)
-        return ppo.make(env, config.replace(num_minibatches=min(8, args.num_envs)))
-    config = sac.Config(
+        return config.replace(num_minibatches=min(8, args.num_envs))
+    return sac.Config(
         num_envs=min(32, args.num_envs),
         updates_per_step=4,
         batch_size=args.batch_size,
@@ -53,17 +51,17 @@ def learner_of(args: Args) -> Learner:
         actor_hidden=args.hidden,
         critic_hidden=args.hidden,
     )
-    return sac.make(env, config)
 
 
 def main(args: Args) -> dict[str, float]:
     if args.learner not in GRID:
         raise SystemExit(f"--learner {args.learner}: allowed are {', '.join(GRID)}")
     is_ppo = args.learner == "ppo"
-    shared = args.num_envs if is_ppo else args.batch_size
-    devices = {n: runtime.default_devices(n, shared) for n in (*args.seeds, 16)}
+    module, config = (ppo if is_ppo else sac), config_of(args)
+    choose = (ppo if is_ppo else off_policy).default_devices
+    devices = {n: choose(n, config, eval_episodes=0) for n in (*args.seeds, 16)}
     runtime.setup(max(devices.values()))
-    learner = learner_of(args)
+    learner = module.make(make_env(args.env), config)
     settings = {"iterations": args.iterations * (1 if is_ppo else 32)}
     runs = {
         f"{n} seeds": Run(learner, seeds=n, seed=args.seed, devices=devices[n], **settings)

@@ -85,8 +85,10 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
         sampled = backup(mean + std * jnp.clip(noise, -SIGMAS, SIGMAS))
 
         _, std = gaussian(nets.values(agent.critic, batch.critic_obs, batch.action))
-        now = psum(batch.mean(std))
-        spread = jnp.where(agent.spread < 0, now, optim.polyak(agent.spread, now, hp.tau))
+        total, part = psum((batch.mean(std), batch.mean(jnp.ones_like(batch.reward))))
+        now = total / jnp.maximum(part, 1e-6)
+        moved = jnp.where(agent.spread < 0, now, optim.polyak(agent.spread, now, hp.tau))
+        spread = jnp.where(part > 0, moved, agent.spread)
 
         def loss_fn(params):
             mean, std = gaussian(nets.values(params, batch.critic_obs, batch.action))

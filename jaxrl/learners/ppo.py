@@ -364,7 +364,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         env_axis=env_axis,
         validate=validate,
         on_axis=lambda axis: make(env, config, axis),
-        env_blocks=rollout.num_blocks(c.num_envs, c.num_minibatches),
+        parts=rollout.num_blocks(c.num_envs, c.num_minibatches),
     )
 
 
