@@ -189,10 +189,10 @@ def peak_memory() -> int:
 def write(
     path: Path | None, name: str, args: Args, rows: list[dict], ratios: dict[str, float]
 ) -> None:
-    """The results file, a row a line; nothing without a path."""
+    """The results file, a row a line, without this machine's paths; nothing without a path."""
     if path is None:
         return
-    settings = {k: v for k, v in asdict(args).items() if k != "out"}
+    settings = {k: v for k, v in asdict(args).items() if not isinstance(v, Path)}
     about = {
         "benchmark": name,
         "hardware": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, {platform.machine()}",
