@@ -43,7 +43,8 @@ else:
 iterations = s["round_steps"] // learner.steps_per_iteration
 runs, steps = None, 0
 eval_keys = jax.random.split(jax.random.key(0), s["eval_episodes"])
-returns = jax.jit(lambda p: summarize(evaluate(env, p, eval_keys))["return"])
+of_run = lambda policy: summarize(evaluate(env, policy, eval_keys))["return"]
+returns = jax.jit(jax.vmap(of_run))
 
 
 def train() -> dict:
@@ -63,8 +64,7 @@ def train() -> dict:
 
 
 def mean_return() -> float:
-    one = jax.tree.map(lambda x: x[0], learner.policy(runs.state))
-    return jax.device_get(returns(one)).mean()
+    return jax.device_get(returns(learner.policy(runs.state))).mean()
 
 
 serve(("jaxrl", "jax", "mujoco-mjx"), train, mean_return)
