@@ -107,18 +107,20 @@ def check_option(name: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         fits, allowed = isinstance(value, bool), "True or False"
     elif isinstance(default, int):
-        fits = isinstance(value, numbers.Integral) and _is_number(value) and value >= 1
+        fits = isinstance(value, numbers.Integral) and is_number(value) and value >= 1
         allowed = "an integer, at least 1"
     elif isinstance(default, tuple):
         fits = isinstance(value, tuple) and len(value) == len(default)
-        fits, allowed = fits and all(map(_is_number, value)), f"{len(default)} numbers"
+        fits, allowed = fits and all(map(is_number, value)), f"{len(default)} numbers"
+        if len(default) == 2:  # a range
+            fits, allowed = fits and value[0] < value[1], "2 numbers, the lower first"
     else:
-        fits, allowed = isinstance(default, str) or _is_number(value), "a number"
+        fits, allowed = isinstance(default, str) or is_number(value), "a number"
     if not fits:
         raise ValueError(f"{name}={value!r}: must be {allowed}, by default {default!r}")
 
 
-def _is_number(x: Any) -> bool:
+def is_number(x: Any) -> bool:
     array = isinstance(x, jax.Array) and x.ndim == 0
     return array or (isinstance(x, numbers.Real) and not isinstance(x, bool))
 

@@ -94,6 +94,18 @@ def first_state(data: Any, obs: Any, metrics: dict[str, jax.Array] | None = None
     )
 
 
+def check_range(task: Any, low: float, high: float, *names: str, above: bool = False) -> None:
+    """Raises ValueError unless the named numbers of `task` are in [low, high], or (low, high] if
+    `above`. Arrays, as `randomise` sets, are not looked at."""
+    for name in names:
+        value = getattr(task, name)
+        if not isinstance(value, (int, float)):
+            continue
+        if not low <= value <= high or (above and value == low):
+            allowed = f"above {low:g} and at most {high:g}" if above else f"{low:g} .. {high:g}"
+            raise ValueError(f"{name}={value}: must be {allowed}")
+
+
 def acting_key(env: Env, key: jax.Array) -> jax.Array:
     """The key of the policy that acts in the episode which `env.reset(key)` begins.
 

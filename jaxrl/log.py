@@ -10,6 +10,7 @@ Every metric is an array over seeds, [seeds], or [configs, seeds] in a sweep. On
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -154,6 +155,17 @@ def truncate(run_dir: str | os.PathLike, env_steps: float) -> None:
         return
     with whole(path) as part:
         part.write_bytes(b"".join(line + b"\n" for line in kept))
+
+
+def set_aside(run_dir: str | os.PathLike) -> Path | None:
+    """Renames the records of a run, if there are any, to metrics.N.jsonl, which it returns."""
+    path = Path(run_dir) / FILE
+    if not path.exists():
+        return None
+    numbered = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
+    free = next(p for p in numbered if not p.exists())
+    path.rename(free)
+    return free
 
 
 def _parse(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:

@@ -130,9 +130,12 @@ class Program:
             "eval": (self._evaluate, (policy, everywhere(self._eval_keys))),
             "init": (self._init, everywhere(self._init_args)),
         }
-        with ThreadPoolExecutor(len(functions)) as pool:
+        pool = ThreadPoolExecutor(len(functions))
+        try:
             jobs = {k: pool.submit(f.lower(*like).compile) for k, (f, like) in functions.items()}
             self._compiled = {k: job.result() for k, job in jobs.items()}
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not wait
         self.memory_bytes = memory_of(self._compiled["step"])
         return time.perf_counter() - start
 

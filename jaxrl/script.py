@@ -267,6 +267,8 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
                     f"cannot resume {run_dir}: its {name} is {old.get(name)}, not {new.get(name)}"
                 )
     if saved["train"] != now["train"]:  # of more steps, or devices
+        if "command" in saved:
+            saved["command"] += ["--total-steps", str(now["train"]["total_steps"])]
         runs.write_config(run_dir, saved | {"train": now["train"]})
 
 

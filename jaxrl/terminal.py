@@ -4,6 +4,7 @@ and mistakes as one line."""
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(main())
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # without waiting for threads that compile
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         if isinstance(error, jax.errors.JAXTypeError):
             raise  # ours, not the user's

@@ -23,7 +23,7 @@ import psutil
 
 from jaxrl import checkpoint, hosts, runtime
 from jaxrl.interrupt import Interrupt
-from jaxrl.log import FILE, Logger, read, truncate
+from jaxrl.log import FILE, Logger, read, set_aside
 from jaxrl.program import Program, configs_of
 from jaxrl.runs import plain, state_like
 from jaxrl.types import Learner
@@ -123,9 +123,9 @@ def train(
                 run_dir / "checkpoints", program.like
             )
         except FileNotFoundError:
-            complaints = [f"no checkpoint in {run_dir} yet: starting from step 0"]
-            if hosts.is_main():
-                truncate(run_dir, -1)
+            complaints = [f"no checkpoint in {run_dir}: starting from step 0"]
+            if hosts.is_main() and (kept := set_aside(run_dir)):
+                complaints.append(f"what it had recorded is in {kept}")
         if hosts.is_main():
             for complaint in complaints:
                 print(f"warning: {complaint}", flush=True)

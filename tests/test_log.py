@@ -384,9 +384,11 @@ def test_the_reason_for_an_error_is_one_line_whatever_it_says(error, text):
         (KeyboardInterrupt(), 130, "stopped\n"),
     ],
 )
-def test_a_mistake_of_the_user_is_one_line(capsys, error, code, said):
+def test_a_mistake_of_the_user_is_one_line(capsys, monkeypatch, error, code, said):
     def main():
         raise error
+
+    monkeypatch.setattr(terminal.os, "_exit", sys.exit)  # how who cannot wait leaves
 
     with pytest.raises(SystemExit) as ended:
         terminal.run(main)

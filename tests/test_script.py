@@ -77,6 +77,9 @@ def test_a_run_goes_on_with_the_flags_that_began_it(monkeypatch, tmp_path):
     assert runs.read_config(moved)["train"]["total_steps"] == 2_000_000
     with pytest.raises(ValueError, match="its total_steps is 2000000, not 1000000"):
         script.open_run(moved, description(args), resume=True)
+    again = parse(monkeypatch, "--run-dir", str(moved), "--resume")
+    assert (again.total_steps, again.seeds) == (2_000_000, 3)
+    script.open_run(moved, description(again), resume=True)
 
     monkeypatch.setattr(sys, "argv", ["sac.py", "--run-dir", str(moved), "--resume"])
     with pytest.raises(ValueError, match=r"was begun by ppo\.py: resume with that, not sac\.py"):

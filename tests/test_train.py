@@ -275,6 +275,15 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(whole, tmp_path, a
     assert "no checkpoint in" in capsys.readouterr().out
 
 
+def test_records_outlive_their_checkpoints(whole, tmp_path, capsys):
+    copy(whole, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    recorded = (tmp_path / "metrics.jsonl").read_bytes()
+    assert_ends_as(whole, tmp_path, go(tmp_path, resume=True))
+    assert (tmp_path / "metrics.1.jsonl").read_bytes() == recorded
+    assert f"what it had recorded is in {tmp_path / 'metrics.1.jsonl'}" in capsys.readouterr().out
+
+
 def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_used(whole, tmp_path, capsys):
     copy(whole, tmp_path)
     newest = tmp_path / "checkpoints" / f"{TOTAL:012d}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from envs.adapters.suite import adapt, check_name, load_suite
+from envs.adapters.suite import adapt, check_kinds, check_name, load_suite
 from envs.registry import limited
 from envs.types import Env
 
@@ -22,17 +22,18 @@ def make(task: str, *, time_limit: int | None = EPISODE_LENGTH, **overrides) -> 
 
     Raises:
       ImportError: Brax is not installed.
-      ValueError: unknown task, override or backend.
+      ValueError: unknown task, override or backend, or a value of the wrong kind.
     """
     envs = load_suite("brax.envs", "brax", "pip install brax")
     check_name("Brax task", task, envs._envs)
     cls = envs._envs[task]
-    allowed = set(inspect.signature(cls).parameters)
+    arguments = dict(inspect.signature(cls).parameters)
     if task != "fast":  # which has no physics pipeline and would ignore what is for one
-        allowed |= set(inspect.signature(envs.PipelineEnv).parameters)
-    allowed -= {"kwargs", "sys"}
+        arguments = dict(inspect.signature(envs.PipelineEnv).parameters) | arguments
+    allowed = arguments.keys() - {"kwargs", "sys"}
     for name in overrides:
         check_name(f"option of brax/{task}", name, allowed | {"time_limit"})
+    check_kinds(f"brax/{task}", overrides, {k: p.default for k, p in arguments.items()})
     if "backend" in overrides:
         backends = ("mjx", "positional", "spring", "generalized")
         check_name("Brax backend", overrides["backend"], backends)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs.adapters.suite import check_name, load_suite
+from envs.adapters.suite import check_kinds, check_name, load_suite
 from envs.registry import limited
 from envs.transforms.base import box, check_count
 from envs.types import Box, Discrete, Env, State, first_state
@@ -83,16 +83,19 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
 
     Raises:
       ImportError: gymnax is not installed.
-      ValueError: unknown task or override, `time_limit` < 1, or a space that is neither Box
+      ValueError: unknown task or override, a value of the wrong kind, `time_limit` < 1, or a space that is neither Box
         nor Discrete.
     """
     gymnax = load_suite("gymnax", "gymnax", "pip install 'jaxrl[gymnax]'")
     check_name("gymnax task", task, gymnax.registered_envs)
-    build = _constructor_arguments(gymnax, task)
+    build = _constructor_arguments(task)
+    check_kinds(f"gymnax/{task}", overrides, build)
     suite, params = gymnax.make(task, **{k: v for k, v in overrides.items() if k in build})
-    fields = {f.name for f in dataclasses.fields(params)} - {"max_steps_in_episode"}
+    fields = {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
+    del fields["max_steps_in_episode"]
     for name in overrides:
-        check_name(f"option of gymnax/{task}", name, fields | build | {"time_limit"})
+        check_name(f"option of gymnax/{task}", name, fields.keys() | build.keys() | {"time_limit"})
+    check_kinds(f"gymnax/{task}", overrides, fields)
     limit = int(params.max_steps_in_episode) if time_limit is DEFAULT else time_limit
     params = params.replace(**{k: v for k, v in overrides.items() if k in fields})
     if limit is not None:  # one task (BernoulliBandit) needs it to stay a float
@@ -121,10 +124,12 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
     return limited(env, limit)
 
 
-def _constructor_arguments(gymnax, task: str) -> set[str]:
+def _constructor_arguments(task: str) -> dict[str, Any]:
+    """Names to defaults."""
     from gymnax import registration
 
-    return set(inspect.signature(registration._registry[task]).parameters)
+    arguments = inspect.signature(registration._registry[task]).parameters
+    return {name: argument.default for name, argument in arguments.items()}
 
 
 def _obs_dtype(dtype) -> np.dtype:

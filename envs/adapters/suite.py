@@ -20,7 +20,7 @@ from flax import struct
 from jax.interpreters import partial_eval
 
 from envs import cholesky, contacts
-from envs.registry import nearest
+from envs.registry import is_number, nearest
 from envs.types import Box, Space, State, first_state
 
 FAR = 1e9  # in place of infinity
@@ -147,6 +147,16 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(
             f"unknown {kind} {name!r}{nearest(name, known)}; known: {', '.join(known)}"
         )
+
+
+def check_kinds(suite_task: str, options: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Raises ValueError where `options` has something else than the number that is the default."""
+    for name, value in options.items():
+        default = defaults.get(name)
+        if is_number(default) and not is_number(value):
+            raise ValueError(
+                f"option of {suite_task}: {name}={value!r}: must be a number, by default {default!r}"
+            )
 
 
 def unbounded(x: Any) -> Box:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from envs.physics import Physics, Simulator
 from envs.tasks.assets import load_asset
-from envs.types import Box, State, first_state
+from envs.types import Box, State, check_range, first_state
 
 WIDTH = 0.02  # m, of the peg
 # One iteration, as in `envs.physics.FAST`, lets a peg that stands on a rim sink and shake.
@@ -52,7 +54,7 @@ class PegInsertion:
       touch: whether the contact force is observed.
 
     Raises:
-      ValueError: `clearance` or `depth` out of range.
+      ValueError: `clearance`, `depth` or `hole_noise` out of range.
     """
 
     sim: Simulator
@@ -69,10 +71,9 @@ class PegInsertion:
     num_modes = 1  # of the expert
 
     def __post_init__(self):
-        for name, high in (("clearance", 0.02), ("depth", 0.03)):
-            value = getattr(self, name)
-            if isinstance(value, (int, float)) and not 0.0 < value <= high:
-                raise ValueError(f"{name}={value}: must be above 0 and at most {high}")
+        check_range(self, 0.0, 0.02, "clearance", above=True)
+        check_range(self, 0.0, 0.03, "depth", above=True)
+        check_range(self, 0.0, math.inf, "hole_noise")
 
     @staticmethod
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:

@@ -8,7 +8,7 @@ from flax import struct
 
 from envs.physics import Physics, Simulator
 from envs.tasks.assets import load_asset
-from envs.types import Box, State, first_state
+from envs.types import Box, State, check_range, first_state
 
 CUBE = 0.02  # m, half the cube's side
 OPEN = 0.04  # m, from the middle to each pad
@@ -43,10 +43,13 @@ class PickPlace:
     Attributes:
       goal_radius: m.
       hand_step, finger_step: m per control step.
-      start_range: m, cube and goal have |x| and |y| below it.
+      start_range: m, cube and goal have |x| and |y| below it; 0.12 .. 0.2.
       yaw_range: rad; above 0.8 the pads meet the cube's edges.
       goal_height: m, of the cube's centre.
       continuing: the episode goes on after success.
+
+    Raises:
+      ValueError: `start_range` out of range.
     """
 
     sim: Simulator
@@ -60,6 +63,9 @@ class PickPlace:
     frame_skip: int = struct.field(pytree_node=False, default=5)
 
     num_modes = 2  # of `expert`: carry low or high
+
+    def __post_init__(self):
+        check_range(self, 0.12, 0.2, "start_range")
 
     @staticmethod
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs.types import Box, State, first_state
+from envs.types import Box, State, check_range, first_state
 
 # '#' is wall and '.' is free; a cell is 1 m wide; the middle of the maze is the origin.
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -73,7 +74,7 @@ class PointMaze:
     Attributes:
       mass, damping, force: kg, N s/m, N per unit of action (`control="force"`).
       max_speed: m/s along either axis; the speed per unit of action (`control="velocity"`).
-      radius: m that the point keeps from every wall; below 0.5.
+      radius: m that the point keeps from every wall; at most 0.49.
       goal_radius: m from the goal that count as there.
       start_noise: m around the middle of a cell where starts and goals lie; at most 0.5 - radius.
       dt: s per step.
@@ -83,7 +84,8 @@ class PointMaze:
       continuing: the episode goes on at the goal, else it terminates there.
 
     Raises:
-      ValueError: unknown `layout`, `control` or `reward`, or a malformed layout.
+      ValueError: unknown `layout`, `control` or `reward`, a malformed layout, or a number out of
+        range.
     """
 
     mass: float = 1.0
@@ -104,6 +106,11 @@ class PointMaze:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are {allowed}")
         check_layout(self.layout)
+        check_range(self, 0.0, math.inf, "mass", "dt", "goal_radius", above=True)
+        check_range(self, 0.0, math.inf, "damping", "force", "max_speed")
+        check_range(self, 0.0, 0.49, "radius")
+        if isinstance(self.radius, (int, float)):
+            check_range(self, 0.0, 0.5 - self.radius, "start_noise")
 
     @property
     def walls(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from flax import struct
 
 from envs.physics import Physics, Simulator
 from envs.tasks.assets import load_asset
-from envs.types import Box, State, first_state
+from envs.types import Box, State, check_range, first_state
 
 # The T in its own frame, whose origin is its centre of mass: x0, x1, y0, y1 of bar and stem, m.
 WIDTH = 0.05
@@ -54,7 +54,7 @@ class PushT:
       continuing: the episode goes on after success.
 
     Raises:
-      ValueError: unknown `reward`.
+      ValueError: unknown `reward`, or `success_coverage` out of range.
     """
 
     sim: Simulator
@@ -71,6 +71,7 @@ class PushT:
     def __post_init__(self):
         if self.reward not in ("coverage", "sparse"):
             raise ValueError(f"reward={self.reward!r}: allowed are 'coverage' and 'sparse'")
+        check_range(self, 0.0, 1.0, "success_coverage", above=True)
 
     @staticmethod
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:

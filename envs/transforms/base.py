@@ -70,9 +70,10 @@ def box(low: np.ndarray, high: np.ndarray, dtype: Any = np.float32) -> Box:
 
 
 def check_count(name: str, value: int, least: int) -> None:
-    """Raises ValueError unless `value` is an integer of at least `least`."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r}: must be an integer, at least {least}")
+    """Raises ValueError unless `value` is an integer of at least `least` that an int32 holds."""
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not integer or not least <= value < 2**31:
+        raise ValueError(f"{name}={value!r}: must be an integer, at least {least} and below 2^31")
 
 
 def _bound(x: np.ndarray) -> Any:

@@ -293,6 +293,10 @@ def test_playground_says_in_one_line_that_robot_models_are_missing(fake_playgrou
         ("brax/fast", {"backend": "mjx"}, "unknown option of brax/fast 'backend'"),
         ("brax/fast", {"n_frames": 4}, "unknown option of brax/fast 'n_frames'"),
         ("gymnax/CartPole-v1", {"time_limit": "abc"}, "time_limit='abc': must be an integer"),
+        ("gymnax/CartPole-v1", {"gravity": (1, 2)}, r"gravity=\(1, 2\): must be a number"),
+        ("gymnax/DeepSea-bsuite", {"size": "abc"}, "size='abc': must be a number, by default 8"),
+        ("brax/ant", {"ctrl_cost_weight": "abc"}, "brax/ant: ctrl_cost_weight='abc': must be"),
+        ("brax/inverted_pendulum", {"n_frames": "abc"}, "n_frames='abc': must be a number"),
         ("dm_control/walk", {}, "unknown suite 'dm_control'"),
     ],
 )
