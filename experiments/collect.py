@@ -17,6 +17,8 @@ from jaxrl import log, runs, script
 from jaxrl.stats import bootstrap_interval, difference_interval, iqm, verdict
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "experiments/results"
+LEARNERS = ("ppo", "sac", "td3")  # whose results, a file each, are the README's table
 PAGES = {"results": ROOT / "README.md", "claims": ROOT / "experiments/claims/README.md"}
 # What each claim says is higher than what; with a share: than that much less of it. Its raw numbers
 # are in experiments/results/CLAIM.json.
@@ -62,7 +64,7 @@ COLUMNS += ("seeds", "steps")
 @dataclass
 class Args:
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # finished run directories to add
-    out: Path = Path("experiments/results/ppo.json")  # entries of the same task are replaced
+    out: Path = RESULTS / "ppo.json"  # entries of the same task are replaced
     tables: bool = False  # write the tables into the pages that show them
 
 
@@ -92,19 +94,24 @@ def entry(run_dir: Path) -> dict:
 def table(results: list[dict]) -> str:
     """A Markdown table: the final deterministic evaluation, IQM over seeds and its interval."""
     lines = [
-        "| task | physics | return (IQM) | 95% interval | worst seed | seeds | env steps each | training seconds, all seeds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | learner | physics | return (IQM) | 95% interval | worst seed | seeds | env steps each | training seconds, all seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in sorted(results, key=lambda r: r["env"]):
+    for r in sorted(results, key=lambda r: (r["env"], r["learner"])):
         final = np.array(r["return"][-1], float)  # null: undefined
         low, high = bootstrap_interval(final)
         physics = r["env_overrides"].get("physics", "accurate")
         lines.append(
-            f"| {r['env']} | {physics} | {iqm(final):.1f} | {low:.1f} .. {high:.1f}"
+            f"| {r['env']} | {r['learner']} | {physics} | {iqm(final):.1f} | {low:.1f} .. {high:.1f}"
             f" | {final.min():.1f} | {final.size} | {r['env_steps'][-1] / 1e6:.2f} M"
             f" | {r['seconds']:.0f} |"
         )
     return "\n".join(lines)
+
+
+def of_presets() -> list[dict]:
+    """What the presets reach, of all learners."""
+    return [r for name in LEARNERS for r in json.loads((RESULTS / f"{name}.json").read_text())]
 
 
 def compared(name: str, entries: list[dict]) -> list[list[str]]:
@@ -160,8 +167,8 @@ def main() -> int:
     print(table(results))
     if args.tables:
         for name, made in {
-            "results": table(results),
-            "claims": claims_table(args.out.parent),
+            "results": table(of_presets()),
+            "claims": claims_table(RESULTS),
         }.items():
             head, _, tail = split(PAGES[name].read_text(), name)
             PAGES[name].write_text(f"{head}\n{made}\n{tail}")

@@ -28,7 +28,7 @@ from jaxrl.learners import dsac, sac
 
 NAME = "dsac_reward_scale"
 SCALES = [0.1, 1.0, 10.0]
-STEPS = {"pendulum_swingup": 32_000, "inverted_double_pendulum": 48_000}
+STEPS = {"pendulum_swingup": 64_000, "half_cheetah": 160_000}
 
 
 @dataclass
