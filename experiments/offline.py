@@ -4,7 +4,8 @@
     python experiments/offline.py --data data/hopper_replay.npz --learner bc --weighted 0.1
 
 The environment is the one that the data set names, unless --env says another. Scores are
-normalised where experiments/record.py made the data: 0 is its random policy, 1 its expert.
+normalised where experiments/record.py made the data, in the environment that it recorded: 0 is its
+random policy, 1 its expert.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ class Args(script.Args):
     total_steps: float = 100_000  # updates per seed
 
 
-def defaults(learner: str) -> Any:
+def defaults(learner: str, total_steps: str) -> Any:
     """`Args` with the settings of one learner as its last field."""
     if learner not in LEARNERS:
         raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
-    return script.with_config(Args, LEARNERS[learner].Config(), learner=learner)
+    config = LEARNERS[learner].Config()
+    if learner == "iql":
+        config = config.replace(schedule_steps=float(total_steps))
+    return script.with_config(Args, config, learner=learner)
 
 
 def main() -> int:
-    args = script.parse(defaults, learner="iql")
+    args = script.parse(defaults, learner="iql", total_steps=str(Args.total_steps))
     dataset = data_files.load(args.data)
     script.env_of_data(args, dataset)
     config = args.config
@@ -47,14 +51,18 @@ def main() -> int:
         spread = float(np.ptp(dataset.returns))
         if spread == 0:
             raise ValueError(f"normalize_reward: every return is {dataset.returns[0]:g}")
+        if config.reward_scale != 1.0:
+            raise ValueError(f"reward_scale={config.reward_scale}: normalize_reward chooses it")
         config = config.replace(reward_scale=1000.0 / spread)
-    if args.learner == "iql" and not config.schedule_steps:  # --schedule-steps inf: no schedule
-        config = config.replace(schedule_steps=float(args.total_steps))
+    if args.weighted < 0:
+        raise ValueError(f"weighted={args.weighted}: must be above 0, or 0 for uniform sampling")
     env = script.prepare(args, runtime.default_devices(args.seeds))
     if args.weighted:
         dataset = dataset.weighted(args.weighted)
     learner = LEARNERS[args.learner].make(env, config, dataset)
-    scale, about = data_stats.references(dataset), {"weighted": args.weighted}
+    as_recorded = script.recorded_options(dataset, args.env) == args.env_options
+    same = args.env == dataset.metadata.get("env") and as_recorded
+    scale, about = data_stats.references(dataset) if same else None, {"weighted": args.weighted}
     return script.launch(args.learner, args, learner, args.data, scale=scale, about=about)
 
 

@@ -69,6 +69,11 @@ def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
         raise ValueError(f"{run_dir} was evaluated once only: train with --num-evals 2 or more")
     wanted = values[0] + share * (values[-1] - values[0])
     first = next((step for step in curve if step > 0 and curve[step] >= wanted), None)
+    if first is None:
+        raise ValueError(
+            f"{run_dir}: no evaluation reached {wanted:.1f}, its return went from {values[0]:.1f}"
+            f" to {values[-1]:.1f}; choose --kinds random expert"
+        )
     if first in checkpoint.steps(run_dir / "checkpoints"):
         return first
     raise ValueError(
@@ -110,6 +115,10 @@ def recorded(args: Args, kind: str) -> data.Dataset:
 
 def main() -> int:
     args = tyro.cli(Args)
+    if not 0.0 <= args.medium <= 1.0:
+        raise ValueError(f"medium={args.medium}: must be 0 .. 1")
+    if args.episodes < 1:
+        raise ValueError(f"episodes={args.episodes}: must be at least 1")
     for kind in args.kinds:
         if kind not in KINDS:
             raise ValueError(f"kinds={kind!r}: allowed are {', '.join(KINDS)}")

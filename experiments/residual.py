@@ -35,16 +35,19 @@ class Args(script.Args):
     data: Path | None = None  # demonstrations, for sac and td3
 
 
-def defaults(learner: str) -> Any:
+def defaults(learner: str, data: str | None) -> Any:
     """`Args` with the settings of one learner as its last field."""
     if learner not in LEARNERS:
         raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
     preset = RESIDUAL[learner]
-    return script.with_config(Args, preset.config, learner=learner, total_steps=preset.total_steps)
+    config = preset.config
+    if learner != "ppo" and data is None:
+        config = config.replace(prior_ratio=0.0)
+    return script.with_config(Args, config, learner=learner, total_steps=preset.total_steps)
 
 
 def main() -> int:
-    args = script.parse(defaults, learner="ppo")
+    args = script.parse(defaults, learner="ppo", data=None)
     kept = args.run_dir / runs.BASE if args.resume and args.run_dir else args.base
     base_run = kept if kept.exists() else args.base  # a run that goes on has its own copy
     base = runs.read_config(base_run)
@@ -57,8 +60,6 @@ def main() -> int:
     config = args.config
     if args.learner == "ppo":
         config = script.with_schedule(config, args.total_steps)
-    elif args.data is None:
-        config = config.replace(prior_ratio=0.0)
     LEARNERS[args.learner].validate(config)
     kind = ppo if args.learner == "ppo" else off_policy
     script.prepare(args, kind.default_devices(args.seeds, config, args.eval_episodes))

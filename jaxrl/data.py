@@ -72,11 +72,9 @@ class Dataset:
             raise ValueError(f"data: actions have shape {action.shape[2:]}, not {space.shape}")
         outside = (action < space.lows - 1e-3) | (action > space.highs + 1e-3)
         if self.bounded and outside.any():
-            row = int(np.argwhere(outside)[0, 0])
-            raise ValueError(
-                f"data: actions[{row}]={action[row, 0]} is outside"
-                f" {space.lows.min():g} .. {space.highs.max():g}"
-            )
+            row, _, *entry = np.argwhere(outside)[0].tolist()
+            x, low, high = (a[tuple(entry)] for a in (action[row, 0], space.lows, space.highs))
+            raise ValueError(f"data: actions[{row}]{entry}={x:g} is outside {low:g} .. {high:g}")
         wanted = env.observation_space
         have = jax.tree.map(lambda x: x.shape[2:], self.steps.obs)
         want = jax.tree.map(lambda b: b.shape, wanted, is_leaf=lambda b: isinstance(b, Box))
@@ -378,21 +376,28 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
 def from_replay(
     state: Any, index: int, env: Env, metadata: dict[str, Any] | None = None
 ) -> Dataset:
-    """All that run `index` of an off-policy learner's state had stored, oldest first.
+    """The episodes that run `index` of an off-policy learner's state had stored, oldest first.
 
-    Each environment's history is one stretch; where it was cut off it counts as truncated.
+    Those that it does not hold whole, because they still went on or their beginning has been
+    overwritten, have no return and are left out. Where there is no other, each environment's
+    history is one, truncated at its end.
     """
     if not hasattr(state, "replay"):
         raise ValueError("this run has no replay: only online off-policy learners store one")
     ring = jax.tree.map(lambda x: np.asarray(x[index]), state.replay)
     order = (ring.position - ring.size + np.arange(ring.size)) % ring.capacity
     steps = jax.tree.map(lambda x: x[order], ring.steps)
+    done = steps.terminated | steps.truncated
+    whole = np.flip(np.logical_or.accumulate(np.flip(done, 0)), 0)  # ends within
+    if ring.size == ring.capacity:
+        whole &= np.cumsum(done, 0) - done > 0  # and does not begin with the oldest row
     steps.truncated[-1] |= ~steps.terminated[-1]
-    column = jax.tree.map(lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), steps)
+    kept = steps.valid & (whole if (whole & steps.valid).any() else True)
+    flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+    column, keep = jax.tree.map(flat, steps), flat(kept)
     # A step that was not finite says nothing: drop it, and end the episode before it.
     broken = ~column.valid
     cut = np.append(broken[1:], False) & ~column.terminated
-    keep = ~broken
     to_env = acting.to_env(env.action_space)
     return from_arrays(
         jax.tree.map(lambda x: x[keep], column.obs),

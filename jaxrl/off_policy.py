@@ -41,9 +41,10 @@ class Config:
     batch_size: int = struct.field(pytree_node=False, default=256)
     replay_size: int = struct.field(pytree_node=False, default=1_000_000)  # transitions
     learning_starts: int = struct.field(pytree_node=False, default=5_000)  # random steps before
-    actor_starts: int = struct.field(pytree_node=False, default=0)  # steps, the random ones
-    # included, before the actor learns: from `learning_starts` on, critics alone; 0: with them
-    n_step: int = struct.field(pytree_node=False, default=1)
+    # Steps, random ones included, before the actor learns: from learning_starts on, the critics do
+    # alone. 0: it learns with them.
+    actor_starts: int = struct.field(pytree_node=False, default=0)
+    n_step: int = struct.field(pytree_node=False, default=1)  # rewards summed before bootstrapping
     prior_ratio: float = struct.field(pytree_node=False, default=0.0)  # of a batch, from `prior`
     normalize_obs: bool = struct.field(pytree_node=False, default=False)
     actor_obs: tuple[str, ...] = struct.field(pytree_node=False, default=())  # (): every key
@@ -336,10 +337,10 @@ def _(axis_size, batched, x):
 def update_if(
     condition: jax.Array, update: Callable[[Any], tuple[Any, Metrics]], agent: Any
 ) -> tuple[Any, Metrics]:
-    """`update(agent)`, or the agent as it is and metrics of 0: a loop of one turn or none, which
+    """`update(agent)`, or the agent as it is and metrics of NaN: a loop of one turn or none, which
     works in place."""
     shapes = jax.eval_shape(update, agent)[1]
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    nothing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
     turns = condition.astype(jnp.int32)
     return jax.lax.fori_loop(0, turns, lambda _, loop: update(loop[0]), (agent, nothing))
 

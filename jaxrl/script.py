@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import itertools
 import json
 import math
@@ -79,7 +80,7 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
     words = _words()
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, value in peek.items():
-        first.add_argument(f"--{name}", default=value)
+        first.add_argument(f"--{name.replace('_', '-')}", default=value)
     args = defaults(**vars(first.parse_known_args(words)[0]))
     config = () if prefixes else (tyro.conf.OmitArgPrefixes,)
     options = args.env_options
@@ -114,8 +115,11 @@ def _dashed(word: str) -> str:
 
 def with_config(base: type, config: Any, **values: Any) -> Any:
     """The arguments dataclass `base` with the settings of a learner as its last field."""
-    fields = [("config", type(config), field(default_factory=lambda: config))]
-    return make_dataclass("Args", fields, bases=(base,))(**values)
+    kind = Annotated[type(config), tyro.conf.arg(help="")]
+    fields = [("config", kind, field(default_factory=lambda: config))]
+    # Whose comments are the flags' help: tyro looks them up by the class's module and name.
+    place = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return make_dataclass("Args", fields, bases=(base,), namespace=place)(**values)
 
 
 def env_of_data(args: Any, dataset: Any) -> None:
@@ -190,7 +194,9 @@ def launch(
     description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
     about = about or {}
     if data_file is not None:
-        about = {"data": str(data_file)} | about
+        with data_file.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()[:16]
+        about = {"data": str(data_file), "data_sha256": digest} | about
     if precision := jax.config.jax_default_matmul_precision:  # by flag or environment variable
         about = about | {"matmul_precision": precision}
     description["train"] = settings | about

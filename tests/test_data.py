@@ -391,14 +391,24 @@ def snapshots():
 
 @pytest.mark.parametrize(("steps", "rows"), [(2, 4), (5, 6)])
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_data_set_from_a_replay_is_every_environments_history_without_broken_steps(
+def test_a_data_set_from_a_replay_is_its_whole_episodes_without_broken_steps(
     snapshots, steps, rows, index
 ):
     state, written = snapshots[steps]
     kept = jax.tree.map(lambda x: x[index, -rows:], written)  # [rows, 2]
-    expected = []  # obs, next_obs, action, reward, terminated, truncated
+    episodes, whole = [[]], []  # (row, environment); whether it began and ended within
     for env in range(2):
+        begun = rows < 6  # nothing was overwritten
         for t in range(rows):
+            episodes[-1].append((t, env))
+            if (ends := kept.terminated[t, env] or kept.truncated[t, env]) or t == rows - 1:
+                whole.append(begun and bool(ends))
+                episodes.append([])
+                begun = True
+    assert any(whole) and not all(whole)
+    expected = []  # obs, next_obs, action, reward, terminated, truncated
+    for episode in [e for e, w in zip(episodes, whole, strict=False) if w]:
+        for t, env in episode:
             if not kept.valid[t, env]:
                 continue
             cut = t == rows - 1 or not kept.valid[t + 1, env]

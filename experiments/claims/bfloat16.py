@@ -9,6 +9,7 @@ experiments/bench/peers.py.
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +31,20 @@ NAME = "bfloat16"
 
 @dataclass
 class Args:
-    sac: tuple[str, ...] = ("half_cheetah", "hopper")
+    sac: tuple[str, ...] = ("half_cheetah",)
     ppo: tuple[str, ...] = ("half_cheetah",)
-    seeds: int = 8
-    sac_steps: int = 320_000
+    sac_seeds: int = 12
+    ppo_seeds: int = 8
+    sac_steps: int = 160_000
     ppo_steps: int = 64 * 64 * 250
 
 
 def main() -> int:
     args = tyro.cli(Args)
-    devices = runtime.default_devices(args.seeds)
+    devices = runtime.default_devices(math.gcd(args.sac_seeds, args.ppo_seeds))
     runtime.setup(devices, matmul_precision="bfloat16")
 
-    def both(learner: str, task: str, make, total_steps: int) -> None:
+    def both(learner: str, task: str, make, total_steps: int, seeds: int) -> None:
         for precision in ("bfloat16", "float32"):
             with jax.default_matmul_precision(precision):
                 common.measure(
@@ -51,7 +53,7 @@ def main() -> int:
                     f"{learner}, {precision}",
                     make,
                     total_steps,
-                    seeds=args.seeds,
+                    seeds=seeds,
                     devices=devices,
                     learner_name=learner,
                 )
@@ -59,11 +61,12 @@ def main() -> int:
     for task in args.sac:
         env = envs.make(task, **SAC[task].env)
         make = lambda env=env, task=task: sac.make(env, SAC[task].config)
-        both("sac", task, make, args.sac_steps)
+        both("sac", task, make, args.sac_steps, args.sac_seeds)
     for task in args.ppo:
         env = envs.make(task, **PPO[task].env)
         config = PPO[task].config.replace(schedule_steps=float(args.ppo_steps))
-        both("ppo", task, lambda env=env, config=config: ppo.make(env, config), args.ppo_steps)
+        make = lambda env=env, config=config: ppo.make(env, config)
+        both("ppo", task, make, args.ppo_steps, args.ppo_seeds)
     common.report(NAME, "return at equal environment steps")
     return 0
 
