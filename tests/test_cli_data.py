@@ -79,6 +79,8 @@ def test_others_have_the_same_flags(folder, script):
         ("offline", "--data no/such.npz", ("no/such.npz", "no such file")),
         ("offline", "--learner bcq", ("learner='bcq'", "td3_bc")),
         ("offline", "--data {maze} --learner bc --env hopper", ("actions have shape",)),
+        ("offline", "--data {maze} --weighted -1", ("weighted=-1.0", "above 0")),
+        ("offline", "--data {maze} --normalize-reward --reward-scale 7", ("reward_scale=7.0",)),
         ("rlpd", "--data {maze} --env hopper", ("actions have shape",)),
         ("record", "{run} --kinds expert --out {folder}/maze", ("maze_expert.npz exists",)),
         ("record", "{folder} --out {folder}/other", ("is not a run",)),

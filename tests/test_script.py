@@ -11,8 +11,10 @@ from jaxrl import data, data_files, runs, script
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
+import record  # noqa: E402
 import refine  # noqa: E402
 import rlpd  # noqa: E402
+import sac  # noqa: E402
 import sweep  # noqa: E402
 
 DESCRIPTION = {"learner": "ppo", "env": "ant", "env_overrides": {}, "config": {}, "train": {}}
@@ -167,6 +169,29 @@ def test_a_setting_that_is_swept_is_not_given_as_one_value_too(monkeypatch, flag
     monkeypatch.setattr(sys, "argv", ["sweep.py", f"{flag}s", "0.1", "0.2", flag, "0.5"])
     with pytest.raises(ValueError, match=f"^{flag}: this is swept, add its value to {flag}s"):
         sweep.main()
+
+
+@pytest.mark.parametrize("flags", ["--medium 1.5", "--medium nan", "--episodes 0"])
+def test_a_record_out_of_range_is_named(monkeypatch, tmp_path, flags):
+    monkeypatch.setattr(sys, "argv", ["record.py", str(tmp_path), *flags.split()])
+    with pytest.raises(ValueError, match=f"^{flags.split()[0][2:]}=.*: must be"):
+        record.main()
+
+
+def test_a_run_that_got_worse_has_no_medium(monkeypatch, tmp_path):
+    evals = [{"kind": "eval", "env_steps": 10 * i, "return": [3.0 - i]} for i in range(3)]
+    monkeypatch.setattr(record.log, "read", lambda _: evals)
+    with pytest.raises(ValueError, match="no evaluation reached 2.2, .* from 3.0 to 1.0; choose"):
+        record.medium_step(tmp_path, 0.4, 0)
+
+
+def test_help_says_what_every_kind_of_flag_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sac.py", "--help"])
+    with pytest.raises(SystemExit):
+        sac.main()
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())  # out of its box
+    for text in ("runs that train side by side", "sac, dsac, mdpo or pmoe", "random steps before"):
+        assert text in said
 
 
 # --- Options of the environment ---
