@@ -48,11 +48,11 @@ def main() -> int:
     script.env_of_data(args, dataset)
     config = args.config
     if args.normalize_reward:
+        if config.reward_scale != 1.0:
+            raise ValueError(f"reward_scale={config.reward_scale}: normalize_reward chooses it")
         spread = float(np.ptp(dataset.returns))
         if spread == 0:
             raise ValueError(f"normalize_reward: every return is {dataset.returns[0]:g}")
-        if config.reward_scale != 1.0:
-            raise ValueError(f"reward_scale={config.reward_scale}: normalize_reward chooses it")
         config = config.replace(reward_scale=1000.0 / spread)
     if args.weighted < 0:
         raise ValueError(f"weighted={args.weighted}: must be above 0, or 0 for uniform sampling")
