@@ -5,8 +5,8 @@
 
 writes data/hopper_random.npz and so on, with a page of statistics beside each. `medium` is the
 first checkpoint half of the way from the first return to the last; `replay` are the whole episodes
-that an off-policy run had stored by then ("medium-replay" of D4RL). Each file names the mean returns of the random
-policy and of the expert, which normalised scores and `quality` are counted by.
+that an off-policy run had stored by then ("medium-replay" of D4RL). Each file names the mean returns
+of the random policy and of the expert, which normalised scores and `quality` are counted by.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
 
     Raises:
       ImportError: gymnax is not installed.
-      ValueError: unknown task or override, a value of the wrong kind, `time_limit` < 1, or a space that is neither Box
-        nor Discrete.
+      ValueError: unknown task or override, a value of the wrong kind, `time_limit` < 1, or a space
+        that is neither Box nor Discrete.
     """
     gymnax = load_suite("gymnax", "gymnax", "pip install 'jaxrl[gymnax]'")
     check_name("gymnax task", task, gymnax.registered_envs)
