@@ -9,7 +9,6 @@ experiments/bench/peers.py.
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,20 +30,19 @@ NAME = "bfloat16"
 
 @dataclass
 class Args:
-    sac: tuple[str, ...] = ("half_cheetah",)
+    sac: tuple[str, ...] = ("half_cheetah", "hopper")
     ppo: tuple[str, ...] = ("half_cheetah",)
-    sac_seeds: int = 12
-    ppo_seeds: int = 8
-    sac_steps: int = 160_000
+    seeds: int = 8
+    sac_steps: int = 320_000
     ppo_steps: int = 64 * 64 * 250
 
 
 def main() -> int:
     args = tyro.cli(Args)
-    devices = runtime.default_devices(math.gcd(args.sac_seeds, args.ppo_seeds))
+    devices = runtime.default_devices(args.seeds)
     runtime.setup(devices, matmul_precision="bfloat16")
 
-    def both(learner: str, task: str, make, total_steps: int, seeds: int) -> None:
+    def both(learner: str, task: str, make, total_steps: int) -> None:
         for precision in ("bfloat16", "float32"):
             with jax.default_matmul_precision(precision):
                 common.measure(
@@ -53,7 +51,7 @@ def main() -> int:
                     f"{learner}, {precision}",
                     make,
                     total_steps,
-                    seeds=seeds,
+                    seeds=args.seeds,
                     devices=devices,
                     learner_name=learner,
                 )
@@ -61,12 +59,11 @@ def main() -> int:
     for task in args.sac:
         env = envs.make(task, **SAC[task].env)
         make = lambda env=env, task=task: sac.make(env, SAC[task].config)
-        both("sac", task, make, args.sac_steps, args.sac_seeds)
+        both("sac", task, make, args.sac_steps)
     for task in args.ppo:
         env = envs.make(task, **PPO[task].env)
         config = PPO[task].config.replace(schedule_steps=float(args.ppo_steps))
-        make = lambda env=env, config=config: ppo.make(env, config)
-        both("ppo", task, make, args.ppo_steps, args.ppo_seeds)
+        both("ppo", task, lambda env=env, config=config: ppo.make(env, config), args.ppo_steps)
     common.report(NAME, "return at equal environment steps")
     return 0
 
