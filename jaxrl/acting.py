@@ -26,7 +26,9 @@ def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
             raise ValueError(f"observation has no entry {sorted(missing)}; it has {sorted(obs)}")
         leaves = [obs[k] for k in (keys or sorted(obs))]
     elif keys:
-        raise ValueError(f"observation keys {keys} given, but the observation is a plain array")
+        raise ValueError(
+            f"actor_obs or critic_obs={keys}: must be empty, as the observation is a plain array"
+        )
     else:
         leaves = [obs]
     flat = [x.reshape(*x.shape[:batch_ndim], -1).astype(jnp.float32) for x in leaves]

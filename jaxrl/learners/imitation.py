@@ -269,4 +269,6 @@ def validate(config: Config) -> None:
     if c.mode == "streaming" and c.head == "gaussian":
         raise ValueError("mode='streaming': needs head='flow' or 'diffusion'")
     if c.width % c.attention_heads:
-        raise ValueError(f"width={c.width}: must be a multiple of attention_heads")
+        raise ValueError(
+            f"width={c.width}: must be a multiple of attention_heads={c.attention_heads}"
+        )
