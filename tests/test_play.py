@@ -308,6 +308,7 @@ def test_ctrl_c_is_a_word_not_a_traceback(command, capsys, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(play, "play", interrupted)
+    monkeypatch.setattr(terminal.os, "_exit", sys.exit)  # how who cannot wait leaves
     assert command(tmp_path) == 130 and capsys.readouterr().err == "stopped\n"
 
 
