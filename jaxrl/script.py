@@ -273,7 +273,7 @@ def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
                     f"cannot resume {run_dir}: its {name} is {old.get(name)}, not {new.get(name)}"
                 )
     if saved["train"] != now["train"]:  # of more steps, or devices
-        if "command" in saved:
+        if "command" in saved and saved["train"]["total_steps"] != now["train"]["total_steps"]:
             saved["command"] += ["--total-steps", str(now["train"]["total_steps"])]
         runs.write_config(run_dir, saved | {"train": now["train"]})
 

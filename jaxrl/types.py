@@ -9,9 +9,10 @@ from typing import Any
 import jax
 from flax import struct
 
-# Fixed-size reductions over one step of a learner, never per-sample arrays. Plain
-# names are means. `episodes` counts the episodes that ended, and every name that
-# begins with `episode_` is a SUM over those; `train` divides. `*_count` are counts.
+# Fixed-size reductions over one step of a learner, never per-sample arrays. Plain names are
+# means, NaN before there is an update to speak of. `episodes` counts the episodes that ended,
+# and every name that begins with `episode_` is a SUM over those; `train` divides. `*_count` are
+# counts.
 Metrics = dict[str, jax.Array]
 
 
