@@ -20,6 +20,7 @@ from jaxrl.learners import imitation
 class Args(script.Args):
     env: str = ""  # default: what the data set says
     data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
     total_steps: float = 10_000  # updates per seed
     num_evals: int = 5
     eval_episodes: int = 128
@@ -30,7 +31,7 @@ def main() -> int:
     args = script.parse(Args)
     config = args.config
     imitation.validate(config)
-    dataset = data_files.load(args.data)
+    dataset = data_files.load(args.data, args.terminals_are_timeouts)
     script.env_of_data(args, dataset)
     env = script.prepare(args, runtime.default_devices(args.seeds))
     learner = imitation.make(env, config, dataset)

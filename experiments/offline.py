@@ -26,6 +26,7 @@ LEARNERS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
 class Args(script.Args):
     env: str = ""  # default: what the data set says
     data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
     learner: str = "iql"  # bc, td3_bc or iql
     weighted: float = 0.0  # temperature of return-weighted sampling; 0: uniform
     normalize_reward: bool = False  # scale rewards by 1000 / (best - worst return), as IQL does
@@ -44,7 +45,7 @@ def defaults(learner: str, total_steps: str) -> Any:
 
 def main() -> int:
     args = script.parse(defaults, learner="iql", total_steps=str(Args.total_steps))
-    dataset = data_files.load(args.data)
+    dataset = data_files.load(args.data, args.terminals_are_timeouts)
     script.env_of_data(args, dataset)
     config = args.config
     if args.normalize_reward:

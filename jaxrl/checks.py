@@ -11,28 +11,32 @@ from typing import Any
 import jax
 import numpy as np
 
+MOST = 2**31 - 1  # what an int32 holds
+
 
 def _values(config: Any, name: str) -> np.ndarray | None:
     value = getattr(config, name)
     if isinstance(value, jax.core.Tracer):
         return None
     try:
-        return np.asarray(value, np.float64)
+        with np.errstate(over="ignore"):  # what is too large for float32 is not finite to us
+            return np.asarray(value, np.float32).astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name}={value!r}: must be a number") from None
 
 
-def _is_whole(value: Any, least: int) -> bool:
+def _is_whole(value: Any, least: int, most: int = MOST) -> bool:
     known = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return known and value >= least
+    return known and least <= value <= most
 
 
 def whole(config: Any, least: int, *names: str) -> None:
-    """Whole numbers >= `least`."""
+    """Whole numbers >= `least` that an int32 holds."""
     for name in names:
         value = getattr(config, name)
         if not _is_whole(value, least):
-            raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}")
+            allowed = f"at most {MOST}" if _is_whole(value, MOST, value) else f"at least {least}"
+            raise ValueError(f"{name}={value!r}: must be a whole number, {allowed}")
 
 
 def positive(config: Any, *names: str) -> None:

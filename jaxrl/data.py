@@ -96,7 +96,13 @@ class Dataset:
         return Moments(np.float32(len(self)), single(mean), single(var))
 
     def take(self, episodes: np.ndarray) -> Dataset:
-        """A data set of the episodes with these numbers, in this order."""
+        """A data set of the episodes with these numbers, in this order.
+
+        Raises:
+          ValueError: no numbers.
+        """
+        if not np.size(episodes):
+            raise ValueError("data: no episodes to take")
         rows = [np.arange(self.starts[e], self.ends[e] + 1) for e in np.atleast_1d(episodes)]
         rows = np.concatenate(rows)
         return Dataset(

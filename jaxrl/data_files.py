@@ -4,7 +4,7 @@ The arrays of a file, all with one leading axis of T steps:
 
     observations       [T, obs], or observations/KEY for each entry of a dict
     actions            [T, A] in the environment's units
-    rewards            [T]
+    rewards            [T] optional where `terminals_are_timeouts`: then 0
     terminals          [T] the MDP ended
     timeouts           [T] optional: the clock ended the episode
     next_observations  [T, obs] optional: else the next row, and steps without one are dropped
@@ -32,7 +32,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
     """Writes `.npz` or `.hdf5`, whole or not at all; an existing file is not overwritten.
 
     Raises:
-      ValueError: the file exists or has another ending.
+      ValueError: the file exists or has another ending, or the metadata are not JSON.
       RuntimeError: it cannot be written.
     """
     path = Path(path)
@@ -46,7 +46,12 @@ def save(dataset: Dataset, path: str | Path) -> None:
         "timeouts": dataset.steps.truncated[:, 0],
     }
     arrays |= {f"infos/{k}": v for k, v in dataset.extras.items()}
-    text = json.dumps(dataset.metadata)
+    try:
+        text = json.dumps(dataset.metadata)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"metadata={dataset.metadata}: must be plain JSON values ({error})"
+        ) from None
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +90,8 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
 
     Args:
       path: the file.
-      terminals_are_timeouts: `terminals` only mark where a recording ends (OGBench).
+      terminals_are_timeouts: `terminals` only mark where a recording ends, and its task is to
+        give the rewards (OGBench).
 
     Raises:
       ValueError: no such file, damaged, an array missing, of a wrong shape, or not finite; one
@@ -96,13 +102,14 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
         raise ValueError(f"{path}: no such file")
     read = _read_hdf5 if path.suffix in HDF5 else _read_npz
     arrays, metadata = read(path)
-    for name in ("actions", "terminals"):
+    if terminals_are_timeouts and "actions" in arrays:
+        arrays.setdefault("rewards", np.zeros(arrays["actions"].shape[:1], np.float32))
+    for name in ("actions", "rewards", "terminals"):
         if name not in arrays:
             raise ValueError(f"{path}: array {name!r} is missing; it has {', '.join(arrays)}")
     rows = len(arrays["actions"]) if arrays["actions"].ndim else 0
     if rows == 0:
         raise ValueError(f"{path}: array 'actions' is empty")
-    arrays.setdefault("rewards", np.zeros(rows, np.float32))  # OGBench: the task adds them
     _check(path, arrays, rows)
     obs = _unflatten(path, arrays, "observations")
     terminals = arrays["terminals"].astype(bool)
@@ -242,18 +249,37 @@ def from_minari(dataset_id: str) -> Dataset:
     """A local Minari data set (download it first with `minari download ID`).
 
     Raises:
-      ValueError: there is no such data set here.
+      ValueError: there is no such data set here, it is damaged, or its observations are neither
+        arrays nor a dict of arrays.
     """
     minari = _minari()
     try:
         source = minari.load_dataset(dataset_id)
     except FileNotFoundError:
         raise ValueError(f"no Minari data set {dataset_id!r} on this machine") from None
+    except Exception as error:  # its texts and its HDF5, when damaged, raise anything
+        raise _unreadable(dataset_id, error) from None
+    try:
+        return _from_episodes(source.iterate_episodes(), {"minari": dataset_id})
+    except Exception as error:
+        raise _unreadable(dataset_id, error) from None
+
+
+def _unreadable(dataset_id: str, error: Exception) -> ValueError:
+    why = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(f"Minari data set {dataset_id!r} cannot be read ({why})")
+
+
+def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
     columns: dict[str, list] = {k: [] for k in ("obs", "next", "action", "reward", "term", "trunc")}
     extras: list[dict] = []
-    for episode in source.iterate_episodes():
-        columns["obs"].append(_rows(episode.observations, slice(None, -1)))
-        columns["next"].append(_rows(episode.observations, slice(1, None)))
+    for episode in episodes:
+        entries = episode.observations
+        for entry in entries.values() if isinstance(entries, Mapping) else [entries]:
+            if isinstance(entry, Mapping | tuple):
+                raise ValueError(f"an observation is a {type(entry).__name__} within another")
+        columns["obs"].append(_rows(entries, slice(None, -1)))
+        columns["next"].append(_rows(entries, slice(1, None)))
         columns["action"].append(episode.actions)
         columns["reward"].append(episode.rewards)
         columns["term"].append(episode.terminations)
@@ -271,7 +297,7 @@ def from_minari(dataset_id: str) -> Dataset:
     return from_arrays(
         *(join(columns[k]) for k in ("obs", "action", "reward", "next", "term", "trunc")),
         extras={k: np.concatenate([e[k] for e in extras]).astype(np.float32) for k in shared},
-        metadata={"minari": dataset_id},
+        metadata=metadata,
     )
 
 
@@ -292,7 +318,8 @@ def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
       **about: passed to Minari (author, description, ...).
 
     Raises:
-      ValueError: a data set of that name exists.
+      ValueError: a data set of that name exists, or a step leads elsewhere than the next one of
+        its episode begins, which Minari has no place for.
     """
     minari = _minari()
     from minari.data_collector import EpisodeBuffer
@@ -301,6 +328,13 @@ def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
 
     buffers = []
     steps = dataset.steps
+    apart = np.zeros(len(dataset) - 1, bool)
+    for now, after in zip(*map(jax.tree.leaves, (steps.obs, steps.next_obs)), strict=True):
+        apart |= (now[1:] != after[:-1]).reshape(len(apart), -1).any(1)
+    apart[dataset.ends[:-1]] = False
+    if apart.any():
+        row = int(apart.argmax())
+        raise ValueError(f"data: next_obs[{row}] is not obs[{row + 1}], as Minari wants it")
     for i, (start, end) in enumerate(zip(dataset.starts, dataset.ends, strict=True)):
         rows = slice(start, end + 1)
         path = lambda obs, last, rows=rows, end=end: np.concatenate(

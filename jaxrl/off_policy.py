@@ -478,5 +478,5 @@ def validate(config: Config) -> None:
     if c.updates_per_step % c.policy_delay:
         raise ValueError(
             f"updates_per_step={c.updates_per_step}: must be a multiple of"
-            f" policy_delay={c.policy_delay}"
+            f" policy_delay={c.policy_delay} (a longer unroll_length spreads them over more steps)"
         )

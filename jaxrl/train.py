@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from jaxrl import checkpoint, hosts, runtime
+from jaxrl import checkpoint, checks, hosts, runtime
 from jaxrl.interrupt import Interrupt
 from jaxrl.log import FILE, Logger, read, set_aside
 from jaxrl.program import Program, configs_of
@@ -295,6 +295,10 @@ def validate(
 def count_iterations(name: str, steps: int, per_iteration: int) -> int:
     """Of `steps`, called `name`; ValueError unless they are whole."""
     iterations, rest = divmod(steps, per_iteration)
+    if iterations > checks.MOST:
+        raise ValueError(
+            f"{name}={steps}: must be at most {checks.MOST} iterations of {per_iteration} steps"
+        )
     if rest or steps < 1:
         nearest = [x * per_iteration for x in (iterations, iterations + 1) if x > 0]
         raise ValueError(

@@ -34,6 +34,12 @@ def test_whole_has_a_bound_of_its_own():
         checks.whole(Fields(-1), 0, "x")
 
 
+def test_whole_numbers_are_those_of_an_int32():
+    checks.whole(Fields(2**31 - 1), 0, "x")
+    with pytest.raises(ValueError, match="^x=2147483648: must be a whole number, at most 2147483"):
+        checks.whole(Fields(2**31), 0, "x")
+
+
 @pytest.mark.parametrize("value", [16, [16], (16, 0), (16.0,), (True,), None])
 def test_sizes_want_a_tuple_of_whole_numbers_from_1(value):
     checks.sizes(Fields(()), "x")
@@ -42,7 +48,7 @@ def test_sizes_want_a_tuple_of_whole_numbers_from_1(value):
     assert str(error.value) == f"y={value!r}: must be a tuple of whole numbers, at least 1 each"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, np.array([0.0, -math.inf])])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e39, np.array([0.0, -math.inf])])
 def test_finite_refuses_nan_and_infinity(value):
     with pytest.raises(ValueError) as error:
         checks.finite(Fields(-1e30, value), "x", "y")

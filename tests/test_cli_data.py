@@ -56,6 +56,20 @@ def test_offline_learners_learn_from_a_file(folder, learner):
     assert played.returncode == 0, played.stderr
 
 
+def test_what_only_says_where_recordings_end_is_learned_from_when_told(folder):
+    """As OGBench's files: no rewards, no time-outs."""
+    with np.load(folder / "maze_medium.npz") as file:
+        kept = {k: file[k] for k in file if k not in ("rewards", "timeouts", "metadata")}
+    kept["terminals"] |= np.arange(len(kept["actions"])) == len(kept["actions"]) - 1
+    np.savez(folder / "bench.npz", **kept)
+    flags = f"{SMALL} --learner bc --total-steps 200 --env point_maze_open --run-dir"
+    data = ("--data", folder / "bench.npz")
+    run = folder / "bench"
+    refuses(command("experiments/offline.py", flags, run, *data), "array 'rewards' is missing")
+    done = command("experiments/offline.py", flags, run, *data, "--terminals-are-timeouts")
+    assert done.returncode == 0, done.stderr
+
+
 def test_rlpd_mixes_a_file_into_its_batches(folder):
     run = folder / "rlpd"
     flags = f"{ONLINE} --policy-delay 2 --total-steps 400 --data {folder / 'maze_medium.npz'}"

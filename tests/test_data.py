@@ -114,6 +114,8 @@ def test_take_is_those_episodes_in_that_order(structure, draw):
     assert_same(taken.steps, jax.tree.map(lambda x: x[rows], dataset.steps))
     assert_same(taken.extras, {"success": dataset.extras["success"][rows]})
     assert taken.metadata == {"task": "maze"}
+    with pytest.raises(ValueError, match="^data: no episodes to take$"):
+        dataset.take([])
     np.testing.assert_array_equal(taken.returns, dataset.returns[chosen])
 
 

@@ -1,5 +1,6 @@
 """Files come back bit for bit; a hostile one is one line that names it."""
 
+import dataclasses
 import json
 import pickle
 import re
@@ -80,6 +81,13 @@ def test_an_existing_file_is_not_overwritten(tmp_path, suffix):
 def test_an_unknown_ending_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.pkl: must end in \.npz"):
         data_files.save(made(), tmp_path / "data.pkl")
+
+
+def test_metadata_that_cannot_be_json_are_named(tmp_path):
+    odd = dataclasses.replace(made(), metadata={"return": np.float32(3.0)})
+    with pytest.raises(ValueError, match="^metadata={'return': .*: must be plain JSON values"):
+        data_files.save(odd, tmp_path / "data.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -241,6 +249,7 @@ def nan_at(row, *shape):
     ("changes", "message"),
     [
         ({"actions": None}, "array 'actions' is missing; it has observations"),
+        ({"rewards": None}, "array 'rewards' is missing"),
         ({"terminals": None}, "array 'terminals' is missing"),
         ({"observations": None}, "array 'observations' is missing"),
         ({"observations": nan_at(4, 2)}, "array 'observations' row 4 is not finite"),
@@ -454,3 +463,71 @@ def test_an_existing_minari_data_set_is_not_overwritten(minari):
 def test_a_minari_data_set_that_is_not_here_is_one_line(minari):
     with pytest.raises(ValueError, match="^no Minari data set 'walk-v0' on this machine$"):
         data_files.from_minari("walk-v0")
+
+
+def test_a_minari_data_set_cannot_hold_steps_that_lead_elsewhere(minari):
+    dataset = made()
+    dataset.steps.next_obs[4] += 1.0
+    with pytest.raises(ValueError, match=r"^data: next_obs\[4\] is not obs\[5\], as Minari wants"):
+        data_files.to_minari(dataset, "walk-v0", Spaces(False))
+    with pytest.raises(ValueError, match="^no Minari data set"):
+        data_files.from_minari("walk-v0")
+
+
+def without_rewards(folder):
+    with h5py.File(folder / "main_data.hdf5", "a") as file:
+        del file["episode_1"]["rewards"]
+
+
+def with_nan(folder):
+    with h5py.File(folder / "main_data.hdf5", "a") as file:
+        file["episode_1"]["observations"][1] = np.nan
+
+
+def cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:90])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        (cut("main_data.hdf5"), ""),
+        (cut("metadata.json"), ""),
+        (without_rewards, "rewards"),
+        (with_nan, "data: array 'next_obs' row 4 is not finite"),
+    ],
+)
+def test_a_damaged_minari_data_set_is_one_line(minari, tmp_path, damage, why):
+    data_files.to_minari(made(), "walk-v0", Spaces(False))
+    damage(tmp_path / "walk-v0" / "data")
+    with pytest.raises(ValueError) as error:
+        data_files.from_minari("walk-v0")
+    message = str(error.value)
+    assert message.startswith("Minari data set 'walk-v0' cannot be read (") and why in message
+    assert "\n" not in message
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nested_observations_of_minari_are_refused(minari):
+    from gymnasium import spaces
+    from minari.data_collector import EpisodeBuffer
+
+    x = np.zeros((3, 2), np.float32)
+    no = [False, False]
+    buffer = EpisodeBuffer(
+        observations={"hand": {"touch": x}},
+        actions=x[:2],
+        rewards=[0.0, 0.0],
+        terminations=no,
+        truncations=no,
+    )
+    space = spaces.Box(-np.inf, np.inf, (2,))
+    minari.create_dataset_from_buffers(
+        "hand-v0",
+        [buffer],
+        observation_space=spaces.Dict({"hand": spaces.Dict({"touch": space})}),
+        action_space=to_gymnasium_space(Spaces.action_space),
+    )
+    with pytest.raises(ValueError, match=r"'hand-v0' cannot be read \(an observation is a dict"):
+        data_files.from_minari("hand-v0")

@@ -391,6 +391,10 @@ for a, b in zip(one.evals, two.evals, strict=True):
     [
         (dict(total=TOTAL + 1), rf"total_steps={TOTAL + 1}.*{PER} steps.*{TOTAL} or {TOTAL + PER}"),
         (dict(total=5), rf"total_steps=5: must be a multiple of .*nearest: {PER}$"),
+        (
+            dict(total=PER * 2**31),
+            rf"total_steps=\d+: must be at most 2147483647 .* of {PER} steps",
+        ),
         (dict(total=0), r"total_steps=0: must be a whole number, at least 1"),
         (dict(total=float("inf")), r"total_steps=inf: must be a whole number, at least 1"),
         (dict(seed=-1), r"seed=-1: must be 0 .. 4294967295"),

@@ -31,9 +31,9 @@ NAME = "bfloat16"
 @dataclass
 class Args:
     sac: tuple[str, ...] = ("half_cheetah", "hopper")
-    ppo: tuple[str, ...] = ("half_cheetah",)
-    seeds: int = 8
-    sac_steps: int = 320_000
+    ppo: tuple[str, ...] = ("half_cheetah", "inverted_double_pendulum")
+    seeds: int = 12
+    sac_steps: int = 160_000
     ppo_steps: int = 64 * 64 * 250
 
 
