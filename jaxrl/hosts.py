@@ -6,6 +6,7 @@ so values travel through here on their way in and out, and only the main process
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -82,7 +83,21 @@ def agree(number: int, flag: bool) -> tuple[int, bool]:
     return int(all_of_them[0, 0]), bool(all_of_them[:, 1].any())
 
 
-def wait_for_main(name: str) -> None:
-    """Goes on when every process has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def by_main(what: str, work: Callable[[], Any]) -> Any:
+    """What `work()` of the main process returns there, and None elsewhere. Every one must call it.
+
+    Raises:
+      what `work` raised; RuntimeError in the other processes.
+    """
+    result, error = None, None
+    if is_main():
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+    _, failed = agree(0, error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError(f"the first process could not open the {what}; it says why")
+    return result

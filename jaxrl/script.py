@@ -202,13 +202,16 @@ def launch(
     description["train"] = settings | about
     if base is not None:
         description["residual"] = base | {"run": str(base["run"])}
-    run_dir = args.run_dir or Path("runs")  # of the main process only
-    if hosts.is_main():
+
+    def opened() -> Path:
         run_dir = args.run_dir or new_run_dir(f"{'sweep' if sweep else name}_{args.env}")
         open_run(run_dir, description, args.resume)
         if base is not None:
             runs.keep_base(base["run"], run_dir)
-    hosts.wait_for_main("run directory")
+        return run_dir
+
+    # Other processes write nothing, but read what they resume.
+    run_dir = hosts.by_main("run directory", opened) or args.run_dir or Path("runs")
     result = train(
         learner,
         **settings,

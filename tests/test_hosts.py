@@ -83,6 +83,17 @@ def test_a_signal_to_either_process_stops_both_and_they_resume(tmp_path):
     assert f"resumed at {step:,}" in said[0] and checkpoint.steps(folder)[-1] == 12800
 
 
+@several_devices
+@pytest.mark.slow
+def test_a_run_directory_that_exists_ends_both_at_once(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    both = start_two(f"{TINY} --total-steps 1280", tmp_path)
+    said = [p.communicate(timeout=240)[1].splitlines()[-1] for p in both]
+    assert [p.returncode for p in both] == [2, 2]
+    assert said[0] == f"error: run_dir={tmp_path} exists: add --resume to go on, or choose another"
+    assert said[1] == "error: the first process could not open the run directory; it says why"
+
+
 def test_variables_that_do_not_go_together_are_named(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
@@ -98,6 +109,9 @@ def test_variables_that_do_not_go_together_are_named(monkeypatch):
 
 def test_one_process_has_nothing_to_agree_on():
     assert hosts.is_main() and hosts.agree(7, True) == (7, True)
+    assert hosts.by_main("file", lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        hosts.by_main("file", lambda: 1 / 0)
     with pytest.raises(ValueError, match="devices=1000: JAX sees"):
         hosts.devices(1000)
     assert hosts.devices(1) == jax.devices()[:1]

@@ -197,9 +197,15 @@ def built(module, config, obs=3, action=2):
     return algorithm, algorithm.init(KEY, jnp.zeros((1, obs)), jnp.zeros((1, obs)), hp), hp
 
 
+def with_other_targets(agent):
+    """An agent whose target critics are not its critics, as they are at first."""
+    return agent.replace(target_critic=jax.tree.map(lambda x: 1.3 * x + 0.1, agent.target_critic))
+
+
 def critic_loss(config, batch):
-    """A new agent, and SAC's critic loss on `batch`."""
+    """An agent, and SAC's critic loss on `batch`."""
     algorithm, agent, hp = built(sac, config)
+    agent = with_other_targets(agent)
     _, metrics = algorithm.update_critic(agent, batch, hp)
     return agent, float(metrics["critic_loss"])
 
@@ -353,6 +359,32 @@ def test_the_random_set_of_critics_is_redrawn():
         _, metrics = algorithm.update_critic(agent, batch.replace(shared_key=key), hp)
         losses.add(round(float(metrics["critic_loss"]), 6))
     assert len(losses) == 5  # one target critic, and each of the five is drawn
+
+
+def test_the_critic_loss_of_dsac_is_by_hand():
+    """The target critic of the lower mean gives both the target and what is sampled from it."""
+    algorithm, agent, hp = built(dsac, DSAC.replace(init_alpha=0.3))
+    agent, batch = with_other_targets(agent), batch_of()
+    agent = agent.replace(spread=jnp.asarray([0.5, 2.0]))
+    new, metrics = algorithm.update_critic(agent, batch, hp)
+    k_action, k_noise = off_policy.split_each(off_policy.split_each(batch.key)[0])
+    action, log_prob = drawn_by_hand(*outputs_by_hand(agent.actor, batch.next_actor_obs), k_action)
+    critic = sac.Ensemble(2, (16,), 2, "tanh", False)
+    gaussian = lambda out: (np.asarray(out[..., 0]), np.log1p(np.exp(np.asarray(out[..., 1]))))
+    of = lambda params, obs, a: gaussian(critic.apply(params, jnp.concatenate([obs, a], -1)))
+    mean, std = of(agent.target_critic, batch.next_critic_obs, jnp.asarray(action, jnp.float32))
+    lower = mean.argmin(0)
+    assert 0 < lower.sum() < 64
+    mean, std = (x[lower, np.arange(64)] for x in (mean, std))
+    noise = np.clip(np.array([jax.random.normal(k) for k in k_noise]), -3.0, 3.0)
+    backup = lambda z: batch.reward + batch.discount * (z - 0.3 * log_prob)
+    mean_now, std_now = of(agent.critic, batch.critic_obs, batch.action)
+    spread = 0.9 * np.array([0.5, 2.0]) + 0.1 * std_now.mean(1)
+    np.testing.assert_allclose(new.spread, spread, rtol=1e-4)
+    losses = dsac.critic_losses(
+        mean_now, std_now, backup(mean), backup(mean + std * noise), spread[:, None]
+    )
+    assert float(metrics["critic_loss"]) == pytest.approx(losses.mean(1).sum(), rel=1e-3)
 
 
 def test_dsac_draws_its_target_critics_too():
@@ -722,6 +754,22 @@ def spying(look):
     return build
 
 
+def test_every_update_draws_its_set_of_target_critics_anew():
+    seen = []
+    see = lambda key: seen.append(tuple(np.asarray(key)))
+    show = lambda batch: jax.debug.callback(see, jax.random.key_data(batch.shared_key))
+    config = SAC.replace(learning_starts=0)
+    learner = off_policy.online(Probe(pays=1.0), config, spying(show), sac.validate)
+    step, state = jax.jit(learner.step), learner.init(KEY)
+    for _ in range(2):
+        state, _ = step(state)
+    jax.block_until_ready(state)
+    jax.effects_barrier()
+    assert len(set(seen)) == 2 * config.updates_per_step
+    sets = {tuple(sac.target_set(sac.RLPD, jax.random.wrap_key_data(jnp.array(k)))) for k in seen}
+    assert len(sets) > 1
+
+
 def test_a_batch_mixes_prior_and_own_data_in_the_exact_ratio():
     env = Probe(pays=1.0)
     config = SAC.replace(prior_ratio=0.25, learning_starts=0)
@@ -989,6 +1037,13 @@ def test_discrete_actions_and_missing_data_are_refused():
 def test_prior_data_of_which_nothing_would_be_used_are_refused():
     with pytest.raises(ValueError, match="^prior_ratio=0.0: must be above 0"):
         sac.make(Probe(), SAC, recorded())
+
+
+def test_prior_data_beyond_the_bounds_of_actions_are_refused():
+    prior = recorded()
+    prior.steps.action[7] = 1.7
+    with pytest.raises(ValueError, match=r"^data: actions\[7\]\[0\]=1.7 is outside -1 .. 1$"):
+        sac.make(Probe(), SAC.replace(prior_ratio=0.5), prior)
 
 
 def test_prior_data_of_another_task_are_refused():

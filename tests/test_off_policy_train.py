@@ -8,12 +8,12 @@ import numpy as np
 import psutil
 import pytest
 from probes import Probe, assert_same
-from test_off_policy import OFFLINE, SMALL, recorded
+from test_off_policy import DSAC, IQL, MDPO, OFFLINE, PMOE, SMALL, TD3, TD3_BC, recorded
 from test_train import process, several_devices
 
 from jaxrl import checkpoint, off_policy
 from jaxrl import train as driver
-from jaxrl.learners import bc, sac
+from jaxrl.learners import bc, dsac, iql, mdpo, pmoe, sac, td3, td3_bc
 from jaxrl.train import train, validate
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -117,7 +117,10 @@ def test_what_every_device_holds_counts_for_each(monkeypatch):
         sac.make(ENV, config.replace(num_envs=num_envs)), num_runs=1, devices=2
     )
     fit(16)  # each device holds half of the replay
-    with pytest.raises(ValueError, match="1 runs with replay_size=384000 need .* on each of 2"):
+    with pytest.raises(
+        ValueError,
+        match=r"1 runs with replay_size=384000 need [\d,]+ bytes on each of 2 devices, which have [\d,]+ free$",
+    ):
         fit(3)
 
 
@@ -126,10 +129,35 @@ def test_replays_that_do_not_fit_together_are_refused_before_anything_is_written
     row = PER // CONFIG.unroll_length * 4 * (2 * 7 + 2)  # bytes, at least
     rows = psutil.virtual_memory().available // row // 20
     big = sac.make(ENV, CONFIG.replace(replay_size=rows * CONFIG.num_envs, prior_ratio=0.0))
-    with pytest.raises(ValueError, match=r"^1000 runs with replay_size=\d+ need [\d,]+ bytes on"):
+    with pytest.raises(
+        ValueError,
+        match=r"^1000 runs with replay_size=\d+ need [\d,]+ bytes on.*, which have [\d,]+ free$",
+    ):
         train(big, TOTAL, seeds=1000, run_dir=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
     assert validate(big, TOTAL) == 20  # a single one
+
+
+MAKERS = {
+    "td3": lambda: td3.make(ENV, TD3.replace(noise_min=0.1, noise_max=0.9)),
+    "dsac": lambda: dsac.make(ENV, DSAC),
+    "mdpo": lambda: mdpo.make(ENV, MDPO.replace(refresh_every=3)),
+    "pmoe": lambda: pmoe.make(ENV, PMOE),
+    "td3_bc": lambda: td3_bc.make(ENV, TD3_BC, recorded()),
+    "iql": lambda: iql.make(ENV, IQL.replace(schedule_steps=96.0), recorded().weighted(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_learner_resumes_bit_for_bit(name, tmp_path):
+    """From its middle: the last checkpoint is taken away."""
+    made = MAKERS[name]()
+    total = 4 * made.steps_per_iteration
+    options = dict(num_evals=2, eval_episodes=2, quiet=True, tensorboard=False, run_dir=tmp_path)
+    whole = train(made, total, **options)
+    shutil.rmtree(tmp_path / "checkpoints" / f"{total:012d}")
+    assert checkpoint.steps(tmp_path / "checkpoints") == [total // 2]
+    assert_same(train(made, total, resume=True, **options).state, whole.state)
 
 
 def test_offline_learners_are_driven_alike(tmp_path):
@@ -138,6 +166,7 @@ def test_offline_learners_are_driven_alike(tmp_path):
     offline = bc.make(ENV, config, recorded())
     result = train(offline, 320, seeds=2, run_dir=tmp_path, **OPTIONS)
     assert result.env_steps == 320 and result.evals[-1]["return"].shape == (2,)
+    shutil.rmtree(tmp_path / "checkpoints" / f"{320:012d}")
     resumed = train(offline, 320, seeds=2, run_dir=tmp_path, resume=True, **OPTIONS)
     assert_same(resumed.state, result.state)
     actor = bc.make(ENV, config)  # without the data

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rlax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -170,6 +171,21 @@ def test_n_step_sums_what_was_earned_and_bootstraps_from_where_it_led(kind, rows
         assert_same(at(batch.next_obs, b), at(kept.next_obs, last, env))
         assert_same(at(batch.obs, b), at(kept.obs, age, env))
         assert_same(at(batch.action, b), at(kept.action, age, env))
+
+
+@laws
+@given(arrays(np.int8, (T, N), elements=st.integers(0, 3)), gammas, st.sampled_from([1, 3, L]))
+def test_n_step_targets_are_those_of_rlax(kind, gamma, n):
+    """It knows of terminations only, and cuts windows where the recording ends, too."""
+    steps = history(kind)
+    batch = n_step(window(replay.full(steps), EVERY_AGE, EVERY_ENV, n), gamma)
+    value = lambda obs: np.cos(obs["obs"][..., 0])
+    ours = (batch.reward + batch.discount * value(batch.next_obs)).reshape(T, N)
+    discount = gamma * (1.0 - steps.terminated)
+    for env in range(N):
+        column = (x[:, env] for x in (steps.reward, discount, value(steps.next_obs)))
+        theirs = rlax.n_step_bootstrapped_returns(*map(jnp.float32, column), n)
+        np.testing.assert_allclose(ours[:, env], theirs, rtol=1e-5, atol=1e-5)
 
 
 @laws
