@@ -158,7 +158,8 @@ def test_replay(probe, tmp_path):
     small = {"num_envs": 4, "batch_size": 8, "hidden": (8,), "iterations": 2, "insertions": 3}
     replay_bench.main(replay_bench.Args(rounds=1, out=out, replay_size=64, **small))
     assert {"share_of_iteration", "full_over_empty"} <= set(ratios_in(out))
-    row = json.loads(out.read_text())["rows"][-1]
+    *rows, row = json.loads(out.read_text())["rows"]
+    assert all(r["compile_seconds"] > 0 and len(r["steps_per_second"]) == 1 for r in rows)
     assert row["num_bytes"] == row["actual_bytes"] == 64 * (4 * (OBS + 1 + 1 + OBS) + 3)
 
 
@@ -166,11 +167,15 @@ def test_plans(tmp_path):
     out = tmp_path / "x.json"
     config = imitation.Config(hidden=(8,), horizon=4, execute=2, denoise_steps=3)
     plans.main(plans.Args(rounds=1, out=out, env="pendulum_swingup", num_envs=4, config=config))
-    rows = {r["what"]: r["seconds"] for r in json.loads(out.read_text())["rows"]}
+    rows = {r["what"]: r for r in json.loads(out.read_text())["rows"]}
     assert set(rows) == {"physics", *plans.HEADS}
+    flow, stepping = rows["flow"], rows["physics"]
     assert ratios_in(out)["flow_over_physics"] == pytest.approx(
-        rows["flow"][0] / rows["physics"][0], rel=1e-2
+        flow["seconds"][0] / stepping["seconds"][0], rel=1e-2
     )
+    assert flow["plans_per_second"][0] == pytest.approx(4 / flow["seconds"][0], rel=1e-2)
+    assert stepping["steps_per_second"][0] == pytest.approx(8 / stepping["seconds"][0], rel=1e-2)
+    assert all(r["compile_seconds"] > 0 and r["memory_bytes"] > 0 for r in rows.values())
 
 
 def test_overhead(probe, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import jax
 import tyro
 from bench import Args as BenchArgs
-from bench import Run, interleave, random_stepping, ratio, spread, write
+from bench import Run, compiled, interleave, random_stepping, ratio, spread, write
 
 import envs
 from jaxrl import runtime, terminal
@@ -41,24 +41,45 @@ def main(args: Args) -> dict[str, float]:
         head = imitation.head_of(c.replace(head=name), env.action_space.shape[0])
         params = head.init(k_init, seen[0])
         plan = jax.vmap(lambda obs, key: head.sample(params, obs, key, True))
-        return jax.jit(plan).lower(seen, keys).compile()
+        return compiled(jax.jit(plan), seen, keys)
 
     stepping = Run(random_stepping(env, args.num_envs, c.execute), seed=args.seed)
+    planners = {name: planner(name) for name in HEADS}
     contenders = {"physics": stepping}
-    for name in HEADS:
-        contenders[name] = lambda plan=planner(name): plan(seen, keys)
+    for name, (plan, *_) in planners.items():
+        contenders[name] = lambda plan=plan: plan(seen, keys)
     seconds = interleave(contenders, args.rounds)
-    rows = [{"what": name, "seconds": seconds[name]} for name in contenders]
+    rows = [
+        {
+            "what": "physics",
+            "seconds": seconds["physics"],
+            "steps_per_second": stepping.steps / seconds["physics"],
+            "compile_seconds": stepping.compile_seconds,
+            "memory_bytes": stepping.memory_bytes,
+        }
+    ]
+    rows += [
+        {
+            "what": name,
+            "seconds": seconds[name],
+            "plans_per_second": args.num_envs / seconds[name],
+            "compile_seconds": compile_seconds,
+            "memory_bytes": memory_bytes,
+        }
+        for name, (_, compile_seconds, memory_bytes) in planners.items()
+    ]
     ratios = {f"{name}_over_physics": ratio(seconds[name], seconds["physics"]) for name in HEADS}
     write(args.out, "plans", args, rows, ratios)
     terminal.table(
         f"{args.env}: {args.num_envs:,} plans of {c.horizon} actions, {c.execute} control steps",
-        ["", "milliseconds", "over physics"],
+        ["", "milliseconds", "over physics", "compile s", "MB"],
         [
             [
                 r["what"],
                 spread(r["seconds"] * 1e3),
                 terminal.short(ratio(r["seconds"], seconds["physics"])),
+                f"{r['compile_seconds']:.1f}",
+                f"{r['memory_bytes'] / 1e6:,.0f}",
             ]
             for r in rows
         ],

@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 import tyro
 from bench import Args as BenchArgs
-from bench import Run, interleave, make_env, peak_memory, ratio, spread, write
+from bench import Run, compiled, interleave, make_env, peak_memory, ratio, spread, write
 
 from envs.vector import fold_keys
 from jaxrl import off_policy, replay, runtime, terminal
 from jaxrl.learners import sac
-from jaxrl.program import memory_of
 from jaxrl.replay import Replay
 from jaxrl.types import Transition
 
@@ -78,8 +77,9 @@ class Donated:
     """A compiled function whose first argument is replaced by its (first) result."""
 
     def __init__(self, function, first, *rest):
-        self._compiled = jax.jit(function, donate_argnums=0).lower(first, *rest).compile()
-        self.memory_bytes = memory_of(self._compiled)
+        self._compiled, self.compile_seconds, self.memory_bytes = compiled(
+            jax.jit(function, donate_argnums=0), first, *rest
+        )
         self._first, self._rest = first, rest
 
     def __call__(self):
@@ -115,11 +115,14 @@ def main(args: Args) -> dict[str, float]:
         "insert, full": Donated(lambda r: insertions(r, args.insertions), full_ring),
     }
     seconds = interleave(contenders, args.rounds)
-    each = {"SAC iteration": args.iterations, "insert and draw": args.iterations}
+    of_a_call = {"SAC iteration": args.iterations, "insert and draw": args.iterations}
+    each = {name: s / of_a_call.get(name, args.insertions) for name, s in seconds.items()}
     rows = [
         {
             "what": name,
-            "seconds_each": seconds[name] / each.get(name, args.insertions),
+            "seconds_each": each[name],
+            "steps_per_second": args.num_envs / each[name],  # one of every environment each time
+            "compile_seconds": contender.compile_seconds,
             "memory_bytes": contender.memory_bytes,
         }
         for name, contender in contenders.items()
@@ -143,9 +146,14 @@ def main(args: Args) -> dict[str, float]:
     write(args.out, "replay", args, rows, ratios)
     terminal.table(
         f"{args.env}, {args.replay_size:,} transitions ({actual / 1e6:,.0f} MB)",
-        ["", "microseconds each", "MB"],
+        ["", "microseconds each", "compile s", "MB"],
         [
-            [r["what"], spread(r["seconds_each"] * 1e6), f"{r['memory_bytes'] / 1e6:,.0f}"]
+            [
+                r["what"],
+                spread(r["seconds_each"] * 1e6),
+                f"{r['compile_seconds']:.1f}",
+                f"{r['memory_bytes'] / 1e6:,.0f}",
+            ]
             for r in rows[:-1]
         ],
     )
