@@ -7,17 +7,16 @@ Two measurements per task and physics, both under uniformly random actions. One 
 from states that Gymnasium visits, the same on both sides: how far observation and reward
 come out. And whole episodes, cut at `horizon` on both sides: their return and length.
 With `--out` the rows replace those of the same task and physics in the file, so a long
-measurement can be made in parts.
+measurement can be made in parts. Ratios: the error over the size of an observation, over the
+spread of rewards where they differ, and the episodes' length over Gymnasium's.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from bench import compiled, hardware, peak_memory, rounded, versions
 from gymnasium.envs.mujoco.humanoid_v5 import mass_center
 from rich.console import Console
 from rich.table import Table
@@ -161,13 +161,18 @@ def episodes(env: Env, step: Callable, state: State, args: Args) -> tuple[np.nda
 def measure(name: str, physics: str, visits: Visits, args: Args) -> dict[str, Any]:
     env = envs.make(name, physics=physics, time_limit=None)
     keys = jax.random.split(jax.random.key(args.seed), args.num_envs)
-    state, step = jax.jit(jax.vmap(env.reset))(keys), jax.jit(jax.vmap(env.step))
+    state = jax.jit(jax.vmap(env.reset))(keys)
+    action = jnp.zeros((args.num_envs, *env.action_space.shape))
+    step, compile_seconds, memory_bytes = compiled(jax.jit(jax.vmap(env.step)), state, action)
+    start = time.perf_counter()
     returns, lengths = episodes(env, step, state, args)
+    errors = one_step(step, state, visits, args)
+    seconds = time.perf_counter() - start
     error = lambda x: float(x.std() / np.sqrt(x.size))  # of the mean
     return {
         "task": name,
         "physics": physics,
-        **one_step(step, state, visits, args),
+        **errors,
         "episodes": {
             side: {
                 "return": float(r.mean()),
@@ -183,14 +188,22 @@ def measure(name: str, physics: str, visits: Visits, args: Args) -> dict[str, An
         "horizon": args.horizon,
         "num_episodes": args.num_envs,
         "seed": args.seed,
+        "compile_seconds": compile_seconds,
+        "seconds": seconds,  # of our side, with what the host does between steps
+        "memory_bytes": memory_bytes,
     }
 
 
-def rounded(tree: Any) -> Any:
-    """Three significant digits."""
-    if isinstance(tree, dict):
-        return {k: rounded(v) for k, v in tree.items()}
-    return float(f"{tree:.3g}") if isinstance(tree, float) else tree
+def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Errors over what they are errors of, and our episodes' length over Gymnasium's."""
+    ratios = {}
+    for r in rows:
+        label, sides = f"{r['task']}/{r['physics']}", r["episodes"]
+        ratios[f"{label}/obs_error"] = r["obs_error_rms"] / r["obs_rms"]
+        if r["reward_std"] > 0:  # else every reward is the same
+            ratios[f"{label}/reward_error"] = r["reward_error_rms"] / r["reward_std"]
+        ratios[f"{label}/length"] = sides["ours"]["length"] / sides["gymnasium"]["length"]
+    return ratios
 
 
 def write(path: Path, row: dict[str, Any]) -> None:
@@ -199,11 +212,12 @@ def write(path: Path, row: dict[str, Any]) -> None:
     same = lambda r: (r["task"], r["physics"]) == (row["task"], row["physics"])
     rows = sorted([r for r in rows if not same(r)] + [row], key=lambda r: (r["task"], r["physics"]))
     about = {
-        "versions": {
-            p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "gymnasium", "numpy")
-        },
-        "hardware": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, {platform.machine()}",
+        "benchmark": "parity",
+        "hardware": hardware(),
+        "versions": versions(("jax", "mujoco", "mujoco-mjx", "gymnasium", "numpy")),
         "actions": "uniformly random",
+        "peak_memory_bytes": peak_memory(),
+        "ratios": rounded(ratios_of(rows)),
     }
     lines = ",\n".join(json.dumps(r) for r in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
