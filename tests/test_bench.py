@@ -250,7 +250,7 @@ def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_
             self.asked += 1
             if self.name == "sbx_sac.py" and self.asked > 4:
                 raise RuntimeError("out of memory")
-            train = {"seconds": 2.0, "steps": 10, "updates": 20}
+            train = {"seconds": 2.0, "compile_seconds": 0.5, "steps": 10, "updates": 20}
             return train if word == "train" else {"return": -100.0, "memory_bytes": 1}
 
         def close(self):
@@ -263,7 +263,8 @@ def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_
     drivers = ("jaxrl_run.py", "jaxrl_run.py", "sbx_sac.py", "jaxrl_run.py")
     assert order[:8] == [(d, w) for d in drivers for w in ("train", "evaluate")]
     assert [r["trainer"] for r in rows] == ["jaxrl", "jaxrl_bfloat16", "8_seeds"]
-    assert rows[0]["per_second"] == [10.0, 10.0] and rows[0]["seconds_to_return"] == 2.0
+    assert rows[0]["per_second"] == [10.0, 10.0] and rows[0]["compile_seconds"] == 1.5
+    assert rows[0]["seconds_to_return"] == 1.5
     ours = ("sac/jaxrl_bfloat16_over_jaxrl", "sac/8_seeds_over_jaxrl")
     assert ratios_in(out) == dict.fromkeys(ours, 1.0)
     rates = {"jaxrl": 30.0, "jaxrl_bfloat16": 60.0, "sbx": 10.0, "8_seeds": 45.0}
@@ -276,3 +277,16 @@ def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_
     }
     printed = capsys.readouterr().out
     assert "no wheel" in printed and "sbx: dropped; out of memory" in printed
+
+
+def test_seconds_to_a_return_are_those_of_the_run_that_reached_it():
+    returns = (-900.0, -250.0, -150.0, -100.0)
+    answers = [{"seconds": 4.0, "compile_seconds": 1.0, "return": r} for r in returns]
+    settings = {"task": "Pendulum-v1", "fresh": False}
+    assert peers.seconds_to_return(answers, settings) == 9.0
+    assert peers.seconds_to_return(answers, settings | {"fresh": True}) == 3.0
+    assert peers.seconds_to_return(answers[:2], settings) is None
+
+
+def test_every_group_of_peers_has_a_return_that_solves_it():
+    assert {group.settings["task"] for group in peers.GROUPS.values()} <= set(peers.SOLVED)

@@ -1,7 +1,7 @@
 """brax: PPO on one of its environments, simulated by MJX.
 
-Its `train` is one call for a whole run, so it goes in a thread and waits where it reports
-progress until the next round is asked for.
+Its `train` is one call for a whole run, so it goes in a thread and waits where it calls back,
+after a round and after the evaluation that follows, until more is asked for.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from serve import serve, settings
 
 s = settings()
 asked, reported = queue.Queue(), queue.Queue()
-last = {}
+steps = 0
 
 
-def progress(steps: int, metrics: dict) -> None:
-    if steps:
-        reported.put((steps, metrics))
+def pause(*report) -> None:
+    reported.put(report)
     asked.get()
+
+
+def go_on() -> tuple:
+    asked.put(None)
+    return reported.get()
 
 
 def run() -> None:
@@ -52,23 +56,24 @@ def run() -> None:
             policy_hidden_layer_sizes=tuple(s["hidden"]),
             value_hidden_layer_sizes=tuple(s["critic_hidden"]),
         ),
-        progress_fn=progress,
+        progress_fn=pause,
+        policy_params_fn=pause,
         seed=s["seed"],
     )
 
 
 def train() -> dict:
-    """Its own clock: an evaluation, which is not counted, follows each of its rounds."""
-    before = last.get("steps", 0)
-    asked.put(None)
-    last["steps"], last["metrics"] = reported.get()
-    steps = last["steps"] - before
-    return {"steps": steps, "seconds": steps / last["metrics"]["training/sps"]}
+    global steps
+    before, (steps, *_) = steps, go_on()
+    return {"steps": steps - before}
+
+
+def evaluate() -> float:
+    _, metrics = go_on()
+    return jax.device_get(metrics["eval/episode_reward"])
 
 
 threading.Thread(target=run, daemon=True).start()
-serve(
-    ("brax", "jax", "mujoco-mjx"),
-    train,
-    lambda: jax.device_get(last["metrics"]["eval/episode_reward"]),
-)
+reported.get()  # both callbacks before the first round
+go_on()
+serve(("brax", "jax", "mujoco-mjx"), train, evaluate)

@@ -1,4 +1,4 @@
-"""The half of a peer's driver that talks to `peers.py`; needs nothing but Python.
+"""The half of a peer's driver that talks to `peers.py`; needs nothing but JAX.
 
 Every driver is a process that reads a word a line and answers each with a line of JSON, so
 that several trainers in different virtual environments can take turns.
@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
+import jax
+
 
 def settings() -> dict:
     """What `peers.py` gave on the command line."""
@@ -23,7 +25,8 @@ def settings() -> dict:
 def serve(
     packages: Sequence[str], train: Callable[[], dict], evaluate: Callable[[], float]
 ) -> None:
-    """Answers "train" with `train()` and the seconds it took, "evaluate" with the mean return."""
+    """Answers "train" with `train()`, the seconds it took and those of them that XLA compiled;
+    "evaluate" with the mean return."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
 
@@ -31,12 +34,21 @@ def serve(
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
+    compiled = []
+
+    def note(event: str, seconds: float, **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
     say({"versions": {p: metadata.version(p) for p in packages}})
     for line in sys.stdin:
         if line.strip() == "train":
+            compiled.clear()
             start = time.perf_counter()
             answer = train()
-            say({"seconds": time.perf_counter() - start} | answer)
+            seconds = time.perf_counter() - start
+            say({"seconds": seconds, "compile_seconds": sum(compiled)} | answer)
         else:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             say({"return": float(evaluate()), "memory_bytes": memory})
