@@ -25,6 +25,7 @@ import replay as replay_bench  # noqa: E402
 import seeds  # noqa: E402
 from presets import Preset  # noqa: E402
 
+import envs  # noqa: E402
 from jaxrl import off_policy, runtime  # noqa: E402
 from jaxrl.learners import imitation, ppo, sac  # noqa: E402
 from jaxrl.networks import ActorCritic  # noqa: E402
@@ -36,7 +37,7 @@ OBS = 7  # of a Probe, whose actions have one entry
 @pytest.fixture
 def probe(monkeypatch):
     """Every benchmark on a Probe, and JAX as this process has it."""
-    for module in (seeds, replay_bench, overhead, compile_bench):
+    for module in (seeds, replay_bench, overhead):
         monkeypatch.setattr(module, "make_env", lambda *_: Probe(pays=1.0))
     monkeypatch.setattr(runtime, "setup", lambda *_, **__: None)
     monkeypatch.setattr(runtime, "default_devices", lambda *_: 1)
@@ -193,25 +194,25 @@ def test_overhead(probe, tmp_path, monkeypatch):
     }
 
 
-@pytest.fixture
-def as_before():
-    """What a process that measures one start sets for itself, undone."""
-    name = "jax_persistent_cache_min_compile_time_secs"
-    value = jax.config.values[name]
-    yield
-    jax.config.update(name, value)
-
-
-def test_a_learner_compiles_once_whatever_the_chunks(probe, as_before):
-    answer = compile_bench.child("bc", "probe")
+@pytest.mark.parametrize("name", ["bc", "iql", "imitation", "sac"])
+def test_a_learner_compiles_once_whatever_the_chunks(probe, name, monkeypatch):
+    monkeypatch.setattr(envs, "make", lambda *_, **__: Probe(pays=1.0))
+    answer = compile_bench.child(name, "probe")
     assert answer["compilations"] == dict.fromkeys(compile_bench.FUNCTIONS, 1)
     assert answer["start_seconds"] >= answer["compile_seconds"]
 
 
 @pytest.mark.parametrize("name", compile_bench.ONLINE + compile_bench.OFFLINE)
 def test_every_learner_can_be_started(name):
-    learner = compile_bench.learner_of(name, Probe())
+    args = compile_bench.args_of(name, "probe")
+    assert args.env == "probe" and compile_bench.default_devices(name, args) >= 1
+    learner = compile_bench.learner_of(name, Probe(), args.config)
     assert jax.eval_shape(learner.init, jax.random.key(0)) is not None
+
+
+def test_all_learners_are_started():
+    modules = {path.stem for path in (ROOT / "jaxrl/learners").glob("[!_]*.py")}
+    assert modules == set(compile_bench.ONLINE + compile_bench.OFFLINE)
 
 
 def test_c_mujoco_steps_every_environment():

@@ -3,9 +3,12 @@
     python experiments/bench/compile.py
     python experiments/bench/compile.py --learners ppo sac --env hopper
 
-Each start is a process of its own: with an empty compilation cache, then with the one that
-the first has filled. Imports are timed apart. Afterwards the program runs on, in chunks of
-other lengths and with evaluations; every function must have been compiled once.
+Each start is a process of its own that sets up JAX and makes the environment and the learner as
+the training script would with no flag but the environment's: its preset, its devices, what it keeps
+in the compilation cache (programs that took half a second). The cache is empty, then
+the one that the first has filled. Data sets are random. Imports are timed apart. Afterwards
+the program runs on, in chunks of other lengths and with evaluations; every function must have been
+compiled once.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,14 +31,22 @@ import numpy as np
 import psutil
 import tyro
 from bench import Args as BenchArgs
-from bench import make_env, peak_memory, write
+from bench import peak_memory, write
+from imitate import Args as ImitateArgs
+from offline import Args as OfflineArgs
+from offline import defaults as offline_defaults
+from ppo import defaults as ppo_defaults
+from sac import defaults as sac_defaults
+from td3 import defaults as td3_defaults
 
 import envs.physics  # noqa: F401  MJX is an import, too: tasks load it when they are made
-from jaxrl import data, runtime, terminal
+from jaxrl import data, off_policy, runtime, script, terminal
+from jaxrl.learners import ppo
 from jaxrl.program import Program, configs_of
+from jaxrl.runs import OFFLINE
+from jaxrl.types import Learner
 
 ONLINE = ("ppo", "sac", "td3", "dsac", "mdpo", "pmoe")
-OFFLINE = ("bc", "td3_bc", "iql")
 FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.program`; the last evaluates
 CHILD = "--child"
 
@@ -46,26 +57,43 @@ class Args(BenchArgs):
     env: str = "inverted_pendulum"
 
 
-def learner_of(name: str, env: Any):
-    """With the settings it comes with, except for a small replay."""
-    module = import_module(f"jaxrl.learners.{name}")
+def args_of(name: str, env: str) -> script.Args:
+    """The flags of the script that trains this learner, as they are by default."""
+    if name == "ppo":
+        return ppo_defaults(env)
+    if name == "td3":
+        return td3_defaults(env, name)
+    if name not in OFFLINE:
+        return sac_defaults(env, name)
+    of_imitation = name == "imitation"
+    args = ImitateArgs() if of_imitation else offline_defaults(name, str(OfflineArgs.total_steps))
+    return replace(args, env=env)
+
+
+def default_devices(name: str, args: script.Args) -> int:
+    """As that script chooses."""
     if name in OFFLINE:
-        size, rng = 1_000, np.random.default_rng(0)
-        obs = rng.normal(size=(size, *env.observation_space.shape))
-        action = rng.uniform(
-            env.action_space.lows, env.action_space.highs, (size, *env.action_space.shape)
-        )
-        no = np.zeros(size, bool)
-        return module.make(env, module.Config(), data.from_arrays(obs, action, no, obs, no, no))
-    small = {} if name == "ppo" else {"replay_size": 10_000}
-    return module.make(env, module.Config(**small))
+        return runtime.default_devices(args.seeds)
+    choose = ppo.default_devices if name == "ppo" else off_policy.default_devices
+    return choose(args.seeds, args.config, args.eval_episodes)
+
+
+def learner_of(name: str, env: Any, config: Any) -> Learner:
+    module = import_module(f"jaxrl.learners.{name}")
+    if name not in OFFLINE:
+        return module.make(env, config)
+    size, rng = 1_000, np.random.default_rng(0)
+    obs = rng.normal(size=(size, *env.observation_space.shape))
+    action = rng.uniform(
+        env.action_space.lows, env.action_space.highs, (size, *env.action_space.shape)
+    )
+    no = np.zeros(size, bool)
+    return module.make(env, config, data.from_arrays(obs, action, no, obs, no, no))
 
 
 def child(name: str, env_name: str) -> dict[str, Any]:
     """One start, in this process."""
     imported = time.time() - psutil.Process().create_time()
-    runtime.setup(1)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilations: Counter[str] = Counter()
 
     def count(event: str, duration: float, **about) -> None:
@@ -81,8 +109,10 @@ def child(name: str, env_name: str) -> dict[str, Any]:
         return now
 
     begin = time.perf_counter()
-    learner = learner_of(name, make_env(env_name))
-    program = Program(learner, 1, 1, 8)
+    args = args_of(name, env_name)
+    env = script.prepare(args, default_devices(name, args))
+    learner = learner_of(name, env, args.config)
+    program = Program(learner, args.seeds, args.devices, args.eval_episodes)
     now = lap("build_seconds", begin)
     program.compile()
     now = lap("compile_seconds", now)
@@ -94,6 +124,7 @@ def child(name: str, env_name: str) -> dict[str, Any]:
     for n in (2, 3, 1):
         state, sums = program.step(state, sums, n)
         jax.block_until_ready(program.evaluate(state))
+    clock["devices"] = args.devices
     clock["compilations"] = {k: compilations[k] for k in FUNCTIONS}
     clock["memory_bytes"] = program.memory_bytes
     clock["peak_memory_bytes"] = peak_memory()
@@ -123,10 +154,12 @@ def main(args: Args) -> dict[str, float]:
     seconds = lambda r, k: f"{r[f'{k}_seconds']:.1f}"
     terminal.table(
         f"Seconds to the first update on {args.env}",
-        ["", "cache", "imports", "build", "compile", "first update", "all but imports", "compiled"],
+        ["", "devices", "cache", "imports", "build", "compile", "first update", "all but imports"]
+        + ["compiled"],
         [
             [
                 r["learner"],
+                str(r["devices"]),
                 r["cache"],
                 *(seconds(r, k) for k in ("import", "build", "compile", "first_update", "start")),
                 " ".join(str(x) for x in r["compilations"].values()),
