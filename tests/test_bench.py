@@ -21,6 +21,7 @@ import overhead  # noqa: E402
 import peers  # noqa: E402
 import physics  # noqa: E402
 import plans  # noqa: E402
+import reduce as reduce_bench  # noqa: E402
 import replay as replay_bench  # noqa: E402
 import seeds  # noqa: E402
 from presets import Preset  # noqa: E402
@@ -162,6 +163,12 @@ def test_replay(probe, tmp_path):
     *rows, row = json.loads(out.read_text())["rows"]
     assert all(r["compile_seconds"] > 0 and len(r["steps_per_second"]) == 1 for r in rows)
     assert row["num_bytes"] == row["actual_bytes"] == 64 * (4 * (OBS + 1 + 1 + OBS) + 3)
+
+
+def test_reduce(tmp_path):
+    out = tmp_path / "x.json"
+    reduce_bench.main(reduce_bench.Args(rounds=1, out=out, devices=1, floats=(1, 8), sums=3))
+    assert set(ratios_in(out)) == {"8_over_1"}
 
 
 def test_plans(tmp_path):
