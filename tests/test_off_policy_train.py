@@ -75,19 +75,29 @@ def test_checkpoints_can_all_be_kept(tmp_path):
 
 @several_devices
 @pytest.mark.parametrize("num_envs, rows, whole", [(16, 24, False), (3, 128, True)])
-def test_devices_share_batches_and_where_they_can_the_replay(num_envs, rows, whole):
+def test_devices_share_batches_and_where_they_can_the_replay(num_envs, rows, whole, tmp_path):
+    """And a run begun on one goes on on two, and the other way round."""
     code = f"""
+from pathlib import Path
+
 from test_off_policy_train import *
 config = CONFIG.replace(num_envs={num_envs})
 shared = sac.make(ENV, config, recorded(reward=0.5))
 total = 20 * shared.steps_per_iteration
-one, two = (train(shared, total, devices=d, **(OPTIONS | dict(num_evals=1))) for d in (1, 2))
+folder = lambda devices: Path(r"{tmp_path}") / str(devices)
+options = OPTIONS | dict(num_evals=2)
+one, two = (train(shared, total, devices=d, run_dir=folder(d), **options) for d in (1, 2))
 ring = two.state.replay.steps.reward
 assert {{s.data.shape for s in ring.addressable_shards}} == {{(1, {rows}, {3 if whole else 8})}}
 tolerance = dict(rtol=2e-3, atol=1e-3)
-assert_same(two.state.replay, one.state.replay, **tolerance)
-assert_same(two.state.obs_moments, one.state.obs_moments, **tolerance)
-assert_same(two.state.agent, one.state.agent, **tolerance)
+check = lambda a, b: [
+    assert_same(getattr(a.state, k), getattr(b.state, k), **tolerance)
+    for k in ("replay", "obs_moments", "agent")
+]
+check(two, one)
+for before, after in [] if {whole} else [(1, 2), (2, 1)]:
+    shutil.rmtree(folder(before) / "checkpoints" / f"{{total:012d}}")
+    check(train(shared, total, devices=after, run_dir=folder(before), resume=True, **options), one)
 """
     done = process(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert done.returncode == 0, done.stderr[-3000:]
