@@ -149,7 +149,6 @@ def several_devices() -> bool:
     return not jaxlib.__version__.startswith("0.11.")
 
 
-def _has_accelerator() -> bool:
-    return (
-        Path("/dev/nvidia0").exists() or Path("/dev/accel0").exists() or Path("/dev/kfd").exists()
-    )
+def _has_accelerator(devices: Path = Path("/dev")) -> bool:
+    """A container may have any of the NVIDIA GPUs, not the first."""
+    return any(any(devices.glob(name)) for name in ("nvidia[0-9]*", "accel0", "kfd"))

@@ -190,6 +190,16 @@ def test_an_accelerator_is_one_device_unless_the_cpu_is_asked_for(machine):
     assert runtime.default_devices(1, 1024) == 1
 
 
+@pytest.mark.parametrize(
+    "name, expected",
+    [("nvidia0", True), ("nvidia3", True), ("nvidia12", True), ("accel0", True), ("kfd", True)]
+    + [("nvidiactl", False), ("nvidia-uvm", False), ("null", False)],
+)
+def test_an_accelerator_is_known_by_its_device(tmp_path, name, expected):
+    (tmp_path / name).touch()
+    assert runtime._has_accelerator(tmp_path) == expected
+
+
 # --- In a process of its own ---
 
 CONTAINMENT = """
