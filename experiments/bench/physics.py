@@ -3,16 +3,19 @@
     python experiments/bench/physics.py
     python experiments/bench/physics.py --tasks ant --batches 256 1024 --physics fast
 
-Control steps per second under random actions of four things in turn. ours: `vectorize`d
+Control steps per second under random actions of five things in turn. ours: `vectorize`d
 stepping, with observations, rewards, time limits and resets. mjx: `vmap(mjx.step)` in a loop
 over whole `mjx.Data`, nothing else, under the same XLA flags, the same small-matrix routines
 and on as many devices. shipped: the same loop as MJX comes, in a process without our flags and
-routines, on one device. rollout: C MuJoCo's `mujoco.rollout` on every core, from the same start
-states, as many substeps. Nothing but ours is ever reset.
+routines, on one device. warp: as shipped, with `impl="warp"`, on a GPU where warp-lang is
+installed. rollout: C MuJoCo's `mujoco.rollout` on every core, from the same start states, as
+many substeps. Nothing but ours is ever reset. Of a process that fails only its own numbers are
+missing.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -36,7 +39,7 @@ from envs.types import Env
 from jaxrl import runtime, terminal
 from jaxrl.types import Learner
 
-OTHERS = ("mjx", "shipped", "rollout")
+OTHERS = ("mjx", "shipped", "warp", "rollout")
 
 
 @dataclass
@@ -118,14 +121,44 @@ def starts(task: Any, num_envs: int, seed: int) -> Any:
     return jax.device_get(jax.jit(jax.vmap(task.reset))(keys).data)
 
 
-def shipped(env: Env, num_envs: int, unroll_length: int, seed: int, folder: Path) -> Process:
-    """A process that steps MJX as it comes; see drivers/mjx_step.py."""
-    task, start = unwrapped(env), starts(unwrapped(env), num_envs, seed)
-    settings = {"model": str(folder / "model.mjb"), "start": str(folder / "start.npz")}
-    mujoco.mj_saveModel(task.sim.mj_model, settings["model"], None)
-    np.savez(settings["start"], qpos=start.qpos, qvel=start.qvel)
-    settings |= {"substeps": task.frame_skip, "steps": unroll_length, "seed": seed}
-    return Process(sys.executable, "mjx_step.py", settings)
+class Shipped:
+    """A process that steps MJX as it comes (drivers/mjx_step.py), once at a call.
+
+    Of one that fails `error` says why, and its calls do nothing.
+    """
+
+    def __init__(self, impl: str, settings: dict[str, Any]):
+        self.about, self.error = {}, ""
+        try:
+            self._process = Process(sys.executable, "mjx_step.py", settings | {"impl": impl})
+        except RuntimeError as error:
+            self.error = str(error)
+
+    def __call__(self) -> None:
+        if not self.error:
+            try:
+                self.about = self._process.ask("train")
+            except (RuntimeError, BrokenPipeError) as error:
+                self.error = str(error)
+
+    def close(self) -> None:
+        if not self.error:
+            self._process.close()
+
+
+def shipped_settings(env: Env, num_envs: int, args: Args, folder: Path) -> dict[str, Any]:
+    """For `Shipped`, with the model and start states in files in `folder`."""
+    task, start = unwrapped(env), starts(unwrapped(env), num_envs, args.seed)
+    files = {"model": str(folder / "model.mjb"), "start": str(folder / "start.npz")}
+    mujoco.mj_saveModel(task.sim.mj_model, files["model"], None)
+    np.savez(files["start"], qpos=start.qpos, qvel=start.qvel)
+    return files | {"substeps": task.frame_skip, "steps": args.steps, "seed": args.seed}
+
+
+def implementations() -> dict[str, str]:
+    """MJX's by the names that they have here, as far as this machine has them."""
+    has_warp = jax.default_backend() == "gpu" and importlib.util.find_spec("warp")
+    return {"shipped": "jax"} | ({"warp": "warp"} if has_warp else {})
 
 
 def c_mujoco(env: Env, num_envs: int, unroll_length: int, seed: int):
@@ -155,10 +188,16 @@ def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
         "rollout": c_mujoco(env, batch, args.steps, args.seed),
     }
     with tempfile.TemporaryDirectory() as folder:
-        process = shipped(env, batch, args.steps, args.seed, Path(folder))
-        asking = {"shipped": lambda: process.ask("train")}
-        seconds = interleave(contenders | asking, args.rounds)
+        how = shipped_settings(env, batch, args, Path(folder))
+        processes = {k: Shipped(impl, how) for k, impl in implementations().items()}
+        seconds = interleave(contenders | processes, args.rounds)
+    for name, process in processes.items():
         process.close()
+        if process.error:
+            print(f"{name}: dropped; {process.error}", flush=True)
+            del seconds[name]
+    programs = {k: vars(contenders[k]) for k in ("ours", "mjx")}
+    programs |= {k: process.about for k, process in processes.items()}
     return {
         "task": task,
         "physics": physics,
@@ -166,9 +205,15 @@ def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
         "devices": devices,
         "substeps": unwrapped(env).frame_skip,
         "steps_per_second": {k: batch * args.steps / s for k, s in seconds.items()},
-        "compile_seconds": {k: contenders[k].compile_seconds for k in ("ours", "mjx")},
-        "memory_bytes": {k: contenders[k].memory_bytes for k in ("ours", "mjx")},
-        **{f"ours_over_{other}": ratio(seconds[other], seconds["ours"]) for other in OTHERS},
+        **{
+            what: {k: x[what] for k, x in programs.items() if what in x}
+            for what in ("compile_seconds", "memory_bytes")
+        },
+        **{
+            f"ours_over_{other}": ratio(seconds[other], seconds["ours"])
+            for other in OTHERS
+            if other in seconds
+        },
     }
 
 
@@ -180,18 +225,21 @@ def main(args: Args) -> dict[str, float]:
             for batch in args.batches:
                 rows.append(measure(task, physics, batch, args))
                 for k in (f"ours_over_{other}" for other in OTHERS):
-                    ratios[f"{task}/{physics}/{batch}/{k}"] = rows[-1][k]
+                    if k in rows[-1]:
+                        ratios[f"{task}/{physics}/{batch}/{k}"] = rows[-1][k]
                 write(args.out, "physics", args, rows, ratios)
+    rate = lambda r, k: spread(r["steps_per_second"][k]) if k in r["steps_per_second"] else "-"
+    times = lambda r, k: f"{r[k]:.2f}" if k in r else "-"
     terminal.table(
-        "Control steps per second, random actions",
+        "Control steps per second, random actions (-: not available)",
         ["task", "physics", "num_envs", "ours", *OTHERS, *(f"ours/{other}" for other in OTHERS)],
         [
             [
                 r["task"],
                 r["physics"],
                 r["num_envs"],
-                *(spread(r["steps_per_second"][k]) for k in ("ours", *OTHERS)),
-                *(f"{r[f'ours_over_{other}']:.2f}" for other in OTHERS),
+                *(rate(r, k) for k in ("ours", *OTHERS)),
+                *(times(r, f"ours_over_{other}") for other in OTHERS),
             ]
             for r in rows
         ],
