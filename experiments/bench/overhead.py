@@ -163,7 +163,7 @@ def main(args: Args) -> dict[str, float]:
         rows.append(measure(algorithm, task, args))
         for k in ("of_random", "of_limit"):
             ratios[f"{algorithm}/{task}/{k}"] = rows[-1][k]
-    write(args.out, "overhead", args, rows, ratios)
+        write(args.out, "overhead", args, rows, ratios)
     terminal.table(
         "Environment steps per second of all seeds",
         ["", "training", "random actions", "limit", "of random", "of limit"],

@@ -3,8 +3,8 @@
     python experiments/bench/seeds.py
     python experiments/bench/seeds.py --learner sac --env pendulum_swingup --seeds 1 8
 
-The cost of N vmapped runs is their time over the time of one; N separate runs cost N, and
-compile N times.
+The cost of N vmapped runs is their time over the time of one, which takes turns with each of
+them; N separate runs cost N, and compile N times.
 """
 
 from __future__ import annotations
@@ -62,29 +62,25 @@ def main(args: Args) -> dict[str, float]:
     devices = {n: choose(n, config, eval_episodes=0) for n in (*args.seeds, 16)}
     runtime.setup(max(devices.values()))
     learner = module.make(make_env(args.env), config)
-    settings = {"iterations": args.iterations * (1 if is_ppo else 32)}
-    runs = {
-        f"{n} seeds": Run(learner, seeds=n, seed=args.seed, devices=devices[n], **settings)
-        for n in args.seeds
-    }
+    iterations = args.iterations * (1 if is_ppo else 32)
+    jobs = {f"{n} seeds": (n, {"seeds": n}) for n in args.seeds}
     if args.grid:
-        grid = GRID[args.learner]
-        settings["devices"] = devices[16]
-        runs["4x4 grid"] = Run(learner, seed=args.seed, sweep=grid, **settings)
-    counts = dict(zip(runs, [*args.seeds, 16], strict=False))
-    seconds = interleave(runs, args.rounds)
-
-    first = next(iter(runs))
-    rows, ratios = [], {}
-    for name, run in runs.items():
-        cost = ratio(seconds[name], seconds[first]) * counts[first]
+        jobs["4x4 grid"] = (16, {"sweep": GRID[args.learner]})
+    first = next(iter(jobs))
+    runs, rows, ratios = {}, [], {}
+    for name, (count, what) in jobs.items():
+        settings = {"seed": args.seed, "devices": devices[count], "iterations": iterations}
+        run = Run(learner, **settings, **what)
+        runs = {first: runs.get(first, run), name: run}
+        seconds = interleave(runs, args.rounds)
+        cost = ratio(seconds[name], seconds[first]) * jobs[first][0]
         label = f"{args.learner}/{name.replace(' ', '_')}"
         ratios[f"{label}/cost"] = cost
-        ratios[f"{label}/separate_over_vmapped"] = counts[name] / cost
+        ratios[f"{label}/separate_over_vmapped"] = count / cost
         rows.append(
             {
                 "runs": name,
-                "count": counts[name],
+                "count": count,
                 "seconds": seconds[name],
                 "steps_per_second": run.steps / seconds[name],
                 "cost": cost,
@@ -92,7 +88,7 @@ def main(args: Args) -> dict[str, float]:
                 "memory_bytes": run.memory_bytes,
             }
         )
-    write(args.out, "seeds", args, rows, ratios)
+        write(args.out, "seeds", args, rows, ratios)
     report(args, rows)
     return ratios
 
