@@ -1,7 +1,9 @@
 """The benchmarks: what they count, in which order they measure, and that they run; no timing."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -237,8 +239,78 @@ def test_physics(probe, tmp_path):
     tasks = {"tasks": ("inverted_pendulum",), "physics": ("fast",), "batches": (4,)}
     physics.main(physics.Args(rounds=1, out=out, steps=2, **tasks))
     assert set(ratios_in(out)) == {
-        f"inverted_pendulum/fast/4/ours_over_{other}" for other in physics.OTHERS
+        f"inverted_pendulum/fast/4/ours_over_{other}" for other in ("mjx", "shipped", "rollout")
     }
+    row = json.loads(out.read_text())["rows"][0]
+    for what in ("compile_seconds", "memory_bytes"):
+        assert set(row[what]) == {"ours", "mjx", "shipped"}
+
+
+def test_a_process_that_fails_costs_only_its_own_numbers(monkeypatch, tmp_path):
+    class Stub:
+        def __init__(self, python, driver, settings):
+            self.impl, self.asked = settings["impl"], 0
+            if self.impl == "absent":
+                raise RuntimeError("no such implementation")
+
+        def ask(self, word):
+            self.asked += 1
+            if self.impl == "warp" and self.asked > 1:
+                raise RuntimeError("out of memory")
+            return {"seconds": 0.1, "steps": 8, "compile_seconds": 2.0, "memory_bytes": 3}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(physics, "Process", Stub)
+    every = {"shipped": "jax", "warp": "warp", "absent": "absent"}
+    monkeypatch.setattr(physics, "implementations", lambda: every)
+    monkeypatch.setattr(physics, "plain_mjx", lambda *args: bench.random_stepping(*args))
+    row = physics.measure("cartpole_swingup", "accurate", 4, physics.Args(rounds=2, steps=2))
+    assert set(row["steps_per_second"]) == {"ours", "mjx", "shipped", "rollout"}
+    assert "ours_over_shipped" in row and "ours_over_warp" not in row
+    assert row["compile_seconds"]["shipped"] == 2.0 and row["memory_bytes"]["shipped"] == 3
+
+
+def gpu_sh(*args: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(BENCH / "gpu.sh"), *args],
+        env=os.environ | {"PYTHON": sys.executable} | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.mark.parametrize(
+    "args, environment, complaint",
+    [
+        ([], {}, "usage: "),
+        (["nowhere"], {}, "no folder nowhere"),
+        (["."], {"PARTS": "seeds seed"}, "PARTS: no seed; there are overhead"),
+        (["tests"], {"JAX_PLATFORMS": "cpu"}, "jax sees no GPU"),
+    ],
+)
+def test_gpu_sh_refuses(tmp_path, args, environment, complaint):
+    done = gpu_sh(*args, *[str(tmp_path)] * bool(args), **environment)
+    assert done.returncode != 0 and complaint in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_gpu_sh_runs_small_on_a_cpu_and_again(tmp_path):
+    """Some of its parts; what fails ends nothing else."""
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "jaxlib-99.0-py3-none-any.whl").touch()  # the machine's stays
+    go = lambda parts: gpu_sh(str(tmp_path / "wheels"), str(tmp_path), CPU="1", PARTS=parts)
+    done = go("seeds ppo")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "ppo/2_seeds/cost" in ratios_in(tmp_path / "bench_seeds.json")
+    assert go("ppo").returncode == 0
+    (tmp_path / "ppo_inverted_pendulum" / "config.json").write_text("{")
+    done = go("ppo tests")
+    assert done.returncode == 1 and "== ppo did not finish" in done.stdout
+    assert "skipped in" in (tmp_path / "tests.txt").read_text()
 
 
 def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_path, capsys):
