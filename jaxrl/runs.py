@@ -6,9 +6,7 @@ import dataclasses
 import importlib
 import json
 import math
-import os
 import pkgutil
-import platform
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,7 +17,7 @@ import jax
 
 import envs
 from envs.transforms import residual
-from jaxrl import __version__, checkpoint, learners
+from jaxrl import __version__, checkpoint, learners, runtime
 from jaxrl.log import whole
 from jaxrl.types import Learner, Policy
 
@@ -59,7 +57,7 @@ def describe(learner: str, env: str, env_overrides: dict, config: Any, train: di
         "config": {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)},
         "train": train,
         "versions": {p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "flax")},
-        "hardware": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": runtime.hardware(),
     }
 
 

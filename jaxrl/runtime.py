@@ -11,8 +11,11 @@ them.
 from __future__ import annotations
 
 import os
+import platform
 import re
 from pathlib import Path
+
+import psutil
 
 # Known to exist in these jaxlib releases only; an unknown flag ends the process.
 KNOWN_JAXLIB = ("0.10.", "0.11.")
@@ -147,6 +150,21 @@ def several_devices() -> bool:
     import jaxlib
 
     return not jaxlib.__version__.startswith("0.11.")
+
+
+def hardware() -> str:
+    """The device, the CPU's model and cores, main memory."""
+    import jax
+
+    memory = psutil.virtual_memory().total / 2**30
+    kind, cores = jax.devices()[0].device_kind, os.cpu_count()
+    return f"{kind}, {_cpu_model()}, {cores} CPU cores, {memory:.0f} GiB, {platform.machine()}"
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no model
+    named = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.M)
+    return named[1] if named else platform.processor() or "unknown CPU"
 
 
 def _has_accelerator(devices: Path = Path("/dev")) -> bool:

@@ -1,6 +1,7 @@
 """What is set before JAX starts, and that containment of broken simulations survives it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +245,7 @@ def test_a_broken_simulation_is_contained_under_fast_math():
         timeout=280,
     )
     assert done.stdout.strip() == "contained", done.stderr[-3000:]
+
+
+def test_hardware_names_the_cpu_and_its_memory():
+    assert re.search(r"^cpu, .+, \d+ CPU cores, \d+ GiB, \w+$", runtime.hardware())

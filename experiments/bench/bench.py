@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import re
 import resource
 import sys
 import time
@@ -18,13 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from flax import struct
 
 import envs
 from envs.types import Env, sample_space
 from envs.vector import VecState, fold_keys, vectorize
-from jaxrl import rollout, terminal
+from jaxrl import rollout, runtime, terminal
 from jaxrl.program import Program, configs_of, memory_of
 from jaxrl.stats import psum_over
 from jaxrl.types import Learner, Metrics
@@ -185,19 +181,6 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     return {p: metadata.version(p) for p in packages}
 
 
-def hardware() -> str:
-    """The device, the CPU's model and cores, main memory."""
-    memory = psutil.virtual_memory().total / 2**30
-    kind, cores = jax.devices()[0].device_kind, os.cpu_count()
-    return f"{kind}, {cpu_model()}, {cores} CPU cores, {memory:.0f} GiB, {platform.machine()}"
-
-
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no model
-    named = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.M)
-    return named[1] if named else platform.processor() or "unknown CPU"
-
-
 def peak_memory() -> int:
     """Most bytes that this process has held: on the device, or in main memory on a CPU."""
     stats = jax.devices()[0].memory_stats() or {}
@@ -214,7 +197,7 @@ def write(
     settings = {k: v for k, v in asdict(args).items() if not isinstance(v, Path)}
     about = {
         "benchmark": name,
-        "hardware": hardware(),
+        "hardware": runtime.hardware(),
         "versions": versions(),
         "settings": settings,
         "peak_memory_bytes": peak_memory(),

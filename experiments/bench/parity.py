@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from bench import compiled, hardware, peak_memory, rounded, versions
+from bench import compiled, peak_memory, rounded, versions
 from gymnasium.envs.mujoco.humanoid_v5 import mass_center
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +33,7 @@ from rich.table import Table
 import envs
 from envs.registry import TASKS
 from envs.types import Env, State
+from jaxrl import runtime
 
 ORIGINAL = {
     "ant": "Ant-v5",
@@ -213,7 +214,7 @@ def write(path: Path, row: dict[str, Any]) -> None:
     rows = sorted([r for r in rows if not same(r)] + [row], key=lambda r: (r["task"], r["physics"]))
     about = {
         "benchmark": "parity",
-        "hardware": hardware(),
+        "hardware": runtime.hardware(),
         "versions": versions(("jax", "mujoco", "mujoco-mjx", "gymnasium", "numpy")),
         "actions": "uniformly random",
         "peak_memory_bytes": peak_memory(),
