@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from envs.batch_last import not_inlined
 
@@ -24,7 +27,6 @@ def last_init(scale: float):
     return nn.initializers.variance_scaling(scale**2, "fan_in", "uniform")
 
 
-@jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x [*B, in] @ kernel [in, out], float32, whose gradients a CPU computes faster than JAX's own.
 
@@ -32,16 +34,19 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     slows every later use. Under `jax.default_matmul_precision("bfloat16")` (scripts:
     --matmul-precision) both factors of every product, gradients' too, are rounded to bfloat16
     and the terms summed in float32, which JAX itself does on a TPU only.
+
+    A primitive of JAX's, not a `custom_vjp`: of a loss that is vmapped over examples, that would
+    compute a kernel's gradient for each of them before it sums them.
     """
-    return _dot(x, kernel)
+    return _product.bind(x, kernel, kernels=0)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a [*B, k] @ b [k, n]."""
-    axes = ((a.ndim - 1,), (0,))
-    return jax.lax.dot_general(
-        _rounded(a), _rounded(b), (axes, ((), ())), preferred_element_type=jnp.float32
-    )
+    """a [*B, k] @ b [k, n], as one flat batch: XLA on a CPU is far slower with more axes."""
+    flat = _rounded(a).reshape(-1, a.shape[-1])
+    axes = (((1,), (0,)), ((), ()))
+    out = jax.lax.dot_general(flat, _rounded(b), axes, preferred_element_type=jnp.float32)
+    return out.reshape(*a.shape[:-1], -1)
 
 
 def _in_bfloat16() -> bool:
@@ -62,18 +67,57 @@ def _transposed(a: jax.Array) -> jax.Array:
     return not_inlined(lambda a: flat(a.T), a).reshape(a.shape[::-1])
 
 
-def _product_backward(saved, g):
-    x, kernel = saved
+def _x_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _dot(g, _transposed(_rounded(kernel)))
+
+
+def _kernel_gradient(g: jax.Array, x: jax.Array) -> jax.Array:
     flat = lambda a: _rounded(a.reshape(-1, a.shape[-1]))
-    x, g_rows = flat(x), flat(g)
-    if kernel.shape[1] < 32 < kernel.shape[0]:  # less to transpose
-        kernel_grad = _transposed(_dot(_transposed(g_rows), x))
+    x, g = flat(x), flat(g)
+    if g.shape[1] < 32 < x.shape[1]:  # less to transpose
+        return _transposed(_dot(_transposed(g), x))
+    return _dot(_transposed(x), g)
+
+
+# `product` of x [*kernels, *B, in] and kernel [*kernels, in, out], so many leading axes of both.
+_product = Primitive("product")
+
+
+def _of_each(f: Callable[..., jax.Array], kernels: int) -> Callable[..., jax.Array]:
+    for _ in range(kernels):
+        f = jax.vmap(f)
+    return f
+
+
+def _compute(x: jax.Array, kernel: jax.Array, *, kernels: int) -> jax.Array:
+    return _of_each(_dot, kernels)(x, kernel)
+
+
+def _shape(x: Any, kernel: Any, *, kernels: int) -> jax.core.ShapedArray:
+    return jax.core.ShapedArray((*x.shape[:-1], kernel.shape[-1]), jnp.float32)
+
+
+def _batch(args: tuple, axes: tuple, *, kernels: int) -> tuple[jax.Array, int]:
+    (x, kernel), (x_axis, kernel_axis) = args, axes
+    if kernel_axis is None:  # one more of the axes B
+        return _product.bind(jnp.moveaxis(x, x_axis, kernels), kernel, kernels=kernels), kernels
+    kernel = jnp.moveaxis(kernel, kernel_axis, 0)
+    if x_axis is None:
+        x = jnp.broadcast_to(x, (len(kernel), *x.shape))
     else:
-        kernel_grad = _dot(_transposed(x), g_rows)
-    return _dot(g, _transposed(_rounded(kernel))), kernel_grad
+        x = jnp.moveaxis(x, x_axis, 0)
+    return _product.bind(x, kernel, kernels=kernels + 1), 0
 
 
-product.defvjp(lambda x, kernel: (_dot(x, kernel), (x, kernel)), _product_backward)
+_product.def_impl(jax.jit(_compute, static_argnames="kernels"))
+_product.def_abstract_eval(_shape)
+mlir.register_lowering(_product, mlir.lower_fun(_compute, multiple_results=False))
+batching.primitive_batchers[_product] = _batch
+ad.defbilinear(
+    _product,
+    lambda g, x, kernel, *, kernels: _of_each(_x_gradient, kernels)(g, kernel),
+    lambda g, x, kernel, *, kernels: _of_each(_kernel_gradient, kernels)(g, x),
+)
 
 
 class Dense(nn.Module):

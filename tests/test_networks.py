@@ -1,5 +1,7 @@
 """Recurrence forgets at resets, sequences equal steps, and actor and critic share nothing."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,6 +147,25 @@ def test_in_bfloat16_factors_are_rounded_and_terms_are_not(batch, sizes):
     close(x_grad, np.einsum("r...o,rio->r...i", g, kernel))
     flat = lambda a: a.reshape(4, -1, a.shape[-1])
     close(kernel_grad, np.einsum("rbi,rbo->rio", flat(x), flat(g)))
+
+
+@pytest.mark.parametrize("runs", [None, 3])
+def test_a_loss_of_single_examples_has_no_kernel_gradient_of_each(runs):
+    x, kernel = jax.random.normal(KEY, (50, 7)), jax.random.normal(KEY, (7, 11))
+    loss = lambda f: lambda k: jax.vmap(lambda x: jnp.sin(f(x, k)).sum())(x).sum()
+    gradient = lambda f: jax.grad(loss(f)) if runs is None else jax.vmap(jax.grad(loss(f)))
+    kernel = kernel if runs is None else jnp.stack([kernel] * runs)
+    np.testing.assert_allclose(gradient(product)(kernel), gradient(jnp.matmul)(kernel), rtol=1e-4)
+    sizes = re.findall(r"tensor<([\dx]+)xf32>", jax.jit(gradient(product)).lower(kernel).as_text())
+    assert max(np.prod([int(n) for n in size.split("x")]) for size in sizes) <= 50 * 11 * (
+        runs or 1
+    )
+
+
+def test_a_product_can_be_differentiated_forwards():
+    x, kernel = jax.random.normal(KEY, (5, 7)), jax.random.normal(KEY, (7, 3))
+    ours, theirs = (jax.jvp(f, (x, kernel), (2 * x, 3 * kernel)) for f in (product, jnp.matmul))
+    assert_same(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_a_dense_layer_is_flax_s():
