@@ -23,11 +23,15 @@ def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
     if isinstance(obs, dict):
         missing = set(keys) - set(obs)
         if missing:
-            raise ValueError(f"observation has no entry {sorted(missing)}; it has {sorted(obs)}")
+            raise ValueError(
+                f"actor_obs, critic_obs or obs_keys={keys}: the observation has no entry"
+                f" {sorted(missing)}; it has {sorted(obs)}"
+            )
         leaves = [obs[k] for k in (keys or sorted(obs))]
     elif keys:
         raise ValueError(
-            f"actor_obs or critic_obs={keys}: must be empty, as the observation is a plain array"
+            f"actor_obs, critic_obs or obs_keys={keys}: must be empty, as the observation is a"
+            " plain array"
         )
     else:
         leaves = [obs]

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from jaxrl.terminal import reason
 
 KEEP = 3  # newest checkpoints that stay on disk, unless told otherwise
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+# Orbax narrates every save, and logs what it raises as well.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class DamagedCheckpoint(ValueError):
@@ -47,6 +49,7 @@ def save(
         name: {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": _digest(x)}
         for name, x in arrays.items()
     }
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     try:
         temporary.mkdir(parents=True)
         with _checkpointer() as checkpointer:
@@ -62,10 +65,17 @@ def save(
         if replaced.exists() and not final.exists():
             os.rename(replaced, final)
         raise RuntimeError(f"cannot write checkpoint {final}: {reason(error)}") from error
+    sys.unraisablehook = hook
     shutil.rmtree(replaced, ignore_errors=True)
     for old in [s for s in steps(folder) if s <= step][:-keep] if keep else []:
         shutil.rmtree(folder / f"{old:012d}", ignore_errors=True)
     return final
+
+
+def _unraisable(told: Any, others: Any = sys.unraisablehook) -> None:
+    """While and after a write fails, Orbax's other ones find their event loop closed: told already."""
+    if str(told.exc_value) != "Event loop is closed":
+        others(told)
 
 
 def steps(folder: Path) -> list[int]:

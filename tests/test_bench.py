@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT / "experiments"), str(BENCH), str(BENCH / "drivers")]
 
 import bench  # noqa: E402
 import compile as compile_bench  # noqa: E402
+import fuzz  # noqa: E402
 import overhead  # noqa: E402
 import peers  # noqa: E402
 import physics  # noqa: E402
@@ -25,6 +26,8 @@ import plans  # noqa: E402
 import reduce as reduce_bench  # noqa: E402
 import replay as replay_bench  # noqa: E402
 import seeds  # noqa: E402
+import tasks  # noqa: E402
+import traces  # noqa: E402
 from presets import Preset  # noqa: E402
 
 import envs  # noqa: E402
@@ -305,6 +308,39 @@ def test_gpu_sh_runs_small_on_a_cpu_and_again(tmp_path):
     done = go("ppo tests")
     assert done.returncode == 1 and "== ppo did not finish" in done.stdout
     assert "skipped in" in (tmp_path / "tests.txt").read_text()
+
+
+def test_every_task_is_stepped_and_a_hang_is_told(tmp_path):
+    out, small = tmp_path / "x.json", {"num_envs": 4, "steps": 2, "tasks": ("point_maze_open",)}
+    assert tasks.main(tasks.Args(minutes=0.0, out=out, **small)) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    assert (row["outcome"], row["steps"], row["nonfinite"]) == ("ran", 8, 0)
+    assert tasks.main(tasks.Args(hang_seconds=0.0, out=out, **small)) == 1
+    (row,) = json.loads(out.read_text())["rows"]
+    assert (row["outcome"], row["steps"]) == ("hung", 0)
+
+
+def test_a_refusal_must_name_a_setting():
+    drawn = fuzz.draw(0, fuzz.TASKS)
+    assert drawn == fuzz.draw(0, fuzz.TASKS)
+    assert fuzz.refused(drawn, "seeds=0: must be at least 1") == "refused: seeds"
+    with pytest.raises(RuntimeError, match="names no setting"):
+        fuzz.refused(drawn, "need at least one array to concatenate")
+
+
+def test_tasks_have_the_physics_that_they_take():
+    assert tasks.physics_of("hopper", ("accurate", "fast")) == ("accurate", "fast")
+    assert tasks.physics_of("point_maze", ("accurate", "fast")) == ("",)
+
+
+def test_a_kernel_s_time_is_without_what_it_calls():
+    event = lambda thread, text, **more: {"name": text, "pid": 1, "tid": thread, **more}
+    name = lambda thread, text: event(thread, "thread_name", args={"name": text})
+    call = lambda thread, text, start, us: event(thread, text, ph="X", ts=start, dur=us)
+    events = [name(1, "python"), name(2, "worker"), call(1, "main", 0, 9000)]
+    events += [call(2, "while", 0, 5000), call(2, "dot.1", 1000, 2000), call(2, "dot.1", 6000, 500)]
+    events += [call(3, "Execute (wait for completion)", 0, 9000), {}]  # as a trace ends
+    assert traces.own_times(events) == {"while": [3.0], "dot.1": [2.0, 0.5]}
 
 
 def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_path, capsys):

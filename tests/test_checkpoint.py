@@ -4,6 +4,8 @@ import inspect
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -231,3 +233,25 @@ def test_a_half_written_checkpoint_of_a_killed_run_is_not_seen_and_is_overwritte
     assert checkpoint.steps(folder) == [10, 20]
     checkpoint.save(folder, 30, TREE)
     assert checkpoint.restore_newest(folder, LIKE)[0] == 30 and not half.exists()
+
+
+def test_a_full_disk_is_told_once(tmp_path):
+    """Orbax's threads say nothing beside the error."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+import numpy as np
+from jaxrl import checkpoint
+tree = {{str(i): np.random.default_rng(i).normal(size=(200, 200)) for i in range(40)}}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save(Path(r"{tmp_path}"), 2, tree)
+except RuntimeError as error:
+    print(str(error).split(":")[0])
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == f"cannot write checkpoint {tmp_path / '000000000002'}"
+    assert done.stderr == "" and list(tmp_path.iterdir()) == []

@@ -1,11 +1,13 @@
 """Random settings of every learner: each trains two steps or is refused in one line.
 
-    python experiments/bench/fuzz.py --configs 500
+    python experiments/bench/fuzz.py --configs 500 --out fuzz.json
 
-About two fields of a small configuration are replaced, by good values and bad. A
-refusal is a ValueError of one line that names something; anything else (another exception, a
-hang) counts against us, and is printed with the settings that show it again:
-`--first 17 --configs 1`. Exit code 1 if there was any.
+About one field of a small configuration is replaced, by a good value or a bad one; some runs share
+two devices, some learners have prior data. A refusal is a ValueError of one line, raised by our own
+code, that names a setting before its first = or colon. Every `--cli`th configuration is given to the
+learner's script as flags instead, which must end with exit code 0 or 2 and no traceback. Anything
+else (another exception, a hang) counts against us, and is printed with the settings that show it
+again: `--first 17 --configs 1`. Exit code 1 if there was any.
 """
 
 from __future__ import annotations
@@ -13,22 +15,35 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-import signal
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import jax
 import numpy as np
 import tyro
+from bench import write
 
 import envs
-from jaxrl import data, runtime, script, terminal
+from jaxrl import data, data_files, runtime, script, terminal
 from jaxrl.train import train
 
+ROOT = Path(__file__).parents[2]
 OFFLINE = ("bc", "td3_bc", "iql", "imitation")
-LEARNERS = ("ppo", "sac", "td3", "dsac", "mdpo", "pmoe", *OFFLINE)
+WITH_PRIOR = ("sac", "td3", "dsac", "mdpo", "pmoe")
+LEARNERS = ("ppo", *WITH_PRIOR, *OFFLINE)
+SCRIPTS = {"ppo": "ppo", "td3": "td3", "imitation": "imitate"}
+SCRIPTS |= dict.fromkeys(("sac", "dsac", "mdpo", "pmoe"), "sac")
+SCRIPTS |= dict.fromkeys(("bc", "td3_bc", "iql"), "offline")
 SMALL = {
     "num_envs": 8,
     "unroll_length": 2,
@@ -48,7 +63,7 @@ SMALL = {
     "width": 8,
     "layers": 1,
 }
-CHANGED = 2.0  # fields, on average
+CHANGED = 1.0  # fields, on average
 NUMBERS = (0.0, -1.0, 1e-3, 0.5, 0.95, 1.0, 3.0, 1e6, math.inf, math.nan)
 COUNTS = (-1, 0, 1, 2, 3, 4, 8, 16)
 TUPLES = ((), (4,), (4, 8), (0,), ("obs",), ("nonsense",))
@@ -56,6 +71,8 @@ WORDS = ("", "nonsense") + tuple(
     "linear cosine adaptive constant clip mdpo normal tanh_normal relu tanh gelu min mean flow"
     " diffusion gaussian mlp transformer open_loop ensemble streaming pool fresh cached".split()
 )
+# What a refusal may name, besides a field of the learner's configuration.
+NAMES = "seeds num_evals eval_episodes devices sweep total_steps action_space data".split()
 TASKS = ("point_maze_open", "pendulum_swingup", "gymnax/Pendulum-v1", "gymnax/CartPole-v1")
 
 
@@ -63,21 +80,45 @@ TASKS = ("point_maze_open", "pendulum_swingup", "gymnax/Pendulum-v1", "gymnax/Ca
 class Args:
     configs: int = 500
     first: int = 0
-    seconds: int = 300  # for one of them, until it counts as a hang
+    seconds: int = 300  # for one of them, until it counts as a hang, which ends this
     tasks: tuple[str, ...] = TASKS
+    cli: int = 20  # every how many configurations one goes through a script; 0: none
+    out: Path | None = None  # JSON file for the outcomes
 
 
-class Hang(Exception):
-    pass
+@dataclass
+class Drawn:
+    """The same one for the same number."""
+
+    learner: str
+    task: str
+    settings: dict[str, Any]
+    how: dict[str, Any]  # arguments of `train`
+    prior: bool  # data beside what an online learner collects
+
+    def config(self) -> Any:
+        return module_of(self.learner).Config(**self.settings)
+
+    def make(self) -> Any:
+        env = envs.make(self.task)
+        given = [recorded(env)] if self.prior or self.learner in OFFLINE else []
+        return module_of(self.learner).make(env, self.config(), *given)
 
 
-def draw(number: int, tasks: tuple[str, ...]) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
-    """Learner, task, settings, and arguments of `train`; the same ones for the same number."""
+def module_of(learner: str) -> Any:
+    return import_module(f"jaxrl.learners.{learner}")
+
+
+def draw(number: int, tasks: tuple[str, ...]) -> Drawn:
     rng = np.random.default_rng([number, 20])
     pick = lambda values: values[rng.integers(len(values))]
-    name, task = pick(LEARNERS), pick(tasks)
-    config = import_module(f"jaxrl.learners.{name}").Config()
+    task = pick(tasks)
+    name = "ppo" if "CartPole" in task and rng.random() < 0.8 else pick(LEARNERS)  # discrete
+    config = module_of(name).Config()
     settings = {k: v for k, v in SMALL.items() if hasattr(config, k)}
+    prior = name in WITH_PRIOR and rng.random() < 0.2
+    if prior:
+        settings["prior_ratio"] = 0.5
     fields = dataclasses.fields(config)
     for field in fields:
         if rng.random() > CHANGED / len(fields):
@@ -89,33 +130,73 @@ def draw(number: int, tasks: tuple[str, ...]) -> tuple[str, str, dict[str, Any],
     how = {
         "seeds": pick((1, 1, 1, 1, 1, 2, 2, 0)),
         "num_evals": pick((1, 0)),
-        "eval_episodes": pick((1, 2)),
+        "eval_episodes": pick((1, 2, 2)),
+        "devices": pick((1, 1, 1, 1, 2, 2, 2, 3)),
     }
     if rng.random() < 0.1:
         how["sweep"] = {
             pick(("gamma", "learning_rate", "nonsense")): pick(([0.5, 0.9], [], [math.nan]))
         }
-    return name, task, settings, how
+    return Drawn(name, task, settings, how, prior)
 
 
-def one(number: int, tasks: tuple[str, ...]) -> str:
+def one(drawn: Drawn) -> str:
     """Trains two steps. "trained", or why it was refused; raises what should not be."""
-    name, task, settings, how = draw(number, tasks)
-    module = import_module(f"jaxrl.learners.{name}")
     try:
-        env = envs.make(task)
-        config = module.Config(**settings)
-        if name in OFFLINE:
-            learner = module.make(env, config, recorded(env))
-        else:
-            learner = module.make(env, config)
-        train(learner, 2 * learner.steps_per_iteration, quiet=True, **how)
+        learner = drawn.make()
+        train(learner, 2 * learner.steps_per_iteration, quiet=True, **drawn.how)
     except ValueError as error:
-        text = str(error)
-        if "\n" in text.strip() or not text.strip() or isinstance(error, jax.errors.JAXTypeError):
+        text = str(error).strip()
+        by = Path(extract_tb(error.__traceback__)[-1].filename)
+        if "\n" in text or not any(by.is_relative_to(ROOT / x) for x in ("jaxrl", "envs")):
             raise
-        return text.strip()
+        return refused(drawn, text)
     return "trained"
+
+
+def refused(drawn: Drawn, text: str) -> str:
+    named = re.findall(r"\w+", re.split("[=:]", text)[0])
+    if not {*NAMES, *vars(drawn.config())} & set(named):
+        raise RuntimeError(f"names no setting: {text}")
+    return "refused: " + text.split("=")[0][:60]
+
+
+def flags(drawn: Drawn) -> list[str]:
+    """Every field, since a script's defaults are those of a preset; a sweep has its own script."""
+    try:
+        steps = 2 * drawn.make().steps_per_iteration
+    except ValueError:
+        steps = 64
+    words = ["--env", drawn.task, "--total-steps", str(steps), "--no-video"]
+    for name, value in (vars(drawn.config()) | drawn.how).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif name != "sweep":
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+def by_script(drawn: Drawn, seconds: float) -> str:
+    """As `one`, through the command line."""
+    name = "rlpd" if drawn.prior and drawn.learner == "sac" else SCRIPTS[drawn.learner]
+    words = [sys.executable, f"experiments/{name}.py", *flags(drawn)]
+    with tempfile.TemporaryDirectory() as folder:
+        words += ["--run-dir", f"{folder}/run"]
+        if name in ("sac", "offline"):
+            words += ["--learner", drawn.learner]
+        if name in ("rlpd", "offline", "imitate"):
+            data_files.save(recorded(envs.make(drawn.task)), f"{folder}/data.npz")
+            words += ["--data", f"{folder}/data.npz"]
+        quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        pipes = {"capture_output": True, "text": True}
+        done = subprocess.run(words, cwd=ROOT, env=quick, timeout=0.9 * seconds, **pipes)
+        last = (done.stderr.strip().splitlines() or [""])[-1].replace(f"{folder}/data.npz", "data")
+    if done.returncode not in (0, 2) or "Traceback" in done.stderr:
+        raise RuntimeError(f"{' '.join(words[1:])}: exit code {done.returncode}: {last}")
+    if done.returncode == 2 and last.startswith("error: "):
+        return f"by script, {refused(drawn, last.removeprefix('error: '))}"
+    return f"by script, {'a flag refused' if done.returncode else 'trained'}"
 
 
 def recorded(env: Any) -> data.Dataset:
@@ -132,36 +213,36 @@ def recorded(env: Any) -> data.Dataset:
 
 def main() -> int:
     args = tyro.cli(Args)
-    runtime.setup(1)
+    runtime.setup(2)
     jax.config.update("jax_disable_most_optimizations", True)  # half of the time to compile
+    jax.config.update("jax_traceback_filtering", "off")  # to see who refused
     started, outcomes, bad = time.time(), collections.Counter(), []
 
-    def too_long(*_):
-        raise Hang(f"more than {args.seconds} s")
+    def hangs(number: int, drawn: Drawn):  # a thread, since XLA lets no signal through
+        print(f"{number}: more than {args.seconds} s\n  {drawn}", flush=True)
+        os._exit(1)
 
-    signal.signal(signal.SIGALRM, too_long)
     for number in range(args.first, args.first + args.configs):
-        signal.alarm(args.seconds)
+        drawn = draw(number, args.tasks)
+        by_cli = args.cli and number % args.cli == args.cli - 1
+        watchdog = threading.Timer(args.seconds, hangs, (number, drawn))
+        watchdog.start()
         try:
-            outcome = one(number, args.tasks)
-            if outcome != "trained":
-                outcome = "refused: " + outcome.split("=")[0][:60]
+            outcome = by_script(drawn, args.seconds) if by_cli else one(drawn)
         except Exception as error:
             outcome = f"broke: {type(error).__name__}"
-            line = (str(error).strip().splitlines() or [""])[0][:100]
-            bad.append(number)
-            print(f"{number}: {outcome}: {line}\n  {draw(number, args.tasks)}", flush=True)
-        signal.alarm(0)
+            why = terminal.reason(error)
+            bad.append({"number": number, "outcome": outcome, "why": why})
+            print(f"{number}: {outcome}: {why}\n  {drawn}", flush=True)
+        watchdog.cancel()
         outcomes[outcome] += 1
         if number % 20 == 19:
             jax.clear_caches()
-            print(
-                f"{number + 1 - args.first}: {dict(outcomes)}, {time.time() - started:.0f} s",
-                flush=True,
-            )
-    terminal.table(
-        "Random settings", ["outcome", "how many"], [[k, v] for k, v in outcomes.items()]
-    )
+            done = number + 1 - args.first
+            print(f"{done}: {dict(outcomes)}, {time.time() - started:.0f} s", flush=True)
+    rows = [{"outcome": k, "configs": v} for k, v in sorted(outcomes.items())]
+    write(args.out, "fuzz", args, rows + bad, {})
+    terminal.table("Random settings", ["outcome", "how many"], [[*r.values()] for r in rows])
     return 1 if bad else 0
 
 
