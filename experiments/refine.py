@@ -16,6 +16,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -42,6 +43,8 @@ from jaxrl.policies.scripted import scripted
 from jaxrl.stats import bootstrap_interval
 from jaxrl.train import count_iterations
 
+EVAL_EPISODES = 128  # after every part of a stage
+
 
 @dataclass
 class Args:
@@ -57,6 +60,8 @@ class Args:
     video: bool = True
     run_dir: Path | None = None  # default: runs/refine_ENV_TIME
     resume: bool = False
+    devices: int = 0  # that share the environments of the refinement; 0: what suits
+    matmul_precision: Literal[runtime.PRECISIONS] = "default"  # of networks, not of physics
     base: imitation.Config = field(default_factory=imitation.Config)
     rl: ppo.Config = RESIDUAL["ppo"].config
 
@@ -97,7 +102,7 @@ def demonstrate(args: Args, env, path: Path) -> None:
     data_files.save(recorded.successful(), path)
 
 
-def stage(args: Args, run_dir: Path, total_steps: int, num_evals: int) -> script.Args:
+def stage(args: Args, run_dir: Path, total_steps: int, num_evals: int, devices: int) -> script.Args:
     """What `script.launch` needs to know; a stage that had begun goes on."""
     return script.Args(
         env=args.env,
@@ -105,10 +110,10 @@ def stage(args: Args, run_dir: Path, total_steps: int, num_evals: int) -> script
         seed=args.seed,
         total_steps=total_steps,
         num_evals=num_evals,
-        eval_episodes=128,
+        eval_episodes=EVAL_EPISODES,
         run_dir=run_dir,
         resume=(run_dir / "config.json").exists(),
-        devices=1,
+        devices=devices,
         video=False,
     )
 
@@ -163,6 +168,8 @@ def validate(args: Args, rl: ppo.Config) -> None:
     for name in ("demos", "episodes"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name}={getattr(args, name)}: must be at least 1")
+    if args.devices < 0:
+        raise ValueError(f"devices={args.devices}: must be at least 0, which means what suits")
     if not args.scale > 0:
         raise ValueError(f"scale={args.scale}: must be above 0")
     runtime.check_seed(args.seed, 2)  # the second is that of the last evaluation
@@ -177,7 +184,8 @@ def main() -> int:
     args = script.parse(defaults, prefixes=True, env=Args.env)
     rl = script.with_schedule(args.rl, args.rl_steps)
     validate(args, rl)
-    runtime.setup(1)
+    devices = args.devices or ppo.default_devices(1, rl, EVAL_EPISODES)
+    runtime.setup(devices, matmul_precision=args.matmul_precision)
     env = envs.make(args.env, **script.numbers(args.env_options))
     scripted(env, args.noise)  # ValueError where the task has no expert
     run_dir = args.run_dir or script.new_run_dir(f"refine_{args.env}")
@@ -191,7 +199,7 @@ def main() -> int:
     if not finished(base_dir, args.bc_updates):
         print(f"--- imitation: {args.bc_updates:,} updates")
         learner = imitation.make(env, args.base, data_files.load(demos))
-        todo = stage(args, base_dir, args.bc_updates, num_evals=2)
+        todo = stage(args, base_dir, args.bc_updates, num_evals=2, devices=1)
         if code := script.launch("imitation", todo, learner, demos, resume_dir=run_dir):
             return code
 
@@ -200,7 +208,7 @@ def main() -> int:
         print(f"--- refinement: {args.rl_steps:,} environment steps")
         corrected = residual(env, runs.load(base_dir).policy(), args.scale)
         learner = ppo.make(corrected, rl)
-        todo = stage(args, rl_dir, args.rl_steps, num_evals=10)
+        todo = stage(args, rl_dir, args.rl_steps, num_evals=10, devices=devices)
         about = {"run": base_dir, "seed_index": 0, "scale": args.scale}
         if code := script.launch("ppo", todo, learner, base=about, resume_dir=run_dir):
             return code
