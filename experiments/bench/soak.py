@@ -129,7 +129,8 @@ def disturb(args: Args, run_dir: Path, alone: subprocess.Popen) -> dict[str, int
             out, err = process.communicate(timeout=None if full_disk else wait)
             what = trouble
         except subprocess.TimeoutExpired:
-            name = "kill -9" if not happened["kill -9"] else chance.choice(list(SIGNALS))
+            new = [x for x in SIGNALS if not happened[x]]  # first one of each
+            name = new[0] if new else chance.choice(list(SIGNALS))
             process.send_signal(SIGNALS[name])
             out, err = process.communicate()
             happened[name] += 1
