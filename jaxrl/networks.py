@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,23 +40,19 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     A primitive of JAX's, not a `custom_vjp`: of a loss that is vmapped over examples, that would
     compute a kernel's gradient for each of them before it sums them.
     """
-    return _product.bind(x, kernel, kernels=0)
+    in_bfloat16 = jax.config.jax_default_matmul_precision == "bfloat16"
+    return _product.bind(x, kernel, dtype=jnp.bfloat16 if in_bfloat16 else jnp.float32, kernels=0)
 
 
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+def _dot(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
     """a [*B, k] @ b [k, n], as one flat batch: XLA on a CPU is far slower with more axes."""
-    flat = _rounded(a).reshape(-1, a.shape[-1])
-    axes = (((1,), (0,)), ((), ()))
-    out = jax.lax.dot_general(flat, _rounded(b), axes, preferred_element_type=jnp.float32)
-    return out.reshape(*a.shape[:-1], -1)
+    a, b, axes = a.astype(dtype), b.astype(dtype), (((1,), (0,)), ((), ()))
+    out = jax.lax.dot_general(_flat(a), b, axes, preferred_element_type=jnp.float32)
+    return out.reshape(*a.shape[:-1], b.shape[1])
 
 
-def _in_bfloat16() -> bool:
-    return jax.config.jax_default_matmul_precision == "bfloat16"
-
-
-def _rounded(a: jax.Array) -> jax.Array:
-    return a.astype(jnp.bfloat16) if _in_bfloat16() else a
+def _flat(a: jax.Array) -> jax.Array:
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
 def _transposed(a: jax.Array) -> jax.Array:
@@ -67,56 +65,59 @@ def _transposed(a: jax.Array) -> jax.Array:
     return not_inlined(lambda a: flat(a.T), a).reshape(a.shape[::-1])
 
 
-def _x_gradient(g: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _dot(g, _transposed(_rounded(kernel)))
+def _x_gradient(g: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
+    return _dot(g, _transposed(kernel.astype(dtype)), dtype)
 
 
-def _kernel_gradient(g: jax.Array, x: jax.Array) -> jax.Array:
-    flat = lambda a: _rounded(a.reshape(-1, a.shape[-1]))
-    x, g = flat(x), flat(g)
+def _kernel_gradient(g: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
+    x, g = _flat(x.astype(dtype)), _flat(g.astype(dtype))
     if g.shape[1] < 32 < x.shape[1]:  # less to transpose
-        return _transposed(_dot(_transposed(g), x))
-    return _dot(_transposed(x), g)
+        return _transposed(_dot(_transposed(g), x, dtype))
+    return _dot(_transposed(x), g, dtype)
 
 
-# `product` of x [*kernels, *B, in] and kernel [*kernels, in, out], so many leading axes of both.
+# `product` whose factors have the same `kernels` leading axes: x [*kernels, *B, in] and kernel
+# [*kernels, in, out].
 _product = Primitive("product")
 
 
-def _of_each(f: Callable[..., jax.Array], kernels: int) -> Callable[..., jax.Array]:
+def _of_each(f: Callable[..., jax.Array], dtype: Any, kernels: int) -> Callable[..., jax.Array]:
+    f = partial(f, dtype=dtype)
     for _ in range(kernels):
         f = jax.vmap(f)
     return f
 
 
-def _compute(x: jax.Array, kernel: jax.Array, *, kernels: int) -> jax.Array:
-    return _of_each(_dot, kernels)(x, kernel)
+def _compute(x: jax.Array, kernel: jax.Array, **how: Any) -> jax.Array:
+    return _of_each(_dot, **how)(x, kernel)
 
 
-def _shape(x: Any, kernel: Any, *, kernels: int) -> jax.core.ShapedArray:
-    return jax.core.ShapedArray((*x.shape[:-1], kernel.shape[-1]), jnp.float32)
+def _shape(x: Any, kernel: Any, **how: Any) -> jax.core.ShapedArray:
+    out = jax.eval_shape(partial(_compute, **how), x, kernel)
+    return jax.core.ShapedArray(out.shape, out.dtype)
 
 
-def _batch(args: tuple, axes: tuple, *, kernels: int) -> tuple[jax.Array, int]:
+def _batch(args: tuple, axes: tuple, *, dtype: Any, kernels: int) -> tuple[jax.Array, int]:
     (x, kernel), (x_axis, kernel_axis) = args, axes
     if kernel_axis is None:  # one more of the axes B
-        return _product.bind(jnp.moveaxis(x, x_axis, kernels), kernel, kernels=kernels), kernels
+        x = jnp.moveaxis(x, x_axis, kernels)
+        return _product.bind(x, kernel, dtype=dtype, kernels=kernels), kernels
     kernel = jnp.moveaxis(kernel, kernel_axis, 0)
     if x_axis is None:
         x = jnp.broadcast_to(x, (len(kernel), *x.shape))
     else:
         x = jnp.moveaxis(x, x_axis, 0)
-    return _product.bind(x, kernel, kernels=kernels + 1), 0
+    return _product.bind(x, kernel, dtype=dtype, kernels=kernels + 1), 0
 
 
-_product.def_impl(jax.jit(_compute, static_argnames="kernels"))
+_product.def_impl(jax.jit(_compute, static_argnames=("dtype", "kernels")))
 _product.def_abstract_eval(_shape)
 mlir.register_lowering(_product, mlir.lower_fun(_compute, multiple_results=False))
 batching.primitive_batchers[_product] = _batch
 ad.defbilinear(
     _product,
-    lambda g, x, kernel, *, kernels: _of_each(_x_gradient, kernels)(g, kernel),
-    lambda g, x, kernel, *, kernels: _of_each(_kernel_gradient, kernels)(g, x),
+    lambda g, x, kernel, **how: _of_each(_x_gradient, **how)(g, kernel),
+    lambda g, x, kernel, **how: _of_each(_kernel_gradient, **how)(g, x),
 )
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from probes import assert_same
+from probes import assert_same, differ
 
 from jaxrl.networks import ACTIVATIONS, GRU, MLP, ActorCritic, Dense, Ensemble, product
 
@@ -116,7 +116,7 @@ def test_every_activation_keeps_the_signal_at_its_size(name):
     assert 0.2 < float(np.std(mlp.apply(mlp.init(KEY, x), x))) < 2.0
 
 
-@pytest.mark.parametrize("batch", [(7,), (), (2, 5), (1100,)])
+@pytest.mark.parametrize("batch", [(7,), (), (2, 5), (1100,), (0,)])
 @pytest.mark.parametrize("sizes", [(3, 40), (40, 3), (40, 50), (3, 2)])
 def test_a_product_has_the_gradients_of_jax(batch, sizes):
     k_x, k_kernel, k_g = jax.random.split(jax.random.key(0), 3)
@@ -160,6 +160,23 @@ def test_a_loss_of_single_examples_has_no_kernel_gradient_of_each(runs):
     assert max(np.prod([int(n) for n in size.split("x")]) for size in sizes) <= 50 * 11 * (
         runs or 1
     )
+
+
+def test_factors_that_do_not_fit_are_refused_when_traced():
+    with pytest.raises(TypeError, match="contracting"):
+        jax.eval_shape(product, jnp.ones((5, 7)), jnp.ones((5, 3)))
+
+
+def test_the_precision_is_that_of_tracing():
+    x, kernel = jax.random.normal(KEY, (5, 7)), jax.random.normal(KEY, (7, 3))
+    compute = jax.jit(product)
+    exact = compute(x, kernel)
+    with jax.default_matmul_precision("bfloat16"):
+        rounded = compute(x, kernel)
+        traced = jax.jit(product).trace(x, kernel)
+    assert differ(rounded, exact)
+    assert_same(traced.lower().compile()(x, kernel), rounded)
+    assert_same(compute(x, kernel), exact)
 
 
 def test_a_product_can_be_differentiated_forwards():
