@@ -46,6 +46,8 @@ def defaults(learner: str, total_steps: str) -> Any:
 def main() -> int:
     args = script.parse(defaults, learner="iql", total_steps=str(Args.total_steps))
     dataset = data_files.load(args.data, args.terminals_are_timeouts)
+    if args.learner != "bc" and not dataset.steps.reward.any():
+        raise ValueError(f"{args.data}: every reward is 0, from which only bc learns")
     script.env_of_data(args, dataset)
     config = args.config
     if args.normalize_reward:

@@ -22,14 +22,13 @@ from jaxrl.learners import sac
 class Args(script.Args):
     env: str = ""  # default: what the data set says
     data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data_files.py
-    terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
     config: sac.Config = field(default_factory=lambda: sac.RLPD)
 
 
 def defaults(env: str, data: str) -> Args:
     recorded = {}
     if Path(data).exists():
-        dataset = data_files.load(data, terminals_are_timeouts=True)  # for its metadata
+        dataset = data_files.load(data)
         env = env or dataset.metadata.get("env", "")
         recorded = script.recorded_options(dataset, env)
     preset = RLPD.get(env, Preset(total_steps=250_000, config=sac.RLPD))
@@ -40,7 +39,7 @@ def defaults(env: str, data: str) -> Args:
 def main() -> int:
     args = script.parse(defaults, env=Args.env, data=str(Args.data))
     sac.validate(args.config)
-    prior = data_files.load(args.data, args.terminals_are_timeouts)
+    prior = data_files.load(args.data)
     script.env_of_data(args, prior)
     devices = off_policy.default_devices(args.seeds, args.config, args.eval_episodes)
     env = script.prepare(args, devices)

@@ -49,7 +49,8 @@ def save(
         name: {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": _digest(x)}
         for name, x in arrays.items()
     }
-    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
+    hook = sys.unraisablehook
+    sys.unraisablehook = _without_echo(hook)
     try:
         temporary.mkdir(parents=True)
         with _checkpointer() as checkpointer:
@@ -72,10 +73,10 @@ def save(
     return final
 
 
-def _unraisable(told: Any, others: Any = sys.unraisablehook) -> None:
-    """While and after a write fails, Orbax's other ones find their event loop closed: told already."""
-    if str(told.exc_value) != "Event loop is closed":
-        others(told)
+def _without_echo(hook: Any) -> Any:
+    """`hook`, but for what Orbax's other writes say when one has failed, then or later."""
+    echo = "Event loop is closed"
+    return lambda told: None if str(told.exc_value) == echo else hook(told)
 
 
 def steps(folder: Path) -> list[int]:

@@ -21,13 +21,16 @@ def _values(config: Any, name: str) -> np.ndarray | None:
     try:
         with np.errstate(over="ignore"):  # what is too large for float32 is not finite to us
             return np.asarray(value, np.float32).astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}={value!r}: must be a number") from None
 
 
-def _is_whole(value: Any, least: int, most: int = MOST) -> bool:
-    known = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return known and least <= value <= most
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return _is_int(value) and least <= value <= MOST
 
 
 def whole(config: Any, least: int, *names: str) -> None:
@@ -35,7 +38,8 @@ def whole(config: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not _is_whole(value, least):
-            allowed = f"at most {MOST}" if _is_whole(value, MOST, value) else f"at least {least}"
+            too_large = _is_int(value) and value > MOST
+            allowed = f"at most {MOST}" if too_large else f"at least {least}"
             raise ValueError(f"{name}={value!r}: must be a whole number, {allowed}")
 
 

@@ -277,7 +277,7 @@ def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
         entries = episode.observations
         for entry in entries.values() if isinstance(entries, Mapping) else [entries]:
             if isinstance(entry, Mapping | tuple):
-                raise ValueError(f"an observation is a {type(entry).__name__} within another")
+                raise ValueError(f"observations hold a {type(entry).__name__}, not only arrays")
         columns["obs"].append(_rows(entries, slice(None, -1)))
         columns["next"].append(_rows(entries, slice(1, None)))
         columns["action"].append(episode.actions)
@@ -293,6 +293,8 @@ def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
             return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         return np.concatenate(parts)
 
+    if not extras:
+        raise ValueError("no episodes")
     shared = set.intersection(*(set(e) for e in extras))
     return from_arrays(
         *(join(columns[k]) for k in ("obs", "action", "reward", "next", "term", "trunc")),
@@ -330,7 +332,7 @@ def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
     steps = dataset.steps
     apart = np.zeros(len(dataset) - 1, bool)
     for now, after in zip(*map(jax.tree.leaves, (steps.obs, steps.next_obs)), strict=True):
-        apart |= (now[1:] != after[:-1]).reshape(len(apart), -1).any(1)
+        apart |= (now[1:] != after[:-1]).any(tuple(range(1, now.ndim)))
     apart[dataset.ends[:-1]] = False
     if apart.any():
         row = int(apart.argmax())

@@ -93,11 +93,11 @@ def by_main(what: str, work: Callable[[], Any]) -> Any:
     if is_main():
         try:
             result = work()
-        except Exception as raised:
+        except BaseException as raised:
             error = raised
     _, failed = agree(0, error is not None)
     if error is not None:
         raise error
     if failed:
-        raise RuntimeError(f"the first process could not open the {what}; it says why")
+        raise RuntimeError(f"the first process has no {what}; it says why")
     return result

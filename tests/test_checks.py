@@ -79,7 +79,7 @@ def test_one_of_lists_what_is_allowed():
         checks.one_of(Fields("c"), "x", ("a", "b"))
 
 
-@pytest.mark.parametrize("value", ["fast", [1.0, [2.0]], {}])
+@pytest.mark.parametrize("value", ["fast", [1.0, [2.0]], {}, 10**400])
 @pytest.mark.parametrize("check", [checks.above, lambda c, low, x: checks.in_range(c, low, 1, x)])
 def test_what_is_not_a_number_is_named(check, value):
     with pytest.raises(ValueError) as error:

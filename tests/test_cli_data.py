@@ -66,7 +66,10 @@ def test_what_only_says_where_recordings_end_is_learned_from_when_told(folder):
     data = ("--data", folder / "bench.npz")
     run = folder / "bench"
     refuses(command("experiments/offline.py", flags, run, *data), "array 'rewards' is missing")
-    done = command("experiments/offline.py", flags, run, *data, "--terminals-are-timeouts")
+    data += ("--terminals-are-timeouts",)
+    other = flags.replace("--learner bc", "--learner iql")
+    refuses(command("experiments/offline.py", other, run, *data), "every reward is 0")
+    done = command("experiments/offline.py", flags, run, *data)
     assert done.returncode == 0, done.stderr
 
 

@@ -529,5 +529,7 @@ def test_nested_observations_of_minari_are_refused(minari):
         observation_space=spaces.Dict({"hand": spaces.Dict({"touch": space})}),
         action_space=to_gymnasium_space(Spaces.action_space),
     )
-    with pytest.raises(ValueError, match=r"'hand-v0' cannot be read \(an observation is a dict"):
+    with pytest.raises(
+        ValueError, match=r"'hand-v0' cannot be read \(observations hold a dict, not only arrays"
+    ):
         data_files.from_minari("hand-v0")

@@ -25,7 +25,7 @@ done
 [ -e experiments/bench/gpu.sh ] || { echo "run this in the repository's root"; exit 2; }
 mkdir -p "$out" || exit 2
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$scratch"' EXIT
 
 missing=$("$python" - "$wheels" <<'EOF'
 import re, sys
@@ -33,7 +33,7 @@ from importlib import metadata
 from pathlib import Path
 
 plain = lambda name: re.sub("[-_.]+", "-", name).lower()
-have = {plain(d.name) for d in metadata.distributions()}
+have = {plain(d.name) for d in metadata.distributions() if d.name}
 print(*(w for w in Path(sys.argv[1]).glob("*.whl") if plain(w.name.split("-")[0]) not in have), sep="\n")
 EOF
 ) || exit 1

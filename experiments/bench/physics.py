@@ -197,7 +197,7 @@ def measure(task: str, physics: str, batch: int, args: Args) -> dict[str, Any]:
             print(f"{name}: dropped; {process.error}", flush=True)
             del seconds[name]
     programs = {k: vars(contenders[k]) for k in ("ours", "mjx")}
-    programs |= {k: process.about for k, process in processes.items()}
+    programs |= {k: process.about for k, process in processes.items() if not process.error}
     return {
         "task": task,
         "physics": physics,

@@ -3,8 +3,8 @@
     python experiments/claims/dsac_reward_scale.py
 
 Both learn with rewards times 0.1, 1 and 10 (returns are reported unscaled) and SAC's preset, but
-that the temperature learns at 3e-3, on half_cheetah ten times faster: within these budgets it would
-else never come down to what rewards times 0.1 ask for, whatever the critic. What counts is every
+that the temperature learns at 3e-3, on half_cheetah ten times the preset's: within these budgets it
+would else never come down to what rewards times 0.1 ask for, whatever the critic. What counts is every
 seed's worst return over the three scales. Raw numbers: experiments/results/dsac_reward_scale.json.
 """
 
