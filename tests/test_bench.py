@@ -210,8 +210,8 @@ def test_a_learner_compiles_once_whatever_the_chunks(probe, name, monkeypatch):
 
 @pytest.mark.parametrize("name", compile_bench.ONLINE + compile_bench.OFFLINE)
 def test_every_learner_can_be_started(name):
-    args = compile_bench.args_of(name, "probe")
-    assert args.env == "probe" and compile_bench.default_devices(name, args) >= 1
+    args = compile_bench.args_of(name, "inverted_pendulum")
+    assert args.env == "inverted_pendulum" and compile_bench.default_devices(name, args) >= 1
     learner = compile_bench.learner_of(name, Probe(), args.config)
     assert jax.eval_shape(learner.init, jax.random.key(0)) is not None
 

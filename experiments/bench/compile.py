@@ -60,7 +60,8 @@ class Args(BenchArgs):
 def args_of(name: str, env: str) -> script.Args:
     """The flags of the script that trains this learner, as they are by default."""
     if name == "ppo":
-        return ppo_defaults(env)
+        args = ppo_defaults(env)
+        return replace(args, config=script.with_schedule(args.config, args.total_steps))
     if name == "td3":
         return td3_defaults(env, name)
     if name not in OFFLINE:
