@@ -243,10 +243,12 @@ class ActorCritic(nn.Module):
             actor_carry, actor_obs = self.actor_gru(carry[0], actor_obs, reset)
             critic_carry, critic_obs = self.critic_gru(carry[1], critic_obs, reset)
             carry = (actor_carry, critic_carry)
-        out = self.actor(actor_obs)
+        # One flat batch: XLA on a CPU is far slower on [T, B, d] @ [d, h].
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        out = self.actor(flat(actor_obs)).reshape(*reset.shape, -1)
         if self.free_log_std:
             out = jnp.concatenate([out, jnp.broadcast_to(self.log_std, out.shape)], -1)
-        return carry, out, self.critic(critic_obs)[..., 0]
+        return carry, out, self.critic(flat(critic_obs)).reshape(reset.shape)
 
     def init_carry(self, batch: int):
         """Zeros; an empty tuple where there is no recurrence."""
