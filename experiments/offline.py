@@ -46,7 +46,8 @@ def defaults(learner: str, total_steps: str) -> Any:
 def main() -> int:
     args = script.parse(defaults, learner="iql", total_steps=str(Args.total_steps))
     dataset = data_files.load(args.data, args.terminals_are_timeouts)
-    if args.learner != "bc" and not dataset.steps.reward.any():
+    unpaid = args.terminals_are_timeouts and not dataset.steps.reward.any()
+    if unpaid and args.learner != "bc":
         raise ValueError(f"{args.data}: every reward is 0, from which only bc learns")
     script.env_of_data(args, dataset)
     config = args.config

@@ -272,7 +272,7 @@ def test_a_process_that_fails_costs_only_its_own_numbers(monkeypatch, tmp_path):
 def gpu_sh(*args: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["bash", str(BENCH / "gpu.sh"), *args],
-        env=os.environ | {"PYTHON": sys.executable} | environment,
+        env=os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": ""} | environment,
         cwd=ROOT,
         capture_output=True,
         text=True,

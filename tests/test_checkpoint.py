@@ -254,4 +254,4 @@ except RuntimeError as error:
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == f"cannot write checkpoint {tmp_path / '000000000002'}"
-    assert done.stderr == "" and list(tmp_path.iterdir()) == []
+    assert done.stderr == "" and checkpoint.steps(tmp_path) == []

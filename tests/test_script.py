@@ -157,7 +157,7 @@ def test_a_flag_out_of_range_is_named_before_jax_starts(monkeypatch, flags, mess
 )
 def test_a_road_that_could_not_end_does_not_begin(monkeypatch, tmp_path, flags, message):
     run_dir = tmp_path / "run"
-    monkeypatch.setattr(refine.runtime, "setup", lambda *_: None)
+    monkeypatch.setattr(refine.runtime, "setup", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["refine.py", *flags.split(), "--run-dir", str(run_dir)])
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         refine.main()
