@@ -58,12 +58,12 @@ class Program:
         self._of_runs, self._everywhere = self._sharding(runs_spec), self._sharding(P())
 
         axes = (0, *[None] * len(self._data))
-        vmapped = lambda one: jax.jit(jax.vmap(one.step, axes), inline=True)
-        # On one device traced once, for its shapes here and for the loop below; JAX takes it for
-        # the same only if the arguments lie in the same places.
-        step_whole = vmapped(learner)
-        step_shared = step_whole if share_runs else vmapped(on_devices)
-        _, metrics = jax.eval_shape(step_whole, self._state_like, *self._data)
+        # Traced once, for the shapes here and for the loop below: JAX takes it for the same where the
+        # arguments lie in the same places.
+        step_all = jax.jit(jax.vmap(on_devices.step, axes), inline=True)
+        specs = (self._specs, *(P() for _ in self._data))
+        metrics_of = shard_map(lambda *args: step_all(*args)[1], specs, runs_spec)
+        metrics = jax.eval_shape(metrics_of, self._state_like, *self._data)
         self._sums_like = {
             k: jax.ShapeDtypeStruct(x.shape, jnp.float32) for k, x in metrics.items()
         }
@@ -79,7 +79,7 @@ class Program:
         def step(state, sums, n, *data):
             def body(_, loop):
                 state, sums = loop
-                state, metrics = step_shared(state, *data)
+                state, metrics = step_all(state, *data)
                 add = lambda total, x: total + x.astype(jnp.float32)
                 return state, jax.tree.map(add, sums, metrics)
 

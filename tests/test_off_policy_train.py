@@ -74,6 +74,32 @@ def test_checkpoints_can_all_be_kept(tmp_path):
 
 
 @several_devices
+def test_a_step_is_traced_once_however_many_devices_share_it():
+    """A second time took two seconds of every start on two devices."""
+    code = """
+import dataclasses
+from test_off_policy_train import *
+from test_train import LEARNER as PPO
+from jaxrl.program import Program
+jax.config.update("jax_disable_most_optimizations", True)
+
+def counted(made, count):
+    def step(*args):
+        count.append(args)
+        return made.step(*args)
+    on_axis = lambda axis: counted(made.on_axis(axis), count)
+    return dataclasses.replace(made, step=step, on_axis=on_axis)
+
+for made in (PPO, MAKERS["dsac"]()):
+    for devices in (1, 2):
+        Program(counted(made, count := []), 1, devices, 2).compile()
+        assert len(count) == 1, (made.config, devices)
+"""
+    done = process(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@several_devices
 @pytest.mark.parametrize("num_envs, rows, whole", [(16, 24, False), (3, 128, True)])
 def test_devices_share_batches_and_where_they_can_the_replay(num_envs, rows, whole, tmp_path):
     """And a run begun on one goes on on two, and the other way round."""

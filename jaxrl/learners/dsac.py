@@ -68,7 +68,8 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
     def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
         agent = nets.init(key, actor_obs, critic_obs, hp)
-        return Agent(**vars(agent), spread=jnp.full(c.num_critics, -1.0))  # none yet
+        none_yet = jnp.full(c.num_critics, -1.0, jnp.float32)
+        return Agent(**vars(agent), spread=none_yet)
 
     def update_critic(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
         k_action, k_noise = off_policy.split_each(off_policy.split_each(batch.key)[0])
