@@ -57,11 +57,11 @@ class Program:
         runs_spec = P(AXIS) if share_runs else P()
         self._of_runs, self._everywhere = self._sharding(runs_spec), self._sharding(P())
 
-        axes = (0, *[None] * len(self._data))
+        axes, data_specs = (0, *[None] * len(self._data)), [P() for _ in self._data]
         # Traced once, for the shapes here and for the loop below: JAX takes it for the same where the
         # arguments lie in the same places.
         step_all = jax.jit(jax.vmap(on_devices.step, axes), inline=True)
-        specs = (self._specs, *(P() for _ in self._data))
+        specs = (self._specs, *data_specs)
         metrics_of = shard_map(lambda *args: step_all(*args)[1], specs, runs_spec)
         metrics = jax.eval_shape(metrics_of, self._state_like, *self._data)
         self._sums_like = {
@@ -87,7 +87,7 @@ class Program:
 
         eval_episodes_of = lambda policies, keys: evaluate_runs(learner.env, policies, keys)
 
-        specs = (self._specs, runs_spec, P(), *(P() for _ in self._data))
+        specs = (self._specs, runs_spec, P(), *data_specs)
         # Named, because JAX would say that empty leaves lie everywhere, and then refuse them.
         placed = (self._shardings, jax.tree.map(lambda _: self._of_runs, self._sums_like))
         self._step = jax.jit(
