@@ -68,7 +68,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
     def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
         agent = nets.init(key, actor_obs, critic_obs, hp)
-        none_yet = jnp.full(c.num_critics, -1.0, jnp.float32)
+        none_yet = jnp.full(c.num_critics, -1.0, jnp.float32)  # weakly typed, a step is traced anew
         return Agent(**vars(agent), spread=none_yet)
 
     def update_critic(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
