@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from jaxrl import log, runs, script
-from jaxrl.stats import bootstrap_interval, difference_interval, iqm, verdict
+from jaxrl.cli import runs, script
+from jaxrl.report import log
+from jaxrl.report.summary import bootstrap_interval, difference_interval, iqm, verdict
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"

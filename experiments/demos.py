@@ -15,8 +15,13 @@ import jax
 import tyro
 
 import envs
-from jaxrl import data, data_files, data_stats, plot, runtime, script, terminal
+from jaxrl.cli import plot, script
+from jaxrl.data import describe as data_stats
+from jaxrl.data import files as data_files
+from jaxrl.data import recording
 from jaxrl.policies.scripted import scripted
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 
 
 @dataclass
@@ -43,7 +48,7 @@ def main() -> int:
     expert = scripted(env, args.noise, args.bias, args.delay, args.mode)
     about = {"env": args.env, "env_overrides": options, "kind": "scripted expert"}
     about |= {"noise": args.noise, "bias": args.bias, "delay": args.delay, "mode": args.mode}
-    dataset = data.record(
+    dataset = recording.record(
         expert, env, args.episodes, jax.random.key(args.seed), metadata=about, num_envs=1024
     )
     recorded = data_stats.statistics(dataset)

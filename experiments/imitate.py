@@ -12,14 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxrl import data_files, runtime, script, terminal
-from jaxrl.learners import imitation
+from jaxrl.cli import script
+from jaxrl.data import files as data_files
+from jaxrl.learners.imitation import chunks as imitation
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 
 
 @dataclass
 class Args(script.Args):
     env: str = ""  # default: what the data set says
-    data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data/files.py
     terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
     total_steps: float = 10_000  # updates per seed
     num_evals: int = 5

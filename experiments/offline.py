@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl import data_files, data_stats, runtime, script
-from jaxrl.learners import bc, iql, td3_bc
+from jaxrl.cli import script
+from jaxrl.data import describe as data_stats
+from jaxrl.data import files as data_files
+from jaxrl.learners.offline import bc, iql, td3_bc
+from jaxrl.run import runtime
 
 LEARNERS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
 
@@ -25,7 +28,7 @@ LEARNERS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
 @dataclass
 class Args(script.Args):
     env: str = ""  # default: what the data set says
-    data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data/files.py
     terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
     learner: str = "iql"  # bc, td3_bc or iql
     weighted: float = 0.0  # temperature of return-weighted sampling; 0: uniform

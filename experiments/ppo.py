@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from presets import PPO, Preset
 
-from jaxrl import script
-from jaxrl.learners import ppo
+from jaxrl.cli import script
+from jaxrl.learners.on_policy import ppo
 
 
 @dataclass

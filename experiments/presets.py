@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxrl.learners import imitation, ppo, sac, td3
+from jaxrl.learners.imitation import chunks as imitation
+from jaxrl.learners.off_policy import sac, td3
+from jaxrl.learners.on_policy import ppo
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,13 @@ import numpy as np
 import tyro
 
 from envs.types import sample_space
-from jaxrl import (
-    checkpoint,
-    data,
-    data_files,
-    data_stats,
-    log,
-    plot,
-    runs,
-    runtime,
-    script,
-    terminal,
-)
+from jaxrl.cli import plot, runs, script
+from jaxrl.data import dataset as data
+from jaxrl.data import describe as data_stats
+from jaxrl.data import files as data_files
+from jaxrl.data import recording
+from jaxrl.report import log, terminal
+from jaxrl.run import checkpoint, runtime
 from jaxrl.types import Policy
 
 KINDS = ("random", "medium", "expert", "replay")
@@ -107,10 +102,10 @@ def recorded(args: Args, kind: str) -> data.Dataset:
         "env_steps": 0 if kind == "random" else run.env_steps,
     }
     if kind == "replay":
-        return data.from_replay(run.state, args.seed_index, run.env, about)
+        return recording.from_replay(run.state, args.seed_index, run.env, about)
     policy = random_policy(run.env) if kind == "random" else run.policy(args.seed_index)
     key = jax.random.fold_in(jax.random.key(args.seed), KINDS.index(kind))
-    return data.record(policy, run.env, args.episodes, key, args.deterministic, metadata=about)
+    return recording.record(policy, run.env, args.episodes, key, args.deterministic, metadata=about)
 
 
 def main() -> int:

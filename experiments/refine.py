@@ -24,24 +24,18 @@ from presets import LONGER, REFINE, RESIDUAL, Preset
 
 import envs
 from envs.transforms import residual
-from jaxrl import (
-    checkpoint,
-    data,
-    data_files,
-    data_stats,
-    log,
-    play,
-    plot,
-    runs,
-    runtime,
-    script,
-    terminal,
-)
-from jaxrl.evaluate import evaluate
-from jaxrl.learners import imitation, ppo
+from jaxrl.cli import play, plot, runs, script
+from jaxrl.data import describe as data_stats
+from jaxrl.data import files as data_files
+from jaxrl.data import recording
+from jaxrl.episodes import evaluate
+from jaxrl.learners.imitation import chunks as imitation
+from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
-from jaxrl.stats import bootstrap_interval
-from jaxrl.train import count_iterations
+from jaxrl.report import files, log, terminal
+from jaxrl.report.summary import bootstrap_interval
+from jaxrl.run import checkpoint, runtime
+from jaxrl.run.plan import count_iterations
 
 EVAL_EPISODES = 128  # after every part of a stage
 
@@ -95,7 +89,7 @@ def demonstrate(args: Args, env, path: Path) -> None:
     about = {"env": args.env, "env_overrides": script.numbers(args.env_options)}
     about |= {"kind": "scripted expert", "noise": args.noise}
     expert = scripted(env, args.noise)
-    recorded = data.record(expert, env, args.demos, jax.random.key(args.seed), metadata=about)
+    recorded = recording.record(expert, env, args.demos, jax.random.key(args.seed), metadata=about)
     print(
         f"the expert succeeds in {data_stats.statistics(recorded)['success']:.0%} of {args.demos} episodes"
     )
@@ -143,7 +137,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
         ["", "success", "95% interval", "steps"],
         rows,
     )
-    with log.whole(run_dir / "refine.json") as part:
+    with files.whole(run_dir / "refine.json") as part:
         part.write_text(json.dumps(summary, indent=2) + "\n")
     curve = [r for r in log.read(run_dir / "residual") if r["kind"] == "eval"]
     plot.before_after(

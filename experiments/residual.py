@@ -19,8 +19,12 @@ import jax
 from presets import RESIDUAL
 
 from envs.transforms import residual
-from jaxrl import data, data_files, off_policy, runs, script
-from jaxrl.learners import ppo, sac, td3
+from jaxrl.cli import runs, script
+from jaxrl.data import files as data_files
+from jaxrl.data import recording
+from jaxrl.learners.off_policy import sac, td3
+from jaxrl.learners.on_policy import ppo
+from jaxrl.loops import off_policy
 
 LEARNERS = {"ppo": ppo, "sac": sac, "td3": td3}
 
@@ -67,7 +71,9 @@ def main() -> int:
     env = residual(below.env, below.policy(args.base_seed), args.scale)
     prior = ()
     if args.data is not None:
-        prior = (data.through_base(data_files.load(args.data), env, jax.random.key(args.seed)),)
+        prior = (
+            recording.through_base(data_files.load(args.data), env, jax.random.key(args.seed)),
+        )
     learner = LEARNERS[args.learner].make(env, config, *prior)
     about = {"run": args.base, "seed_index": args.base_seed, "scale": args.scale}
     return script.launch(args.learner, args, learner, args.data, base=about)

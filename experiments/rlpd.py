@@ -14,14 +14,16 @@ from pathlib import Path
 
 from presets import RLPD, Preset
 
-from jaxrl import data_files, off_policy, script
-from jaxrl.learners import sac
+from jaxrl.cli import script
+from jaxrl.data import files as data_files
+from jaxrl.learners.off_policy import sac
+from jaxrl.loops import off_policy
 
 
 @dataclass
 class Args(script.Args):
     env: str = ""  # default: what the data set says
-    data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data_files.py
+    data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data/files.py
     config: sac.Config = field(default_factory=lambda: sac.RLPD)
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from presets import SAC, Preset
 
-from jaxrl import off_policy, script
-from jaxrl.learners import dsac, mdpo, pmoe, sac
+from jaxrl.cli import script
+from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac
+from jaxrl.loops import off_policy
 
 LEARNERS = {"sac": sac, "dsac": dsac, "mdpo": mdpo, "pmoe": pmoe}
 

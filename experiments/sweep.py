@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from ppo import defaults as ppo_defaults
 
-from jaxrl import script
-from jaxrl.learners import ppo
+from jaxrl.cli import script
+from jaxrl.learners.on_policy import ppo
 
 
 @dataclass

@@ -16,8 +16,9 @@ from typing import Any
 
 from presets import TD3, Preset
 
-from jaxrl import off_policy, script
-from jaxrl.learners import td3
+from jaxrl.cli import script
+from jaxrl.learners.off_policy import td3
+from jaxrl.loops import off_policy
 
 LEARNERS = ("td3", "fast_td3")
 FAST_STEPS = 10_240_000

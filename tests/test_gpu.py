@@ -18,10 +18,12 @@ from probes import Probe, assert_same
 import envs
 from envs.types import sample_space
 from envs.vector import vectorize
-from jaxrl import log, runtime
-from jaxrl.learners import ppo, sac
-from jaxrl.program import Program, configs_of
-from jaxrl.train import train
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.on_policy import ppo
+from jaxrl.report import log
+from jaxrl.run import runtime
+from jaxrl.run.program import Program, configs_of
+from jaxrl.run.train import train
 
 pytestmark = [
     pytest.mark.gpu,

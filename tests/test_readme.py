@@ -14,7 +14,9 @@ import collect  # noqa: E402
 import presets  # noqa: E402
 
 import envs  # noqa: E402
-from jaxrl.learners import imitation, ppo, sac, td3  # noqa: E402
+from jaxrl.learners.imitation import chunks as imitation  # noqa: E402
+from jaxrl.learners.off_policy import sac, td3  # noqa: E402
+from jaxrl.learners.on_policy import ppo  # noqa: E402
 
 
 def test_the_tables_are_those_the_results_give():

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from probes import assert_same
 
-from jaxrl.stats import (
-    Moments,
-    bootstrap_interval,
-    difference_interval,
-    iqm,
-    psum_over,
-    verdict,
-)
+from jaxrl.ops.moments import Moments, psum_over
+from jaxrl.report.summary import bootstrap_interval, difference_interval, iqm, verdict
 
 RNG = np.random.default_rng(0)
 BATCHES = [

@@ -19,7 +19,7 @@ import numpy as np
 from flax import struct
 from jax.interpreters import partial_eval
 
-from envs import cholesky, contacts
+from envs.mjx import cholesky, contacts
 from envs.registry import is_number, nearest
 from envs.types import Box, Space, State, first_state
 

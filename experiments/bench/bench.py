@@ -20,9 +20,11 @@ from flax import struct
 import envs
 from envs.types import Env, sample_space
 from envs.vector import VecState, fold_keys, vectorize
-from jaxrl import rollout, runtime, terminal
-from jaxrl.program import Program, configs_of, memory_of
-from jaxrl.stats import psum_over
+from jaxrl.loops import collect as rollout
+from jaxrl.ops.moments import psum_over
+from jaxrl.report import terminal
+from jaxrl.run import runtime
+from jaxrl.run.program import Program, configs_of, memory_of
 from jaxrl.types import Learner, Metrics
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -89,7 +91,7 @@ def make_env(task: str, physics: str = "") -> Env:
 
 
 class Run:
-    """The program that `jaxrl.train` makes of a learner, advanced some iterations at a call."""
+    """The program that `jaxrl.run.train` makes of a learner, advanced some iterations at a call."""
 
     def __init__(
         self,

@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,20 @@ from ppo import defaults as ppo_defaults
 from sac import defaults as sac_defaults
 from td3 import defaults as td3_defaults
 
-import envs.physics  # noqa: F401  MJX is an import, too: tasks load it when they are made
-from jaxrl import data, off_policy, runtime, script, terminal
-from jaxrl.learners import ppo
-from jaxrl.program import Program, configs_of
-from jaxrl.runs import OFFLINE
+import envs.mjx.simulator  # noqa: F401  MJX is an import, too: tasks load it when they are made
+from jaxrl.cli import script
+from jaxrl.cli.runs import OFFLINE
+from jaxrl.data import dataset as data
+from jaxrl.learners import registry
+from jaxrl.learners.on_policy import ppo
+from jaxrl.loops import off_policy
+from jaxrl.report import terminal
+from jaxrl.run import runtime
+from jaxrl.run.program import Program, configs_of
 from jaxrl.types import Learner
 
 ONLINE = ("ppo", "sac", "td3", "dsac", "mdpo", "pmoe")
-FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.program`; the last evaluates
+FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.run.program`; the last evaluates
 CHILD = "--child"
 
 
@@ -80,7 +84,7 @@ def default_devices(name: str, args: script.Args) -> int:
 
 
 def learner_of(name: str, env: Any, config: Any) -> Learner:
-    module = import_module(f"jaxrl.learners.{name}")
+    module = registry.module(name)
     if name not in OFFLINE:
         return module.make(env, config)
     size, rng = 1_000, np.random.default_rng(0)

@@ -20,21 +20,26 @@ import numpy as np
 
 import envs
 from envs.transforms import residual
-from jaxrl import runtime
+from jaxrl.run import runtime
 
 ITERATIONS = 20
 
 
 def entries(env, dataset) -> dict:
     """Learners by name, each made by a function without arguments."""
-    from jaxrl.learners import bc, dsac, imitation, iql, mdpo, pmoe, ppo, sac, td3, td3_bc
+    from jaxrl.learners.imitation import chunks as imitation
+    from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac, td3
+    from jaxrl.learners.offline import bc, iql, td3_bc
+    from jaxrl.learners.on_policy import ppo
 
     small = dict(actor_hidden=(16, 16), critic_hidden=(16, 16))
     onp = dict(num_envs=8, unroll_length=16, num_minibatches=2, num_epochs=2, **small)
     offp = dict(num_envs=4, unroll_length=2, updates_per_step=4, batch_size=32, **small)
     offp |= dict(replay_size=4000, learning_starts=40)
     off = dict(updates_per_step=4, batch_size=32, **small)
-    clone = dict(updates_per_step=4, batch_size=16, hidden=(16, 16), horizon=4, execute=2, history=2)
+    clone = dict(
+        updates_per_step=4, batch_size=16, hidden=(16, 16), horizon=4, execute=2, history=2
+    )
     cartpole = lambda: envs.make("gymnax/CartPole-v1")
 
     def base():
@@ -45,9 +50,13 @@ def entries(env, dataset) -> dict:
         "ppo": lambda: ppo.make(env, ppo.Config(**onp, stagger=True, normalize_reward=True)),
         "ppo_gru": lambda: ppo.make(
             env,
-            ppo.Config(**onp, gru_width=8, value_clip=0.2, lr_schedule="adaptive", entropy_coef=0.01),
+            ppo.Config(
+                **onp, gru_width=8, value_clip=0.2, lr_schedule="adaptive", entropy_coef=0.01
+            ),
         ),
-        "ppo_normal": lambda: ppo.make(env, ppo.Config(**onp, distribution="normal", resets="fresh")),
+        "ppo_normal": lambda: ppo.make(
+            env, ppo.Config(**onp, distribution="normal", resets="fresh")
+        ),
         "ppo_mdpo": lambda: ppo.make(env, ppo.Config(**onp, objective="mdpo", schedule_steps=1e4)),
         "ppo_discrete": lambda: ppo.make(cartpole(), ppo.Config(**onp, entropy_coef=0.01)),
         "residual": lambda: ppo.make(
@@ -69,7 +78,9 @@ def entries(env, dataset) -> dict:
         "mdpo": lambda: mdpo.make(env, mdpo.Config(**offp, refresh_every=7.0)),
         "pmoe": lambda: pmoe.make(env, pmoe.Config(**offp)),
         "bc": lambda: bc.make(
-            env, bc.Config(updates_per_step=4, batch_size=32, actor_hidden=(16,), loss="gaussian"), dataset
+            env,
+            bc.Config(updates_per_step=4, batch_size=32, actor_hidden=(16,), loss="gaussian"),
+            dataset,
         ),
         "td3_bc": lambda: td3_bc.make(env, td3_bc.Config(**off), dataset.weighted(0.5)),
         "iql": lambda: iql.make(env, iql.Config(**off, n_step=2, schedule_steps=100.0), dataset),
@@ -114,13 +125,15 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[])
     args = parser.parse_args()
     runtime.setup(2)
-    from jaxrl.data import record
+    from jaxrl.data.recording import record
+    from jaxrl.learners.off_policy import sac
     from jaxrl.policies.scripted import scripted  # noqa: F401  (imports resolve before any run)
-    from jaxrl.learners import sac
-    from jaxrl.train import train
+    from jaxrl.run.train import train
 
     env = envs.make("pendulum_swingup")
-    actor = sac.make(env, sac.Config(num_envs=1, replay_size=8, actor_hidden=(16,), critic_hidden=(16,)))
+    actor = sac.make(
+        env, sac.Config(num_envs=1, replay_size=8, actor_hidden=(16,), critic_hidden=(16,))
+    )
     policy = actor.policy(actor.init(jax.random.key(1)))
     dataset = record(policy, env, 8, jax.random.key(2))
     found, worst = {}, 0
@@ -133,13 +146,22 @@ def main() -> int:
             seeds = devices if learner.on_axis is None else 1
             steps = ITERATIONS * learner.steps_per_iteration
             result = train(
-                learner, steps, seeds=seeds, num_evals=0, eval_episodes=2, devices=devices, quiet=True
+                learner,
+                steps,
+                seeds=seeds,
+                num_evals=0,
+                eval_episodes=2,
+                devices=devices,
+                quiet=True,
             )
             label = f"{name}/{devices}"
             found[label] = arrays(result.state)
             lost = missing(before.get(label, []), found[label])
             worst = max(worst, lost)
-            print(f"{label:20s} {len(found[label]):3d} arrays" + f", {lost} differ" * bool(before), flush=True)
+            print(
+                f"{label:20s} {len(found[label]):3d} arrays" + f", {lost} differ" * bool(before),
+                flush=True,
+            )
     args.out.write_text(json.dumps(found, indent=0))
     return int(worst > 0)
 

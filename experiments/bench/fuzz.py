@@ -23,7 +23,6 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -34,8 +33,13 @@ import tyro
 from bench import write
 
 import envs
-from jaxrl import data, data_files, runtime, script, terminal
-from jaxrl.train import train
+from jaxrl.cli import script
+from jaxrl.data import dataset as data
+from jaxrl.data import files as data_files
+from jaxrl.learners import registry
+from jaxrl.report import terminal
+from jaxrl.run import runtime
+from jaxrl.run.train import train
 
 ROOT = Path(__file__).parents[2]
 OFFLINE = ("bc", "td3_bc", "iql", "imitation")
@@ -106,7 +110,7 @@ class Drawn:
 
 
 def module_of(learner: str) -> Any:
-    return import_module(f"jaxrl.learners.{learner}")
+    return registry.module(learner)
 
 
 def draw(number: int, tasks: tuple[str, ...]) -> Drawn:

@@ -24,8 +24,13 @@ from bench import Run, interleave, make_env, random_stepping, ratio, spread, wri
 from presets import PPO, SAC
 
 from envs.types import Discrete, Env
-from jaxrl import acting, off_policy, runtime, script, terminal
-from jaxrl.learners import ppo, sac
+from jaxrl.cli import script
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.on_policy import ppo
+from jaxrl.loops import off_policy
+from jaxrl.nn import spaces as acting
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 
 MATMUL = 1024  # side of the square matrices that the machine's rate is measured with
 MATMULS = 20

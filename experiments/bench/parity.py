@@ -33,7 +33,7 @@ from rich.table import Table
 import envs
 from envs.registry import TASKS
 from envs.types import Env, State
-from jaxrl import runtime
+from jaxrl.run import runtime
 
 ORIGINAL = {
     "ant": "Ant-v5",

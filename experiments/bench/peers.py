@@ -28,7 +28,7 @@ import tyro
 from bench import Args as BenchArgs
 from bench import ratio, spread, write
 
-from jaxrl import terminal
+from jaxrl.report import terminal
 
 DRIVERS = Path(__file__).parent / "drivers"
 VENVS: dict[str, tuple[str, ...]] = {

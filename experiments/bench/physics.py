@@ -34,9 +34,10 @@ from flax import struct
 from mujoco import rollout
 from peers import Process
 
-from envs.physics import mjx
+from envs.mjx.simulator import mjx
 from envs.types import Env
-from jaxrl import runtime, terminal
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 from jaxrl.types import Learner
 
 OTHERS = ("mjx", "shipped", "warp", "rollout")

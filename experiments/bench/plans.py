@@ -17,8 +17,9 @@ from bench import Args as BenchArgs
 from bench import Run, compiled, interleave, random_stepping, ratio, spread, write
 
 import envs
-from jaxrl import runtime, terminal
-from jaxrl.learners import imitation
+from jaxrl.learners.imitation import chunks as imitation
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 
 HEADS = ("gaussian", "flow", "diffusion")
 

@@ -3,7 +3,7 @@
     python experiments/bench/reduce.py
     python experiments/bench/reduce.py --devices 4 --floats 1 23000
 
-A program of `jaxrl.train` sums, with `jax.lax.psum`, a few numbers or a network's gradients; here a
+A program of `jaxrl.run.train` sums, with `jax.lax.psum`, a few numbers or a network's gradients; here a
 loop does nothing else. Seconds of one sum by the number of floats, on every device.
 """
 
@@ -20,7 +20,8 @@ from bench import compiled, interleave, ratio, spread, write
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxrl import hosts, runtime, terminal
+from jaxrl.report import terminal
+from jaxrl.run import hosts, runtime
 
 
 @dataclass

@@ -4,7 +4,7 @@
     python experiments/bench/replay.py --env half_cheetah --replay-size 1000000
 
 A SAC iteration (collect, insert, update) against its insertion and its batches alone, drawn
-as `jaxrl.off_policy` draws them; insertion into an empty ring against a full one;
+as `jaxrl.loops.off_policy` draws them; insertion into an empty ring against a full one;
 and what a ring of a million transitions takes.
 """
 
@@ -19,9 +19,12 @@ from bench import Args as BenchArgs
 from bench import Run, compiled, interleave, make_env, peak_memory, ratio, spread, write
 
 from envs.vector import fold_keys
-from jaxrl import off_policy, replay, runtime, terminal
-from jaxrl.learners import sac
-from jaxrl.replay import Replay
+from jaxrl.data import replay
+from jaxrl.data.replay import Replay
+from jaxrl.learners.off_policy import sac
+from jaxrl.loops import off_policy
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 from jaxrl.types import Transition
 
 

@@ -17,8 +17,11 @@ import tyro
 from bench import Args as BenchArgs
 from bench import Run, interleave, make_env, ratio, spread, write
 
-from jaxrl import off_policy, runtime, terminal
-from jaxrl.learners import ppo, sac
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.on_policy import ppo
+from jaxrl.loops import off_policy
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 
 GRID = {
     "ppo": {"learning_rate": [1e-4, 3e-4, 1e-3, 3e-3], "entropy_coef": [0.0, 1e-3, 3e-3, 1e-2]},

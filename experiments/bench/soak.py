@@ -27,7 +27,8 @@ from pathlib import Path
 import tyro
 from bench import write
 
-from jaxrl import checkpoint, script
+from jaxrl.cli import script
+from jaxrl.run import checkpoint
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM}

@@ -23,7 +23,9 @@ from bench import Run, random_stepping, write
 
 import envs
 from envs.registry import TASKS
-from jaxrl import runtime, script, terminal
+from jaxrl.cli import script
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 
 
 @dataclass

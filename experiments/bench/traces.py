@@ -23,9 +23,14 @@ import tyro
 from bench import Run, make_env, write
 from presets import PPO, SAC
 
-from jaxrl import data, runtime, script, terminal
-from jaxrl.learners import imitation, ppo, sac
+from jaxrl.cli import script
+from jaxrl.data import recording
+from jaxrl.learners.imitation import chunks as imitation
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 from jaxrl.types import Learner
 
 TASKS = {"ppo": "hopper", "sac": "half_cheetah", "imitation": "peg_insertion"}
@@ -48,7 +53,7 @@ def learner_of(name: str) -> Learner:
         return ppo.make(env, script.with_schedule(preset.config, preset.total_steps))
     if name == "sac":
         return sac.make(env, SAC[TASKS[name]].config.replace(learning_starts=0))
-    demos = data.record(scripted(env), env, EPISODES, jax.random.key(0))
+    demos = recording.record(scripted(env), env, EPISODES, jax.random.key(0))
     return imitation.make(env, imitation.Config(), demos)
 
 

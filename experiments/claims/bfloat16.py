@@ -22,8 +22,10 @@ import common
 from presets import PPO, SAC
 
 import envs
-from jaxrl import runtime, script
-from jaxrl.learners import ppo, sac
+from jaxrl.cli import script
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.on_policy import ppo
+from jaxrl.run import runtime
 
 NAME = "bfloat16"
 

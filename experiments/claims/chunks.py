@@ -31,9 +31,13 @@ import common
 
 import envs
 from envs.types import Env
-from jaxrl import data, runtime, script, terminal
-from jaxrl.learners import imitation
+from jaxrl.cli import script
+from jaxrl.data import dataset as data
+from jaxrl.data import recording
+from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.policies.scripted import scripted
+from jaxrl.report import terminal
+from jaxrl.run import runtime
 from jaxrl.types import Learner
 
 NAME = "chunks"
@@ -97,7 +101,7 @@ def measure(task: str, variant: str, env: Env, demos: data.Dataset, seeds: int) 
         found = [anticlockwise(demos)]
         for seed in range(seeds):
             policy = learner.policy(jax.tree.map(lambda x, i=seed: x[i], result.state))
-            episodes = data.record(policy, env, 256, jax.random.key(200 + seed), True)
+            episodes = recording.record(policy, env, 256, jax.random.key(200 + seed), True)
             found.append(anticlockwise(episodes))
         return counted | {"anticlockwise": found}
 
@@ -125,7 +129,7 @@ def main() -> int:
     runtime.setup(1)
     for task in args.tasks:
         env = envs.make(task)
-        demos = data.record(scripted(env, NOISE[task]), env, DEMOS[task], jax.random.key(100))
+        demos = recording.record(scripted(env, NOISE[task]), env, DEMOS[task], jax.random.key(100))
         for variant in args.variants:
             measure(task, variant, env, demos.successful(), args.seeds)
     common.report(NAME, "success")

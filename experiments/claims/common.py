@@ -14,9 +14,10 @@ from typing import Any
 import collect
 import numpy as np
 
-from jaxrl import runs, terminal
-from jaxrl.stats import bootstrap_interval, iqm
-from jaxrl.train import train
+from jaxrl.cli import runs
+from jaxrl.report import terminal
+from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.run.train import train
 from jaxrl.types import Learner
 
 RESULTS = Path(__file__).parent.parent / "results"

@@ -23,8 +23,9 @@ import common
 from presets import SAC
 
 import envs
-from jaxrl import runtime, script
-from jaxrl.learners import dsac, sac
+from jaxrl.cli import script
+from jaxrl.learners.off_policy import dsac, sac
+from jaxrl.run import runtime
 
 NAME = "dsac_reward_scale"
 SCALES = [0.1, 1.0, 10.0]

@@ -23,8 +23,10 @@ import common
 from presets import PPO, SAC
 
 import envs
-from jaxrl import runtime, script
-from jaxrl.learners import mdpo, ppo, sac
+from jaxrl.cli import script
+from jaxrl.learners.off_policy import mdpo, sac
+from jaxrl.learners.on_policy import ppo
+from jaxrl.run import runtime
 
 NAME = "mdpo"
 OFF_POLICY_STEPS = {"pendulum_swingup": 32_000, "half_cheetah": 160_000}

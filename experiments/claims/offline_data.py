@@ -27,8 +27,13 @@ from presets import SAC
 from record import KINDS, random_policy
 
 import envs
-from jaxrl import data, data_files, data_stats, runtime, script
-from jaxrl.learners import bc, iql, td3_bc
+from jaxrl.cli import script
+from jaxrl.data import dataset as data
+from jaxrl.data import describe as data_stats
+from jaxrl.data import files as data_files
+from jaxrl.data import recording
+from jaxrl.learners.offline import bc, iql, td3_bc
+from jaxrl.run import runtime
 
 NAME = "offline_data"
 EXPERIMENTS = Path(__file__).parent.parent
@@ -87,7 +92,7 @@ def main() -> int:
     for task in args.tasks:
         env = envs.make(task, **SAC[task].env)
         recorded = recordings(task, args.data)
-        poor = data.record(random_policy(env), env, RANDOM_EPISODES[task], jax.random.key(7))
+        poor = recording.record(random_policy(env), env, RANDOM_EPISODES[task], jax.random.key(7))
         low, high = float(poor.returns.mean()), float(recorded["expert"].returns.mean())
         mixed = mixture(poor, recorded["expert"], args.mixture_steps, args.expert_share)
         sets = {

@@ -25,13 +25,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import common
 
-from envs.tasks.point_maze import PointMaze
+from envs.tasks.classic.point_maze import PointMaze
 from envs.transforms.time_limit import time_limit
 from envs.types import Box, State, first_state
-from jaxrl import runtime, script
-from jaxrl.evaluate import evaluate
-from jaxrl.learners import pmoe, sac
-from jaxrl.train import Result
+from jaxrl.cli import script
+from jaxrl.episodes import evaluate
+from jaxrl.learners.off_policy import pmoe, sac
+from jaxrl.run import runtime
+from jaxrl.run.train import Result
 from jaxrl.types import Learner, Policy
 
 NAME = "pmoe_multimodal"

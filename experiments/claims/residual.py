@@ -29,10 +29,16 @@ from presets import LONGER, REFINE, RESIDUAL
 
 import envs
 from envs.transforms import residual
-from jaxrl import acting, data, runtime, script
-from jaxrl.learners import imitation, ppo, sac
+from jaxrl.cli import script
+from jaxrl.data import dataset as data
+from jaxrl.data import recording
+from jaxrl.learners.imitation import chunks as imitation
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.on_policy import ppo
+from jaxrl.nn import spaces as acting
 from jaxrl.policies.scripted import scripted
-from jaxrl.train import train
+from jaxrl.run import runtime
+from jaxrl.run.train import train
 from jaxrl.types import Learner
 
 NAME = "residual"
@@ -104,7 +110,7 @@ def measure(task: str, args: Args) -> None:
     updates = preset.total_steps
     clone = preset.config.replace(schedule_steps=float(updates))
     env = envs.make(task, **preset.env)
-    many = data.record(scripted(env, NOISE), env, 4 * DEMOS, jax.random.key(100))
+    many = recording.record(scripted(env, NOISE), env, 4 * DEMOS, jax.random.key(100))
     few = many.take(range(DEMOS)).successful()
     many = many.successful()
 
@@ -112,7 +118,7 @@ def measure(task: str, args: Args) -> None:
     state = train(learner, updates, num_evals=1, eval_episodes=1, quiet=True).state
     base = learner.policy(jax.tree.map(lambda x: x[0], state))
     corrected = residual(env, base, args.scale)
-    prior = data.through_base(few, corrected, jax.random.key(0))
+    prior = recording.through_base(few, corrected, jax.random.key(0))
     steps = {name: preset.total_steps * LONGER.get(task, 1) for name, preset in RESIDUAL.items()}
     steps["imitation"] = updates
     on = script.with_schedule(RESIDUAL["ppo"].config, steps["ppo"])

@@ -22,9 +22,13 @@ import common
 from presets import RLPD
 
 import envs
-from jaxrl import data, data_stats, runtime, script
-from jaxrl.learners import bc, sac
+from jaxrl.cli import script
+from jaxrl.data import describe as data_stats
+from jaxrl.data import recording
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.offline import bc
 from jaxrl.policies.scripted import scripted
+from jaxrl.run import runtime
 
 NAME = "rlpd_sparse"
 
@@ -51,7 +55,9 @@ def main() -> int:
     runtime.setup(1)
     for task in args.tasks:
         env = envs.make(task)
-        demos = data.record(scripted(env, noise=0.5), env, args.demonstrations, jax.random.key(100))
+        demos = recording.record(
+            scripted(env, noise=0.5), env, args.demonstrations, jax.random.key(100)
+        )
         about = data_stats.statistics(demos)
         print(
             f"{task}: {args.demonstrations} demonstrations, success {about['success']:.2f},"

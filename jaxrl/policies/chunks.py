@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Box
-from jaxrl import acting
-from jaxrl.policies.heads import Head
+from jaxrl.nn import spaces as acting
+from jaxrl.nn.heads import Head
 
 ACTING = ("open_loop", "ensemble", "streaming")
 ENSEMBLE_DECAY = 0.1  # weight exp(-decay * i) of the i-th oldest plan (Zhao et al. 2023, ACT)

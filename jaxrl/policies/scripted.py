@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Env
-from jaxrl import acting
+from jaxrl.nn import spaces as acting
 from jaxrl.types import Policy
 
 

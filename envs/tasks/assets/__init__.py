@@ -7,7 +7,7 @@ from typing import Any
 
 import mujoco
 
-from envs.physics import FAST, Simulator, load
+from envs.mjx.simulator import FAST, Simulator, load
 
 
 def load_asset(

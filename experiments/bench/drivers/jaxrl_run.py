@@ -7,7 +7,7 @@ from pathlib import Path
 
 from serve import serve, settings
 
-from jaxrl import runtime
+from jaxrl.run import runtime
 
 s = settings()
 # As experiments/sac.py and ppo.py choose.
@@ -20,8 +20,9 @@ runtime.setup(devices, cache=False, matmul_precision=s["matmul_precision"])
 import jax  # noqa: E402
 
 import envs  # noqa: E402
-from jaxrl.evaluate import evaluate, summarize  # noqa: E402
-from jaxrl.learners import ppo, sac  # noqa: E402
+from jaxrl.episodes import evaluate, summarize  # noqa: E402
+from jaxrl.learners.off_policy import sac  # noqa: E402
+from jaxrl.learners.on_policy import ppo  # noqa: E402
 
 sys.path.append(str(Path(__file__).parent.parent))
 from bench import Run  # noqa: E402

@@ -1,0 +1,1 @@
+"""MuJoCo XLA as tasks use it, and every repair or speed-up of it on a CPU."""

@@ -1,0 +1,137 @@
+"""Humanoid-v5 of Gymnasium on MJX: a 17-actuator humanoid walks forward without falling."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs.mjx.simulator import (
+    Physics,
+    Simulator,
+    TrackedPhysics,
+    contact_forces,
+    load_gymnasium,
+    mjx,
+)
+from envs.tasks.gymnasium.ant import position_metrics
+from envs.types import Box, State, first_state
+
+
+@struct.dataclass
+class Derived:
+    """What the task reads from `mjx.Data` after a step, without the world body."""
+
+    com: jax.Array  # [2] xy of the centre of mass, m
+    cinert: jax.Array  # [13, 10] inertia of each body about the centre of mass
+    cvel: jax.Array  # [13, 6] velocity of each body about the centre of mass
+    qfrc_actuator: jax.Array  # [17] actuator torque on each joint
+    cfrc_ext: jax.Array  # [13, 6] contact force on each body
+
+
+@struct.dataclass
+class Humanoid:
+    """obs [348]: position without xy (22), velocity (23), and the fields of `Derived` after
+    `com` in that order (303). action [17]: controls in [-0.4, 0.4].
+    """
+
+    sim: Simulator
+    forward_reward_weight: float = 1.25
+    ctrl_cost_weight: float = 0.1
+    contact_cost_weight: float = 5e-7
+    contact_cost_range: tuple[float, float] = (-float("inf"), 10.0)
+    healthy_reward: float = 5.0
+    healthy_z_range: tuple[float, float] = (1.0, 2.0)  # m
+    reset_noise_scale: float = 1e-2
+    frame_skip: int = struct.field(pytree_node=False, default=5)
+    terminate_when_unhealthy: bool = struct.field(pytree_node=False, default=True)
+    exclude_current_positions_from_observation: bool = struct.field(pytree_node=False, default=True)
+    include_cinert_in_observation: bool = struct.field(pytree_node=False, default=True)
+    include_cvel_in_observation: bool = struct.field(pytree_node=False, default=True)
+    include_qfrc_actuator_in_observation: bool = struct.field(pytree_node=False, default=True)
+    include_cfrc_ext_in_observation: bool = struct.field(pytree_node=False, default=True)
+
+    @staticmethod
+    def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:
+        if impl == "warp":
+            raise ValueError(
+                "impl='warp': humanoid needs contact forces, which MJX has for 'jax' only"
+            )
+        return load_gymnasium("humanoid.xml", physics, impl, fast_contacts=8)
+
+    @property
+    def observation_space(self) -> Box:
+        size = 47 - 2 * self.exclude_current_positions_from_observation
+        size += 130 * self.include_cinert_in_observation
+        size += 78 * self.include_cvel_in_observation
+        size += 17 * self.include_qfrc_actuator_in_observation
+        size += 78 * self.include_cfrc_ext_in_observation
+        return Box((size,))
+
+    @property
+    def action_space(self) -> Box:
+        return Box((17,), -0.4, 0.4)
+
+    def reset(self, key: jax.Array) -> State:
+        k_pos, k_vel = jax.random.split(key)
+        noise = lambda k, n: self.reset_noise_scale * jax.random.uniform(k, (n,), minval=-1.0)
+        physics = self.sim.physics(self.sim.model.qpos0 + noise(k_pos, 24), noise(k_vel, 23))
+        derived = self._derive(self.sim.forward(physics))
+        # Gymnasium computes contact forces after steps only: at a reset they read 0.
+        derived = derived.replace(cfrc_ext=jnp.zeros((13, 6)))
+        data = TrackedPhysics(**vars(physics), tracked=derived.com)
+        zero = jnp.zeros(())
+        metrics = position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
+        metrics |= {"reward_survive": zero, "reward_forward": zero}
+        metrics |= {"reward_ctrl": zero, "reward_contact": zero}
+        return first_state(data, self._obs(data, derived), metrics)
+
+    def step(self, state: State, action: jax.Array) -> State:
+        physics, derived = self.sim.simulate(state.data, action, self.frame_skip, self._derive)
+        data = TrackedPhysics(**vars(physics), tracked=derived.com)
+        dt = self.frame_skip * self.sim.model.opt.timestep
+        velocity = (derived.com - state.data.tracked) / dt
+        healthy = self._healthy(data)
+        forward = self.forward_reward_weight * velocity[0]
+        ctrl = self.ctrl_cost_weight * jnp.sum(action**2)
+        contact = self.contact_cost_weight * jnp.sum(derived.cfrc_ext**2)
+        contact = jnp.clip(contact, *self.contact_cost_range)
+        survive = healthy.astype(jnp.float32) * self.healthy_reward
+        return state.replace(
+            data=data,
+            obs=self._obs(data, derived),
+            reward=forward + survive - ctrl - contact,
+            terminated=~healthy & self.terminate_when_unhealthy,
+            truncated=jnp.zeros((), bool),
+            metrics=position_metrics(data)
+            | {
+                "x_velocity": velocity[0],
+                "y_velocity": velocity[1],
+                "reward_survive": survive,
+                "reward_forward": forward,
+                "reward_ctrl": -ctrl,
+                "reward_contact": -contact,
+            },
+        )
+
+    def _derive(self, data: mjx.Data) -> Derived:
+        mass = self.sim.model.body_mass
+        return Derived(
+            com=(mass @ data.xipos)[:2] / mass.sum(),
+            cinert=data._impl.cinert[1:],
+            cvel=data.cvel[1:],
+            qfrc_actuator=data.qfrc_actuator[6:],
+            cfrc_ext=contact_forces(self.sim.model, data)[1:],
+        )
+
+    def _obs(self, data: Physics, derived: Derived) -> jax.Array:
+        skip = 2 * self.exclude_current_positions_from_observation
+        parts = [data.qpos[skip:], data.qvel]
+        for name in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"):
+            if getattr(self, f"include_{name}_in_observation"):
+                parts.append(getattr(derived, name).ravel())
+        return jnp.concatenate(parts)
+
+    def _healthy(self, data: Physics) -> jax.Array:
+        low, high = self.healthy_z_range
+        return (low < data.qpos[2]) & (data.qpos[2] < high)

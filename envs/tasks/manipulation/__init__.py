@@ -1,0 +1,1 @@
+"""Manipulation tasks with a sparse success and a scripted expert."""

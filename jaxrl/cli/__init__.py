@@ -1,0 +1,1 @@
+"""Command lines: scripts, play, plot."""

@@ -1,0 +1,307 @@
+"""What a trained policy does: `python -m jaxrl.play RUN` evaluates it and films an episode."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.render import renderer, seconds_per_step
+from envs.transforms.residual import Residual
+from envs.types import Env, State, acting_key
+from envs.vector import all_finite
+from jaxrl.cli import runs
+from jaxrl.episodes import DEFAULT_MAX_STEPS, evaluate
+from jaxrl.learners.imitation import chunks as imitation
+from jaxrl.report import terminal
+from jaxrl.report.files import whole
+from jaxrl.report.summary import bootstrap_interval
+from jaxrl.run import runtime
+from jaxrl.types import Policy
+
+MAX_FPS = 60.0  # a video of a faster simulation leaves states out
+DEFAULT_FPS = 30.0  # where the environment does not say how long a step lasts
+TIMED_STEPS = 100  # whose latency is measured
+KEY = 0x91A7  # episodes of a seed are not those that data were recorded or trained on with it
+LISTED = 100  # more episodes than this are summarised only
+
+
+def record_video(
+    env: Env,
+    policy: Policy,
+    out: str | os.PathLike,
+    *,
+    beside: tuple[Env, Policy] | None = None,
+    key: jax.Array | None = None,
+    deterministic: bool = True,
+    max_steps: int | None = None,
+    width: int = 480,
+    height: int = 360,
+) -> str | None:
+    """Films one episode, in real time, into an MP4 file.
+
+    Whatever goes wrong is printed as one line: a training script ends well without it.
+
+    Args:
+      env, policy: for one instance.
+      out: the file; replaced if it exists.
+      beside: another environment and policy, whose episode is shown on the right; who ends
+        first stands still.
+      key: the episode, the one that `evaluate` runs for the same key.
+      deterministic: act by the mode of the policy.
+      max_steps: stop here; by default the time limit of `env`, or 1000.
+      width, height: in pixels, rounded up to even numbers as the codec wants.
+
+    Returns:
+      the file written, or None.
+    """
+    try:
+        key = jax.random.key(0) if key is None else key
+        max_steps = max_steps or getattr(env, "limit", DEFAULT_MAX_STEPS)
+        pairs = [(env, policy), *([beside] if beside else [])]
+        clips = [episode(e, p, key, deterministic, max_steps) for e, p in pairs]
+        dt = seconds_per_step(env)
+        stride = max(1, math.ceil(1.0 / (MAX_FPS * dt))) if dt else 1
+        fps = 1.0 / (dt * stride) if dt else DEFAULT_FPS
+        at = lambda states, t: jax.tree.map(lambda x: x[t], states)
+        times = range(0, max(length for _, length in clips) + 1, stride)
+        shown = ([at(states, min(t, length)) for states, length in clips] for t in times)
+        worlds = [e for e, _ in pairs]
+        _write_video(worlds, shown, Path(out), fps, width + width % 2, height + height % 2)
+    except Exception as error:  # no display, no codec, full disk, a task that cannot be drawn, ...
+        print(f"no video: {terminal.reason(error)}")
+        return None
+    return str(out)
+
+
+def episode(
+    env: Env, policy: Policy, key: jax.Array, deterministic: bool = True, max_steps: int = 1000
+) -> tuple[State, int]:
+    """The states of one episode, on the host, [1 + max_steps, ...], and how many steps count."""
+
+    @jax.jit
+    def run(policy: Policy, key: jax.Array):
+        k_act = acting_key(env, key)
+        first = env.reset(key)
+
+        def step(loop, t):
+            state, carry = loop
+            action, carry = policy.act(
+                carry, state.obs, jax.random.fold_in(k_act, t), deterministic
+            )
+            state = env.step(state, action)
+            broken = ~all_finite((state.data, state.obs, state.reward))
+            return (state, carry), (state, state.terminated | state.truncated, broken)
+
+        loop = (first, policy.init_carry())
+        _, (states, ended, broken) = jax.lax.scan(step, loop, jnp.arange(max_steps))
+        joined = lambda one, rest: jnp.concatenate([one[None], rest])
+        return jax.tree.map(joined, first, states), ended, broken
+
+    states, ended, broken = run(policy, key)
+    last = np.append(np.asarray(ended | broken), True).argmax()  # max_steps if neither
+    length = max_steps if last == max_steps else int(last) + (not broken[last])
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), states), length
+
+
+def _write_video(
+    worlds: list[Env],
+    states: Iterable[list[State]],
+    out: Path,
+    fps: float,
+    width: int,
+    height: int,
+) -> None:
+    """All of the file or nothing; the states of several worlds side by side.
+
+    JAX warns of every fork, ffmpeg's too, which runs another program at once and is safe.
+    """
+    with (
+        whole(out) as part,
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),
+        contextlib.ExitStack() as stack,
+        imageio.get_writer(part, fps=fps, macro_block_size=2, quality=7) as video,
+    ):
+        draws = [stack.enter_context(renderer(env, width, height)) for env in worlds]
+        for now in states:
+            video.append_data(
+                np.hstack([draw(state) for draw, state in zip(draws, now, strict=True)])
+            )
+
+
+def episode_keys(seed: int, episodes: int) -> jax.Array:
+    """[episodes]; which ones `play` evaluates.
+
+    Raises:
+      ValueError: `seed` is out of range.
+    """
+    runtime.check_seed(seed)
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), KEY), episodes)
+
+
+def play(
+    run_dir: Path,
+    *,
+    episodes: int = 16,
+    seed_index: int = 0,
+    step: int | None = None,
+    video: Path | None = None,
+    stochastic: bool = False,
+    overrides: dict[str, Any] | None = None,
+    width: int = 480,
+    height: int = 360,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Evaluates one seed of a run, prints the result and films the first episode.
+
+    Args:
+      run_dir: the run.
+      episodes: how many to evaluate.
+      seed_index: which policy, in configs * seeds.
+      step: of the checkpoint, in env steps; None: the newest.
+      video: the file for the film; None: no film.
+      stochastic: sample actions instead of taking the mode.
+      overrides: of the environment, such as `{"physics": "accurate"}`.
+      width, height: of the film, in pixels.
+      seed: of the episodes.
+
+    Returns:
+      what `evaluate` measured, arrays [episodes].
+
+    Raises:
+      ValueError: no such run, checkpoint, seed or override.
+    """
+    for name, value in (("episodes", episodes), ("width", width), ("height", height)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    keys = episode_keys(seed, episodes)
+    run = runs.load(run_dir, step, **(overrides or {}))
+    policy = run.policy(seed_index)
+    measure = jax.jit(lambda policy, keys: evaluate(run.env, policy, keys, not stochastic))
+    measured = jax.device_get(measure(policy, keys))
+
+    actions = "sampled actions" if stochastic else "most likely actions"
+    print(
+        f"{run.config['learner']} on {run.config['env']}, seed index {seed_index},"
+        f" {terminal.short(run.env_steps)} steps, {actions}"
+    )
+    if episodes <= LISTED:
+        _print_episodes(measured)
+    _print_summary(measured)
+    if run.config["learner"] == "imitation":
+        cost = imitation.evaluations_per_action(run.learner.config, run.env)
+        print(f"network evaluations per control step: {terminal.number(cost)}")
+    taken = 1e3 * latency(run.env, policy, not stochastic)
+    where = jax.local_devices()[0].device_kind
+    print(
+        f"latency of an action for one environment on {where}:"
+        f" median {np.median(taken):.3g} ms, slowest of {len(taken)} {taken.max():.3g} ms"
+    )
+    if video is not None:
+        film = record_video(
+            run.env,
+            policy,
+            video,
+            key=keys[0],
+            deterministic=not stochastic,
+            width=width,
+            height=height,
+        )
+        if film:
+            print(f"episode 0: {film}")
+    return measured
+
+
+def latency(env: Env, policy: Policy, deterministic: bool = True) -> np.ndarray:
+    """Seconds until an action is there, as on a robot: one environment, one call a control step.
+
+    Policies that plan take longer at the steps where they do; under a residual the base's time
+    counts, too. [TIMED_STEPS]
+    """
+    act = jax.jit(lambda policy, *args: policy.act(*args, deterministic))
+    obs = jax.jit(env.reset)(jax.random.key(0)).obs
+    keys = list(jax.random.split(jax.random.key(1), 1 + TIMED_STEPS))
+    jax.block_until_ready(act(policy, policy.init_carry(), obs, keys[0]))  # compiles
+    carry, seconds = policy.init_carry(), []
+    for key in keys[1:]:
+        start = time.perf_counter()
+        _, carry = jax.block_until_ready(act(policy, carry, obs, key))
+        seconds.append(time.perf_counter() - start)
+    inside = latency(env.env, env.base, env.deterministic) if isinstance(env, Residual) else 0.0
+    return np.array(seconds) + inside
+
+
+def _print_episodes(measured: dict[str, np.ndarray]) -> None:
+    def ending(i: int) -> str:
+        if measured["nonfinite"][i]:
+            return "simulation broke"
+        return "terminated" if measured["terminated"][i] else "time limit"
+
+    shown = [k for k in ("success",) if k in measured]
+    rows = [
+        [i, terminal.number(value), measured["length"][i], ending(i)]
+        + [terminal.number(measured[k][i]) for k in shown]
+        for i, value in enumerate(measured["return"])
+    ]
+    terminal.table("Episodes", ["episode", "return", "length", "end", *shown], rows)
+
+
+def _print_summary(measured: dict[str, np.ndarray]) -> None:
+    count = len(measured["return"])
+    rows = []
+    names = ["return", "length", *(k for k in measured if k not in ("return", "length"))]
+    for name in names:
+        value = np.asarray(measured[name], np.float64)
+        low, high = bootstrap_interval(value, np.mean)
+        interval = f"{terminal.number(low)}..{terminal.number(high)}" if count > 1 else "-"
+        extremes = [terminal.number(value.min()), terminal.number(value.max())]
+        rows.append([name, terminal.number(value.mean()), interval, *extremes])
+    title = f"{count} episode" + "s" * (count > 1)
+    terminal.table(title, ["", "mean", "95 % interval", "min", "max"], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m jaxrl.play", description="Evaluate a trained policy and film an episode."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--episodes", type=int, default=16)
+    parser.add_argument(
+        "--seed-index", type=int, default=0, help="which of its settings times seeds"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes")
+    parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions")
+    parser.add_argument(
+        "--physics", choices=("accurate", "fast"), help="default: as in training; MJX tasks only"
+    )
+    parser.add_argument("--video", type=Path, help="default: video.mp4 in the run")
+    parser.add_argument("--no-video", action="store_true")
+    parser.add_argument("--width", type=int, default=480)
+    parser.add_argument("--height", type=int, default=360)
+    args = parser.parse_args(argv)
+    runtime.setup()
+    play(
+        args.run,
+        episodes=args.episodes,
+        seed_index=args.seed_index,
+        step=args.step,
+        video=None if args.no_video else args.video or args.run / "video.mp4",
+        stochastic=args.stochastic,
+        overrides={"physics": args.physics} if args.physics else None,
+        width=args.width,
+        height=args.height,
+        seed=args.seed,
+    )

@@ -1,0 +1,366 @@
+"""What every script in `experiments/` shares: flags, the run directory, the closing report."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+
+import envs
+from jaxrl.cli import play, plot, runs
+from jaxrl.data import describe as data_stats
+from jaxrl.report.files import cannot_write
+from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.report.terminal import table
+from jaxrl.run import hosts, runtime
+from jaxrl.run.plan import validate
+from jaxrl.run.train import Result, train
+from jaxrl.terminal import run as run  # every script ends by `script.run(main)`
+from jaxrl.types import Learner
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    if len(words) % 2:
+        raise ValueError(f"must be pairs of NAME and VALUE, not {' '.join(words)!r}")
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+# One flag whatever the default is; tyro would make a flag of each name in it, and take no others.
+Options = Annotated[
+    dict[str, str],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME VALUE ...",
+        instance_from_str=_pairs,
+        is_instance=lambda x: isinstance(x, dict),
+        str_from_instance=lambda options: [word for pair in options.items() for word in pair],
+    ),
+]
+
+
+@dataclass
+class Args:
+    """The flags that every training script has."""
+
+    env: str  # one of envs.names(), or SUITE/NAME (brax, playground, gymnax)
+    env_options: Options = field(default_factory=dict)  # for `envs.make`, on top of the default
+    seeds: int = 1  # runs that train side by side
+    seed: int = 0  # of the first run; the others count up
+    total_steps: float = 1e6  # environment steps per seed (offline: updates)
+    num_evals: int = 20  # evaluations, each followed by a checkpoint
+    eval_episodes: int = 32  # per evaluation and seed
+    run_dir: Path | None = None  # default: runs/LEARNER_ENV_TIME
+    resume: bool = False  # go on with the run in --run-dir
+    keep_checkpoints: int = 3  # how many stay on disk; 0: all
+    devices: int = 0  # that share runs, environments or batches, of all hosts; 0: what suits
+    matmul_precision: Literal[runtime.PRECISIONS] = "default"  # of networks, not of physics
+    profile: Path | None = None  # write a profiler trace of a second of training here
+    video: bool = True  # film an episode of the best seed at the end
+    wandb: str | None = None  # Weights & Biases project
+
+
+def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> Any:
+    """Command-line flags over defaults that depend on some of them.
+
+    `peek` names those flags and their defaults: `parse(defaults, env="hopper")` calls
+    `defaults(env=...)` with what --env says, which returns the arguments dataclass filled in.
+    So `--help` shows a preset's values. Fields of a nested config are flags of their own
+    (`--learning-rate`), or with `prefixes` begin with its name (`--base.learning-rate`).
+    """
+    words = _words()
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name, value in peek.items():
+        first.add_argument(f"--{name.replace('_', '-')}", default=value)
+    args = defaults(**vars(first.parse_known_args(words)[0]))
+    config = () if prefixes else (tyro.conf.OmitArgPrefixes,)
+    options = args.env_options
+    args = tyro.cli(type(args), args=words, default=args, config=config)
+    args.env_options = options | args.env_options
+    return args
+
+
+def _words() -> list[str]:
+    """The command line; of a run that goes on, the one that began it and then what is new."""
+    script, *given = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    words = [_dashed(word) for word in given]
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--run-dir", type=Path)
+    first.add_argument("--resume", action="store_true")
+    known = first.parse_known_args(words)[0]
+    if not known.resume:
+        return words
+    if known.run_dir is None:
+        raise ValueError("--resume needs --run-dir: which run is to go on?")
+    by, *begun = runs.read_config(known.run_dir).get("command") or [script]
+    if by != script:
+        raise ValueError(f"{known.run_dir} was begun by {by}: resume with that, not {script}")
+    return [*map(_dashed, begun), *words]
+
+
+def _dashed(word: str) -> str:
+    """tyro takes --run_dir for --run-dir, too."""
+    flag, *value = word.split("=", 1)
+    return "=".join([flag.replace("_", "-"), *value]) if word.startswith("--") else word
+
+
+def with_config(base: type, config: Any, **values: Any) -> Any:
+    """The arguments dataclass `base` with the settings of a learner as its last field."""
+    kind = Annotated[type(config), tyro.conf.arg(help="")]
+    fields = [("config", kind, field(default_factory=lambda: config))]
+    # Whose comments are the flags' help: tyro looks them up by the class's module and name.
+    place = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return make_dataclass("Args", fields, bases=(base,), namespace=place)(**values)
+
+
+def env_of_data(args: Any, dataset: Any) -> None:
+    """Fills in `args.env`, unless given, with the environment that the data set names, and, if it
+    is that one, the options that it was recorded with."""
+    if not args.env and "env" not in dataset.metadata:
+        raise ValueError(f"{args.data} does not name its environment: add --env")
+    args.env = args.env or dataset.metadata["env"]
+    args.env_options = recorded_options(dataset, args.env) | args.env_options
+
+
+def recorded_options(dataset: Any, env: str) -> dict[str, str]:
+    """Those that the data set was recorded with, if it is of that environment."""
+    if env != dataset.metadata.get("env"):
+        return {}
+    return {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
+
+
+def prepare(args: Args, default_devices: int) -> Any:
+    """Sets JAX up for `args.devices`, then makes the environment. Call before any JAX array.
+
+    Raises:
+      ValueError: a flag out of range.
+    """
+    if not float(args.total_steps).is_integer():
+        raise ValueError(f"total_steps={args.total_steps}: must be a whole number, at least 1")
+    if args.devices < 0:
+        raise ValueError(f"devices={args.devices}: must be at least 0, which means what suits")
+    runtime.check_seed(args.seed)
+    if args.profile is not None and args.profile.exists() and not args.profile.is_dir():
+        raise ValueError(f"profile={args.profile}: exists, and is not a folder")
+    args.devices = args.devices or default_devices
+    runtime.setup(args.devices, matmul_precision=args.matmul_precision)
+    return envs.make(args.env, **numbers(args.env_options))
+
+
+def launch(
+    name: str,
+    args: Args,
+    learner: Learner,
+    data_file: Path | None = None,
+    sweep: dict[str, list[float]] | None = None,
+    base: dict[str, Any] | None = None,
+    scale: tuple[float, float] | None = None,
+    about: dict[str, Any] | None = None,
+    resume_dir: Path | None = None,
+) -> int:
+    """Trains into a run directory and reports; returns the exit code.
+
+    Args:
+      name: of the module in `jaxrl.learners` that made the learner.
+      args, learner: what to run.
+      data_file: what the learner reads, if anything.
+      base: of a residual, {"run": its base's directory, "seed_index", "scale"}; the run directory
+        keeps a copy of that run.
+      sweep: see `jaxrl.run.train.train`.
+      scale: returns of a random policy and of an expert, to report normalised scores by.
+      about: what else `config.json` says of the training, and a resumed run must have in common.
+      resume_dir: what the user is told to resume, if it is not this run directory.
+    """
+    settings = {
+        "total_steps": int(args.total_steps),
+        "seeds": args.seeds,
+        "num_evals": args.num_evals,
+        "eval_episodes": args.eval_episodes,
+        "devices": args.devices,
+    }
+    if sweep:
+        settings["sweep"] = sweep
+    settings["seed"] = args.seed
+    validate(learner, **settings, keep_checkpoints=args.keep_checkpoints)
+    description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
+    about = about or {}
+    if data_file is not None:
+        with data_file.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()[:16]
+        about = {"data": str(data_file), "data_sha256": digest} | about
+    if precision := jax.config.jax_default_matmul_precision:  # by flag or environment variable
+        about = about | {"matmul_precision": precision}
+    description["train"] = settings | about
+    if base is not None:
+        description["residual"] = base | {"run": str(base["run"])}
+
+    def opened() -> Path:
+        run_dir = args.run_dir or new_run_dir(f"{'sweep' if sweep else name}_{args.env}")
+        open_run(run_dir, description, args.resume)
+        if base is not None:
+            runs.keep_base(base["run"], run_dir)
+        return run_dir
+
+    # Other processes write nothing, but read what they resume.
+    run_dir = hosts.by_main("run directory", opened) or args.run_dir or Path("runs")
+    result = train(
+        learner,
+        **settings,
+        run_dir=run_dir,
+        resume=args.resume,
+        keep_checkpoints=args.keep_checkpoints,
+        profile=args.profile,
+        wandb=args.wandb,
+        config=description,
+    )
+    if result.interrupted:
+        if hosts.is_main():
+            print(f"saved; go on with --run-dir {resume_dir or run_dir} --resume")
+        return 130
+    if hosts.is_main():
+        report(run_dir, learner, result, args.video, sweep, scale)
+    return 0
+
+
+def new_run_dir(name: str) -> Path:
+    """Makes runs/NAME_TIME, or the like where that has been made within this second."""
+    first = Path("runs") / f"{name.replace('/', '_')}_{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        run_dir = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            run_dir.mkdir(parents=True)
+            return run_dir
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise cannot_write(run_dir, error) from error
+
+
+def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
+    """Writes `config.json` into a new run directory, or checks the one being resumed, which may
+    go on for more steps than it was begun with.
+
+    Raises:
+      ValueError: the directory holds more than a `config.json` (and this is no resume), which
+        is all that a start leaves which failed; or no run; or one with another setting.
+      RuntimeError: it cannot be written.
+    """
+    if not resume:
+        is_new = not run_dir.exists() or (run_dir.is_dir() and _is_unused(run_dir))
+        if not is_new:
+            raise ValueError(f"run_dir={run_dir} exists: add --resume to go on, or choose another")
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        runs.write_config(run_dir, description | {"command": command})
+        return
+    saved = runs.read_config(run_dir)
+    now = json.loads(json.dumps(description))  # as it would read back
+    for section in ("learner", "env", "env_overrides", "config", "train", "residual"):
+        old, new = saved.get(section), now.get(section)
+        if not isinstance(old, dict):
+            old, new = {section: old}, {section: new}
+        for name in sorted(set(old) | set(new)):
+            if name == "devices" or old.get(name) == new.get(name):
+                continue
+            more = name == "total_steps" and isinstance(old.get(name), int)
+            if not more or new[name] < old[name]:
+                raise ValueError(
+                    f"cannot resume {run_dir}: its {name} is {old.get(name)}, not {new.get(name)}"
+                )
+    if saved["train"] != now["train"]:  # of more steps, or devices
+        if "command" in saved and saved["train"]["total_steps"] != now["train"]["total_steps"]:
+            saved["command"] += ["--total-steps", str(now["train"]["total_steps"])]
+        runs.write_config(run_dir, saved | {"train": now["train"]})
+
+
+def _is_unused(run_dir: Path) -> bool:
+    return {path.name for path in run_dir.iterdir()} <= {"config.json", ".config.part.json"}
+
+
+def with_schedule(config: Any, total_steps: float) -> Any:
+    """A schedule that was given no length ends with the run."""
+    scheduled = config.lr_schedule in ("linear", "cosine") or config.objective == "mdpo"
+    if scheduled and not config.schedule_steps:
+        return config.replace(schedule_steps=float(total_steps))
+    return config
+
+
+def report(
+    run_dir: Path,
+    learner: Any,
+    result: Result,
+    video: bool = True,
+    sweep: dict[str, list[float]] | None = None,
+    scale: tuple[float, float] | None = None,
+) -> None:
+    """The final table, and into `run_dir` the learning curve and a video."""
+    final = dict(result.evals[-1]) if result.evals else None
+    if final and scale:
+        final["normalised score"] = data_stats.normalized(final["return"], *scale)
+    settings = [
+        ", ".join(
+            f"{k}={v:g}" for k, v in zip(sweep or {}, values, strict=True) if len(sweep[k]) > 1
+        )
+        for values in itertools.product(*(sweep or {}).values())
+    ]
+    rows = []
+    measured = [k for k in ("return", "normalised score", "success") if final and k in final]
+    for name, i in itertools.product(measured, range(len(settings))):
+        values = np.atleast_2d(final[name])[i]
+        low, high = bootstrap_interval(values)
+        digits = 1 if name == "return" else 3
+        rows.append(
+            [
+                f"{name} {settings[i]}",
+                f"{iqm(values):.{digits}f}",
+                f"{low:.{digits}f} .. {high:.{digits}f}" if values.size > 1 else "one seed",
+                f"{values.min():.{digits}f} .. {values.max():.{digits}f}",
+            ]
+        )
+    unit = "updates" if runs.read_config(run_dir)["learner"] in runs.OFFLINE else "env steps"
+    rate = result.env_steps * _num_runs(result) / max(result.seconds, 1e-9)
+    table(
+        f"{result.env_steps:,} {unit} per seed, {result.seconds:.0f} s of training"
+        f" ({rate:,.0f} steps/s), compiled in {result.compile_seconds:.0f} s",
+        ["", "IQM over seeds", "95% interval", "min .. max"],
+        rows,
+    )
+    if final is not None:
+        plot.learning_curve([run_dir], run_dir / "learning_curve.png")
+        print(f"curve: {run_dir / 'learning_curve.png'}")
+    if video:
+        best = int(np.argmax(np.nan_to_num(final["return"].ravel(), nan=-math.inf))) if final else 0
+        one = jax.tree.map(lambda x: np.asarray(x)[best], learner.policy(result.state))
+        if path := play.record_video(learner.env, one, run_dir / "video.mp4"):
+            which = f" (--seed-index {best})" if _num_runs(result) > 1 else ""
+            print(f"video: {path}{which}")
+
+
+def _num_runs(result: Result) -> int:
+    return jax.tree.leaves(result.state)[0].shape[0]
+
+
+def numbers(options: dict[str, str]) -> dict[str, Any]:
+    """Option values as Python would read them: 0.5, true, none, (1, 2); else text."""
+    words = {"true": True, "false": False, "none": None}
+
+    def read(text: str) -> Any:
+        if text.lower() in words:
+            return words[text.lower()]
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    return {name: read(text) for name, text in options.items()}

@@ -1,0 +1,1 @@
+"""Transitions on the device and on disk."""

@@ -1,0 +1,86 @@
+"""What a data set is like: returns, coverage, quality, and scores between random and expert."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.data.dataset import Dataset
+
+COMPONENTS, BINS = 3, 10  # of the grid that coverage counts: its axes, and cells along each
+
+
+def statistics(dataset: Dataset, reference: Dataset | None = None) -> dict[str, float]:
+    """What a data set holds.
+
+    Returns and lengths; `success`, the share of episodes that ever succeed (where the task
+    measures it); `coverage` (see there); and, where `references` are known, `quality`: where the
+    mean return lies between them (TQ of Schweighofer et al. 2022).
+    """
+    returns, lengths = dataset.returns, dataset.lengths
+    out = {
+        "episodes": float(len(returns)),
+        "steps": float(len(dataset)),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "length_mean": float(lengths.mean()),
+        "terminated": float(dataset.steps.terminated.sum() / len(returns)),
+    }
+    if "success" in dataset.extras:
+        ever = np.maximum.reduceat(dataset.extras["success"], dataset.starts)
+        out["success"] = float((ever > 0).mean())
+    out["coverage"] = coverage(dataset, reference)
+    if known := references(dataset):
+        out["quality"] = normalized(out["return_mean"], *known)
+    return out
+
+
+def coverage(dataset: Dataset, reference: Dataset | None = None) -> float:
+    """How much of the states and actions a data set visits, on a coarse grid.
+
+    With a `reference`: the number of cells visited over the number that the reference visits
+    (SACo of Schweighofer et al. 2022, whose state-action pairs are discrete). Without one: over
+    the number of all cells, which says how evenly the data fill their own range, not how wide
+    that is; only numbers against one reference compare data sets.
+
+    The axes of the grid are the first `COMPONENTS` principal components of the reference's (or
+    the data's own) states and actions, each entry scaled to variance 1, with `BINS` cells over
+    the range of each; what lies beyond falls into more cells of that size. What other
+    components hold is not seen, and more steps visit more cells: compare sets of equal size.
+    """
+    x, ref = (_pairs(d) for d in (dataset, reference or dataset))
+    mean, std = ref.mean(0), ref.std(0)
+    scale = np.where(std > 1e-6, 1.0 / np.maximum(std, 1e-6), 0.0)  # what is constant: left out
+    x, ref = (x - mean) * scale, (ref - mean) * scale
+    variance, axes = np.linalg.eigh(ref.T @ ref / len(ref))  # in ascending order
+    axes = axes[:, variance > 1e-6][:, -COMPONENTS:]
+    low, high = (ref @ axes).min(0), (ref @ axes).max(0)
+    margin = 1e-6 * (high - low)  # both ends lie within
+    low, width = low - margin, (high - low + 2 * margin) / BINS
+    cells = lambda x: len({tuple(row) for row in np.floor((x @ axes - low) / width)})
+
+    return cells(x) / (BINS ** axes.shape[1] if reference is None else cells(ref))
+
+
+def _pairs(dataset: Dataset) -> np.ndarray:
+    """States and actions, flat. [T, entries]"""
+    leaves = [*jax.tree.leaves(dataset.steps.obs), dataset.steps.action]
+    return np.concatenate([x.reshape(len(dataset), -1) for x in leaves], 1).astype(np.float64)
+
+
+def references(dataset: Dataset) -> tuple[float, float] | None:
+    """Mean returns of the random policy and of the expert, where the data set names them."""
+    names = ("random_return", "expert_return")
+    if not all(name in dataset.metadata for name in names):
+        return None
+    low, high = (float(dataset.metadata[name]) for name in names)
+    return (low, high) if low != high else None
+
+
+def normalized(score: Any, random_return: float, expert_return: float) -> Any:
+    """0 for a random policy, 1 for the expert (D4RL's score, over 100)."""
+    return (score - random_return) / (expert_return - random_return)

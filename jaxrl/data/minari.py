@@ -1,0 +1,143 @@
+"""Minari data sets, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.data.dataset import REAL, Dataset, from_arrays
+from jaxrl.data.files import _rows
+
+
+def _minari():
+    try:
+        import minari
+    except ImportError:
+        raise ImportError("Minari data sets need minari: pip install 'jaxrl[minari]'") from None
+    return minari
+
+
+def from_minari(dataset_id: str) -> Dataset:
+    """A local Minari data set (download it first with `minari download ID`).
+
+    Raises:
+      ValueError: there is no such data set here, it is damaged, or its observations are neither
+        arrays nor a dict of arrays.
+    """
+    minari = _minari()
+    try:
+        source = minari.load_dataset(dataset_id)
+    except FileNotFoundError:
+        raise ValueError(f"no Minari data set {dataset_id!r} on this machine") from None
+    except Exception as error:  # its texts and its HDF5, when damaged, raise anything
+        raise _unreadable(dataset_id, error) from None
+    try:
+        return _from_episodes(source.iterate_episodes(), {"minari": dataset_id})
+    except Exception as error:
+        raise _unreadable(dataset_id, error) from None
+
+
+def _unreadable(dataset_id: str, error: Exception) -> ValueError:
+    why = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(f"Minari data set {dataset_id!r} cannot be read ({why})")
+
+
+def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
+    columns: dict[str, list] = {k: [] for k in ("obs", "next", "action", "reward", "term", "trunc")}
+    extras: list[dict] = []
+    for episode in episodes:
+        entries = episode.observations
+        for entry in entries.values() if isinstance(entries, Mapping) else [entries]:
+            if isinstance(entry, Mapping | tuple):
+                raise ValueError(f"observations hold a {type(entry).__name__}, not only arrays")
+        columns["obs"].append(_rows(entries, slice(None, -1)))
+        columns["next"].append(_rows(entries, slice(1, None)))
+        columns["action"].append(episode.actions)
+        columns["reward"].append(episode.rewards)
+        columns["term"].append(episode.terminations)
+        truncated = np.array(episode.truncations, bool)
+        truncated[-1] |= not episode.terminations[-1]
+        columns["trunc"].append(truncated)
+        extras.append(_metrics(episode.infos or {}, len(truncated)))
+
+    def join(parts):
+        if isinstance(parts[0], dict):
+            return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        return np.concatenate(parts)
+
+    if not extras:
+        raise ValueError("no episodes")
+    shared = set.intersection(*(set(e) for e in extras))
+    return from_arrays(
+        *(join(columns[k]) for k in ("obs", "action", "reward", "next", "term", "trunc")),
+        extras={k: np.concatenate([e[k] for e in extras]).astype(np.float32) for k in shared},
+        metadata=metadata,
+    )
+
+
+def _metrics(infos: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """The numbers of every step [steps]; the infos of a reset, where recorded, come first."""
+    found = {k: np.asarray(v) for k, v in infos.items() if not isinstance(v, Mapping)}
+    fits = lambda x: x.ndim == 1 and len(x) in (steps, steps + 1) and x.dtype.kind in REAL
+    return {k: x[-steps:] for k, x in found.items() if fits(x)}
+
+
+def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
+    """Writes a local Minari data set, which `from_minari` reads back equal.
+
+    Args:
+      dataset: ours.
+      dataset_id: such as "hopper/medium-v0".
+      env: the environment of ours that it was recorded in, for its spaces.
+      **about: passed to Minari (author, description, ...).
+
+    Raises:
+      ValueError: a data set of that name exists, or a step leads elsewhere than the next one of
+        its episode begins, which Minari has no place for.
+    """
+    minari = _minari()
+    from minari.data_collector import EpisodeBuffer
+
+    from envs.adapters.gymnasium import to_gymnasium_space
+
+    buffers = []
+    steps = dataset.steps
+    apart = np.zeros(len(dataset) - 1, bool)
+    for now, after in zip(*map(jax.tree.leaves, (steps.obs, steps.next_obs)), strict=True):
+        apart |= (now[1:] != after[:-1]).any(tuple(range(1, now.ndim)))
+    apart[dataset.ends[:-1]] = False
+    if apart.any():
+        row = int(apart.argmax())
+        raise ValueError(f"data: next_obs[{row}] is not obs[{row + 1}], as Minari wants it")
+    for i, (start, end) in enumerate(zip(dataset.starts, dataset.ends, strict=True)):
+        rows = slice(start, end + 1)
+        path = lambda obs, last, rows=rows, end=end: np.concatenate(
+            [obs[rows, 0], last[end : end + 1, 0]]
+        )
+        obs = (
+            {k: path(v, steps.next_obs[k]) for k, v in steps.obs.items()}
+            if isinstance(steps.obs, Mapping)
+            else path(steps.obs, steps.next_obs)
+        )
+        infos = {k: np.append(np.float32(0), v[rows]) for k, v in dataset.extras.items()}
+        buffers.append(
+            EpisodeBuffer(
+                id=i,
+                observations=obs,
+                actions=steps.action[rows, 0],
+                rewards=list(steps.reward[rows, 0]),
+                terminations=list(steps.terminated[rows, 0]),
+                truncations=list(steps.truncated[rows, 0]),
+                infos=infos or None,
+            )
+        )
+    return minari.create_dataset_from_buffers(
+        dataset_id=dataset_id,
+        buffer=buffers,
+        observation_space=to_gymnasium_space(env.observation_space),
+        action_space=to_gymnasium_space(env.action_space),
+        **about,
+    )

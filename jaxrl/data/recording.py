@@ -1,0 +1,205 @@
+"""Data sets from policies, from other data sets and from replays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.types import Env, acting_key
+from envs.vector import all_finite
+from jaxrl.data.dataset import Dataset, from_arrays
+from jaxrl.episodes import episode_limit
+from jaxrl.nn import spaces as acting
+from jaxrl.types import Policy, Transition
+
+
+def record(
+    policy: Policy,
+    env: Env,
+    num_episodes: int,
+    key: jax.Array,
+    deterministic: bool = False,
+    num_envs: int = 256,
+    metadata: dict[str, Any] | None = None,
+) -> Dataset:
+    """Exactly `num_episodes` episodes of `policy`, `num_envs` of them at a time.
+
+    Each depends on `key` and its number only. An episode whose simulation turns non-finite is
+    cut before that step.
+
+    Raises:
+      ValueError: `num_episodes` < 1.
+      RuntimeError: an episode was non-finite from its first step.
+    """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes={num_episodes}: must be at least 1")
+    limit = episode_limit(env)
+
+    @jax.jit
+    def run(policy, keys):
+        """steps and metrics [limit, n, ...], and the length of every episode [n]."""
+        k_act = jax.vmap(lambda key: acting_key(env, key))(keys)
+        state = jax.vmap(env.reset)(keys)
+        carry = jax.vmap(lambda _: policy.init_carry())(keys)
+
+        def step(state, carry, t):
+            act = lambda carry, obs, key: policy.act(carry, obs, key, deterministic)
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(k_act, t)
+            action, carry = jax.vmap(act)(carry, state.obs, step_keys)
+            new = jax.vmap(env.step)(state, action)
+            finite = jax.vmap(all_finite)((new.data, new.obs, new.reward))
+            terminated, truncated = new.terminated, new.truncated & ~new.terminated
+            steps = Transition(
+                state.obs, action, new.reward, new.obs, terminated, truncated, finite
+            )
+            return new, carry, (steps, new.metrics)
+
+        shapes = jax.eval_shape(step, state, carry, 0)[2]
+        zeros = lambda x: jnp.zeros((limit, *x.shape), x.dtype)
+
+        def running(loop):
+            t, alive, *_ = loop
+            return (t < limit) & alive.any()
+
+        def body(loop):
+            t, alive, length, state, carry, history = loop
+            state, carry, now = step(state, carry, t)
+            history = jax.tree.map(lambda all, x: all.at[t].set(x), history, now)
+            counts = alive & now[0].valid
+            return (
+                t + 1,
+                counts & ~now[0].terminated & ~now[0].truncated,
+                length + counts,
+                state,
+                carry,
+                history,
+            )
+
+        n = keys.shape[0]
+        loop = (
+            jnp.zeros((), jnp.int32),
+            jnp.ones(n, bool),
+            jnp.zeros(n, jnp.int32),
+            state,
+            carry,
+            jax.tree.map(zeros, shapes),
+        )
+        *_, length, _, _, history = jax.lax.while_loop(running, body, loop)
+        return history, length
+
+    parts = []
+    index = jnp.arange(num_episodes)
+    all_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    for first in range(0, num_episodes, num_envs):
+        keys = all_keys[first : first + num_envs]
+        missing = min(num_envs, num_episodes) - len(keys)  # the last batch: compile once
+        keys = jnp.concatenate([keys, all_keys[:missing]])
+        history, length = jax.device_get(run(policy, keys))
+        for e in range(keys.shape[0] - missing):
+            if length[e] == 0:
+                raise RuntimeError(f"episode {first + e}: the simulation was not finite at once")
+            parts.append(jax.tree.map(lambda x, e=e, n=length[e]: x[:n, e], history))
+    steps, metrics = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    last = np.cumsum([len(p[0].reward) for p in parts]) - 1
+    truncated = steps.truncated
+    truncated[last] |= ~steps.terminated[last]  # cut short by the limit or a broken simulation
+    return from_arrays(
+        steps.obs,
+        steps.action,
+        steps.reward,
+        steps.next_obs,
+        steps.terminated,
+        truncated,
+        extras={k: np.asarray(v, np.float32) for k, v in metrics.items()},
+        metadata=metadata,
+    )
+
+
+def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256) -> Dataset:
+    """Recorded episodes as `env`, an `envs.transforms.residual`, would have shown them.
+
+    The frozen base is asked what it would have done at every step, its memory following the
+    episode; observations gain that and actions become corrections of it, which lie beyond
+    [-1, 1] where the scale of the residual does not reach. `num_envs` episodes at a time.
+
+    Raises:
+      ValueError: the data do not fit the environment that the base acts in.
+    """
+    dataset.steps_for(env.env)
+    rows = int(dataset.lengths.max())
+    first = lambda tree, row: jax.tree.map(lambda x: x[row], tree)
+
+    @jax.jit
+    def run(obs, last_obs, length, keys):
+        """obs [n, rows, ...] and the final one [n, ...] -> base actions [n, rows + 1, A]."""
+
+        def one(obs, last_obs, length, key):
+            def step(carry, t):
+                now = jax.tree.map(lambda a, b: jnp.where(t < length, a[t], b), obs, last_obs)
+                return env.base.act(carry, now, jax.random.fold_in(key, t), env.deterministic)[::-1]
+
+            return jax.lax.scan(step, env.base.init_carry(), jnp.arange(rows + 1))[1]
+
+        return jax.vmap(one)(obs, last_obs, length, keys)
+
+    starts, ends, lengths = dataset.starts, dataset.ends, dataset.lengths
+    now, after = [], []
+    for at in range(0, len(starts), num_envs):
+        batch = np.arange(at, at + num_envs) % len(starts)  # always as many: compiled once
+        padded = np.minimum(starts[batch][:, None] + np.arange(rows), ends[batch][:, None])
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch)
+        obs = first(dataset.steps.obs, (padded, 0))
+        last_obs = first(dataset.steps.next_obs, (ends[batch], 0))
+        actions = np.asarray(run(obs, last_obs, lengths[batch], keys))
+        for i, n in enumerate(lengths[batch][: len(starts) - at]):
+            now.append(actions[i, :n])
+            after.append(actions[i, 1 : n + 1])
+    now, after = (np.concatenate(x)[:, None] for x in (now, after))
+    entries = lambda obs: obs if isinstance(obs, dict) else {"obs": obs}
+    steps = dataset.steps.replace(
+        obs=entries(dataset.steps.obs) | {env.entry: now},
+        next_obs=entries(dataset.steps.next_obs) | {env.entry: after},
+        action=np.asarray(env.correction(now, dataset.steps.action), np.float32),
+    )
+    return dataclasses.replace(dataset, steps=steps, bounded=False)
+
+
+def from_replay(
+    state: Any, index: int, env: Env, metadata: dict[str, Any] | None = None
+) -> Dataset:
+    """The episodes that run `index` of an off-policy learner's state had stored, oldest first.
+
+    Those that it does not hold whole, because they still went on or their beginning has been
+    overwritten, have no return and are left out. Where there is no other, each environment's
+    history is one, truncated at its end.
+    """
+    if not hasattr(state, "replay"):
+        raise ValueError("this run has no replay: only online off-policy learners store one")
+    ring = jax.tree.map(lambda x: np.asarray(x[index]), state.replay)
+    order = (ring.position - ring.size + np.arange(ring.size)) % ring.capacity
+    steps = jax.tree.map(lambda x: x[order], ring.steps)
+    done = steps.terminated | steps.truncated
+    whole = np.flip(np.logical_or.accumulate(np.flip(done, 0)), 0)  # ends within
+    if ring.size == ring.capacity:
+        whole &= np.cumsum(done, 0) - done > 0  # and does not begin with the oldest row
+    steps.truncated[-1] |= ~steps.terminated[-1]
+    kept = steps.valid & (whole if (whole & steps.valid).any() else True)
+    flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+    column, keep = jax.tree.map(flat, steps), flat(kept)
+    # A step that was not finite says nothing: drop it, and end the episode before it.
+    broken = ~column.valid
+    cut = np.append(broken[1:], False) & ~column.terminated
+    to_env = acting.to_env(env.action_space)
+    return from_arrays(
+        jax.tree.map(lambda x: x[keep], column.obs),
+        np.asarray(to_env(column.action[keep])),
+        column.reward[keep],
+        jax.tree.map(lambda x: x[keep], column.next_obs),
+        column.terminated[keep],
+        (column.truncated | cut)[keep],
+        metadata=metadata,
+    )

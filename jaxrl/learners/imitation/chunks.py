@@ -1,0 +1,279 @@
+"""Imitation of recorded episodes by chunks of actions: Gaussian, flow matching or diffusion.
+
+Flow matching as in FQL and Q-chunking (Park et al. 2025; Li et al. 2025), diffusion as in
+Diffusion Policy (Chi et al. 2023); acting by an average of the weights over training.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from envs.types import Env
+from envs.vector import fold_keys
+from jaxrl import checks
+from jaxrl.data import replay
+from jaxrl.loops import off_policy
+from jaxrl.nn import heads
+from jaxrl.nn import spaces as acting
+from jaxrl.ops import optim, schedules
+from jaxrl.ops.moments import Moments
+from jaxrl.policies import chunks
+from jaxrl.types import Learner, Metrics, Policy, Transition
+
+MIN_HALF_RANGE = 0.05  # of a normalised action dimension that hardly varies in the data
+
+
+@struct.dataclass
+class Config:
+    """Plain numbers can be swept in one program, the others shape it."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    ema_decay: float = 0.999  # of the weights that act, reached within the first updates
+    schedule_steps: float = 0.0  # updates until the learning rate has fallen to 0; 0: never
+
+    head: str = struct.field(pytree_node=False, default="flow")
+    trunk: str = struct.field(pytree_node=False, default="mlp")
+    history: int = struct.field(pytree_node=False, default=1)  # observations a plan sees
+    horizon: int = struct.field(pytree_node=False, default=16)  # actions a plan holds
+    execute: int = struct.field(pytree_node=False, default=8)  # of them, before a new plan
+    mode: str = struct.field(pytree_node=False, default="open_loop")  # see jaxrl/policies/chunks.py
+    denoise_steps: int = struct.field(pytree_node=False, default=10)
+    batch_size: int = struct.field(pytree_node=False, default=256)
+    updates_per_step: int = struct.field(pytree_node=False, default=100)
+    hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256, 256))  # mlp
+    width: int = struct.field(pytree_node=False, default=64)  # transformer
+    layers: int = struct.field(pytree_node=False, default=3)
+    attention_heads: int = struct.field(pytree_node=False, default=4)
+    obs_keys: tuple[str, ...] = struct.field(pytree_node=False, default=())  # (): every key
+
+
+@struct.dataclass
+class Scale:
+    """Actions to [-1, 1] over the range that the data use, per dimension."""
+
+    center: jax.Array  # [A]
+    half: jax.Array  # [A]
+
+    def normalize(self, action: jax.Array) -> jax.Array:
+        return (action - self.center) / self.half
+
+    def restore(self, action: jax.Array) -> jax.Array:
+        return self.center + self.half * action
+
+
+@struct.dataclass
+class Episodes:
+    """Recorded steps [T, 1, ...] and, per row, where its episode begins and ends."""
+
+    steps: Transition
+    start: jax.Array  # [T] int32
+    end: jax.Array  # [T] int32, the last row
+    trajectories: Any  # how likely each episode is drawn; None: rows alike
+
+
+@struct.dataclass
+class ImitationState:
+    params: Any
+    ema: Any
+    opt_state: Any
+    obs_moments: Moments
+    action_scale: Scale
+    updates: jax.Array  # [] int32
+    key: jax.Array
+    config: Config
+
+
+def make(env: Env, config: Config, dataset: Any = None) -> Learner:
+    """Imitation of a `jaxrl.data.Dataset`; one `step` is `config.updates_per_step` updates.
+
+    Args:
+      env: for spaces and evaluation.
+      config: see `Config`.
+      dataset: what to imitate, weighted or not; None for a learner that can only act.
+
+    Raises:
+      ValueError: a field out of range, discrete actions, data that do not fit `env` or that
+        hold not one success although the task measures it.
+    """
+    validate(config)
+    c = config
+    size = off_policy.action_size_of(env)
+    data = None if dataset is None else episodes_of(dataset, env)
+    head = head_of(c, size)
+    example = off_policy.example_obs(env)
+    obs_size = acting.select(example, c.obs_keys, 0).size
+    init_carry, apply = chunks.chunked(
+        head,
+        env.action_space,
+        obs_size,
+        obs_keys=c.obs_keys,
+        history=c.history,
+        horizon=c.horizon,
+        execute=c.execute,
+        mode=c.mode,
+    )
+
+    def init(key: jax.Array, config: Config = config) -> ImitationState:
+        k_params, key = jax.random.split(key)
+        params = head.init(k_params, jnp.zeros((c.history, obs_size)))
+        moments, scale = Moments.zeros(example), Scale(jnp.zeros(size), jnp.ones(size))
+        if dataset is not None:
+            moments = jax.tree.map(jnp.asarray, dataset.obs_moments())
+            scale = action_scale(np.asarray(data.steps.action[:, 0]))
+        return ImitationState(
+            params=params,
+            ema=params,
+            opt_state=optim.init(params),
+            obs_moments=moments,
+            action_scale=scale,
+            updates=jnp.zeros((), jnp.int32),
+            key=key,
+            config=jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config),
+        )
+
+    def step(state: ImitationState, data: Episodes | None = data) -> tuple[Any, Metrics]:
+        if data is None:
+            raise ValueError("this learner was made without a data set: it can only act")
+        data, hp = jax.tree.map(jnp.asarray, data), state.config
+
+        def update(state: ImitationState, key: jax.Array):
+            k_rows, keys = off_policy.split_each(fold_keys(key, jnp.arange(c.batch_size)))
+            rows = draw_rows(data, k_rows)
+            obs, action, mask = examples(data, rows, c.history, c.horizon)
+            seen = acting.select(state.obs_moments.normalize(obs), c.obs_keys, 2)
+            action = state.action_scale.normalize(action)
+
+            def loss_fn(params):
+                each = jax.vmap(head.loss, (None, 0, 0, 0, 0))(params, seen, action, mask, keys)
+                return each.mean()
+
+            loss, grads = jax.value_and_grad(loss_fn)(state.params)
+            n = state.updates.astype(jnp.float32)
+            params, opt_state = optim.adam(
+                state.params,
+                grads,
+                state.opt_state,
+                schedules.linear(hp.learning_rate, schedules.progress(n, hp.schedule_steps)),
+                hp.weight_decay,
+            )
+            decay = jnp.minimum(hp.ema_decay, (1.0 + n) / (10.0 + n))
+            return state.replace(
+                params=params,
+                ema=optim.polyak(state.ema, params, 1.0 - decay),
+                opt_state=opt_state,
+                updates=state.updates + 1,
+            ), {"loss": loss}
+
+        key, k_updates = jax.random.split(state.key)
+        state, metrics = jax.lax.scan(
+            update, state.replace(key=key), jax.random.split(k_updates, c.updates_per_step)
+        )
+        return state, jax.tree.map(lambda x: x.mean(0), metrics)
+
+    def policy(state: ImitationState) -> Policy:
+        params = {"net": state.ema, "obs": state.obs_moments, "action": state.action_scale}
+        return Policy(params, init_carry, apply)
+
+    return Learner(
+        init=init,
+        step=step,
+        policy=policy,
+        config=config,
+        env=env,
+        steps_per_iteration=c.updates_per_step,
+        env_axis=lambda state: jax.tree.map(lambda _: -1, state),
+        validate=validate,
+        data=data,
+    )
+
+
+def head_of(c: Config, action_size: int) -> heads.Head:
+    outputs = 2 * action_size if c.head == "gaussian" else action_size
+    if c.trunk == "mlp":
+        trunk = heads.FlatTrunk(c.hidden, outputs)
+    else:
+        trunk = heads.TokenTrunk(c.width, c.layers, c.attention_heads, outputs)
+    if c.head == "gaussian":
+        return heads.gaussian(trunk, c.horizon, action_size)
+    process = {"flow": heads.FLOW, "diffusion": heads.DIFFUSION}[c.head]
+    streaming = c.mode == "streaming"
+    return heads.denoising(process, trunk, c.horizon, action_size, c.denoise_steps, streaming)
+
+
+def evaluations_per_action(c: Config, env: Env) -> float:
+    """Network evaluations per control step, the first plan of an episode not counted."""
+    head = head_of(c, env.action_space.lows.size)
+    return chunks.evaluations_per_action(head, c.execute, c.mode)
+
+
+def episodes_of(dataset: Any, env: Env) -> Episodes:
+    """What `step` reads, on the host."""
+    if "success" in dataset.extras and not (dataset.extras["success"] > 0).any():
+        raise ValueError(
+            f"data: success rate 0 in {len(dataset.lengths)} episodes: nothing to imitate"
+        )
+    spread = lambda rows: np.repeat(rows, dataset.lengths).astype(np.int32)
+    start, end = spread(dataset.starts), spread(dataset.ends)
+    return Episodes(dataset.steps_for(env), start, end, dataset.trajectories)
+
+
+def draw_rows(data: Episodes, keys: jax.Array) -> jax.Array:
+    """One row per key [B]."""
+    if data.trajectories is not None:
+        return replay.weighted(data.trajectories, keys)
+    rows = data.start.shape[0]
+    return jax.vmap(lambda key: jax.random.randint(key, (), 0, rows))(keys)
+
+
+def examples(data: Episodes, rows: jax.Array, history: int, horizon: int):
+    """What was seen until each row [B], and what was done from there on, in its episode.
+
+    Returns obs [B, history, ...], oldest first, the episode's first one repeated before it;
+    actions [B, horizon, A], the last one repeated past the end; and mask [B, horizon], 1 for
+    those that were taken.
+    """
+    start, end = data.start[rows][:, None], data.end[rows][:, None]
+    past = jnp.maximum(rows[:, None] + jnp.arange(1 - history, 1), start)
+    future = rows[:, None] + jnp.arange(horizon)
+    obs = jax.tree.map(lambda x: x[past, 0], data.steps.obs)
+    action = data.steps.action[jnp.minimum(future, end), 0]
+    return obs, action, (future <= end).astype(jnp.float32)
+
+
+def action_scale(action: np.ndarray) -> Scale:
+    """action [T, A] in [-1, 1]."""
+    low, high = action.min(0), action.max(0)
+    half = np.maximum((high - low) / 2, MIN_HALF_RANGE)
+    return Scale(jnp.asarray((low + high) / 2), jnp.asarray(half))
+
+
+def validate(config: Config) -> None:
+    """Raises ValueError naming the first bad field, its value and what is allowed."""
+    c = config
+    checks.in_range(c, 0.0, math.inf, "learning_rate", "weight_decay", "schedule_steps")
+    checks.in_range(c, 0.0, 1.0, "ema_decay")
+    checks.finite(c, "learning_rate", "weight_decay")
+    checks.sizes(c, "hidden")
+    checks.one_of(c, "head", ("gaussian", "flow", "diffusion"))
+    checks.one_of(c, "trunk", ("mlp", "transformer"))
+    checks.one_of(c, "mode", chunks.ACTING)
+    checks.positive(
+        c,
+        *("history", "horizon", "execute", "denoise_steps", "batch_size", "updates_per_step"),
+        *("width", "layers", "attention_heads"),
+    )
+    if c.execute > c.horizon:
+        raise ValueError(f"execute={c.execute}: must be at most horizon={c.horizon}")
+    if c.mode == "streaming" and c.head == "gaussian":
+        raise ValueError("mode='streaming': needs head='flow' or 'diffusion'")
+    if c.width % c.attention_heads:
+        raise ValueError(
+            f"width={c.width}: must be a multiple of attention_heads={c.attention_heads}"
+        )

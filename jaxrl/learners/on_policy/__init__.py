@@ -1,0 +1,1 @@
+"""On-policy learners, one file each."""

@@ -1,0 +1,1 @@
+"""The engines: they own time, devices and memory."""

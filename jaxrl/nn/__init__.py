@@ -1,0 +1,1 @@
+"""Networks, distributions and the maps between spaces and vectors."""

@@ -1,0 +1,188 @@
+"""What a plan is made from: Gaussian, flow-matching and diffusion heads over chunks of actions.
+
+All speak of ONE observation history [To, obs] and one chunk [H, A] of normalised actions; batch
+them by `vmap`. Flow and diffusion share everything but how noise is mixed in and taken out. The
+level of an action is how clean it is: 0 is noise, 1 is the action; it may differ along the
+chunk, which is what streaming needs (Høeg et al. 2024, "Streaming Diffusion Policy").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrl.nn.layers import MLP, Dense, Transformer
+
+FREQUENCIES = 4  # of the sine and cosine features of a level
+MIN_LOG_STD, MAX_LOG_STD = -4.0, 1.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """Pure functions on one example.
+
+    `init(key, obs) -> params`; `loss(params, obs, chunk, mask, key) -> []` with mask [H] of the
+    actions that exist; `sample(params, obs, key, deterministic) -> chunk`; and, for those that
+    denoise, `refine(params, obs, chunk, level, next_level) -> chunk`, one network evaluation
+    that takes every action from its level [H] to its next, and `corrupt(chunk, noise, level)`.
+    """
+
+    init: Callable[..., Any]
+    loss: Callable[..., jax.Array]
+    sample: Callable[..., jax.Array]
+    evaluations: int  # of the network, per sample
+    refine: Callable[..., jax.Array] | None = None
+    corrupt: Callable[..., jax.Array] | None = None
+
+
+@dataclass(frozen=True)
+class Process:
+    """How noise and action mix. Arrays [H, A], levels [H, 1]."""
+
+    mix: Callable[..., tuple[jax.Array, jax.Array]]  # (action, noise, level): mixed, target
+    step: Callable[..., jax.Array]  # (mixed, output, level, next_level): mixed at next_level
+
+
+# Rectified flow (Lipman et al. 2023; Liu et al. 2023): straight lines, the network is their speed.
+FLOW = Process(
+    mix=lambda action, noise, level: (level * action + (1 - level) * noise, action - noise),
+    step=lambda mixed, speed, level, next_level: mixed + (next_level - level) * speed,
+)
+
+
+def _cosine(level: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How much action and noise are in it (Nichol & Dhariwal 2021); never no action at all."""
+    angle = (1.0 - jnp.maximum(level, 0.01)) * jnp.pi / 2
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _diffusion_mix(action, noise, level):
+    signal, spread = _cosine(level)
+    return signal * action + spread * noise, noise
+
+
+def _ddim(mixed, noise, level, next_level):
+    """DDIM without noise (Song et al. 2021), the predicted action kept in its range."""
+    signal, spread = _cosine(level)
+    action = jnp.clip((mixed - spread * noise) / signal, -1.0, 1.0)
+    noise = (mixed - signal * action) / jnp.maximum(spread, 1e-3)
+    signal, spread = _cosine(next_level)
+    return signal * action + spread * noise
+
+
+# Denoising diffusion (Ho et al. 2020) with a cosine schedule: the network predicts the noise.
+DIFFUSION = Process(mix=_diffusion_mix, step=_ddim)
+
+
+def denoising(
+    process: Process,
+    trunk: nn.Module,
+    horizon: int,
+    action_size: int,
+    steps: int,
+    streaming: bool,
+) -> Head:
+    """A head that starts from noise and refines it in `steps` evaluations of `trunk`.
+
+    Args:
+      trunk: `(obs [To, obs], tokens [H, d]) -> [H, A]`.
+      streaming: train for chunks whose levels rise from the last action to the first.
+    """
+
+    def network(params, obs, chunk, level):
+        rate = 2.0 ** jnp.arange(FREQUENCIES) * jnp.pi
+        angle = level[:, None] * rate
+        tokens = jnp.concatenate([chunk, jnp.sin(angle), jnp.cos(angle)], -1)
+        return trunk.apply(params, obs, tokens)
+
+    def init(key, obs):
+        tokens = jnp.zeros((horizon, action_size + 2 * FREQUENCIES))
+        return trunk.init(key, obs, tokens)
+
+    def levels(key):
+        """[H]: one for all; when streaming mostly a stair, anywhere between two of its steps."""
+        k_level, k_kind = jax.random.split(key)
+        same = jnp.full(horizon, jax.random.uniform(k_level))
+        if not streaming:
+            return same
+        stair = 1.0 - (jnp.arange(horizon) + jax.random.uniform(k_level)) / horizon
+        return jnp.where(jax.random.bernoulli(k_kind, 0.8), stair, same)
+
+    def loss(params, obs, chunk, mask, key):
+        k_level, k_noise = jax.random.split(key)
+        level = levels(k_level)
+        noise = jax.random.normal(k_noise, chunk.shape)
+        mixed, target = process.mix(chunk, noise, level[:, None])
+        error = ((network(params, obs, mixed, level) - target) ** 2).mean(-1)
+        return (error * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+
+    def refine(params, obs, chunk, level, next_level):
+        output = network(params, obs, chunk, level)
+        return process.step(chunk, output, level[:, None], next_level[:, None])
+
+    def sample(params, obs, key, deterministic):
+        """The noise is part of the policy, also of a deterministic one: its modes are many."""
+
+        def one(i, chunk):
+            level = jnp.full(horizon, i / steps)
+            return refine(params, obs, chunk, level, level + 1.0 / steps)
+
+        noise = jax.random.normal(key, (horizon, action_size))
+        return jnp.clip(jax.lax.fori_loop(0, steps, one, noise), -1.0, 1.0)
+
+    corrupt = lambda chunk, noise, level: process.mix(chunk, noise, level[:, None])[0]
+    return Head(init, loss, sample, steps, refine, corrupt)
+
+
+def gaussian(trunk: nn.Module, horizon: int, action_size: int) -> Head:
+    """Independent normal distributions; `trunk` maps to [H, 2A]. Deterministic: the mean."""
+    no_tokens = jnp.zeros((horizon, 1))
+
+    def outputs(params, obs):
+        mean, log_std = jnp.split(trunk.apply(params, obs, no_tokens), 2, -1)
+        return mean, jnp.clip(log_std, MIN_LOG_STD, MAX_LOG_STD)
+
+    def loss(params, obs, chunk, mask, key):
+        mean, log_std = outputs(params, obs)
+        nll = (0.5 * ((chunk - mean) * jnp.exp(-log_std)) ** 2 + log_std).mean(-1)
+        return (nll * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+
+    def sample(params, obs, key, deterministic):
+        mean, log_std = outputs(params, obs)
+        noise = jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        return jnp.clip(jnp.where(deterministic, mean, mean + noise), -1.0, 1.0)
+
+    return Head(lambda key, obs: trunk.init(key, obs, no_tokens), loss, sample, 1)
+
+
+class FlatTrunk(nn.Module):
+    """An MLP on everything at once."""
+
+    hidden: tuple[int, ...]
+    out: int  # per action
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, tokens: jax.Array) -> jax.Array:
+        x = jnp.concatenate([obs.ravel(), tokens.ravel()])
+        return MLP(self.hidden, tokens.shape[0] * self.out, "gelu")(x).reshape(-1, self.out)
+
+
+class TokenTrunk(nn.Module):
+    """A transformer with one token per past observation and one per action."""
+
+    width: int
+    layers: int
+    heads: int
+    out: int  # per action
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, tokens: jax.Array) -> jax.Array:
+        x = jnp.concatenate([Dense(self.width)(obs), Dense(self.width)(tokens)])
+        place = self.param("place", nn.initializers.normal(0.02), x.shape)
+        x = Transformer(self.width, self.layers, self.heads)(x + place)
+        return Dense(self.out)(x[obs.shape[0] :])

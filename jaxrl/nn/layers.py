@@ -1,0 +1,158 @@
+"""Networks shared by the learners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrl.nn.product import product
+
+ACTIVATIONS = {"swish": nn.swish, "tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "gelu": nn.gelu}
+
+
+# Not orthogonal: that is a QR factorisation, and two batched LAPACK calls at once (seeds
+# under vmap, several layers) can wait for each other forever on a CPU with few cores.
+hidden_init = nn.initializers.lecun_uniform()
+
+
+def last_init(scale: float):
+    if scale == 0:
+        return nn.initializers.zeros
+    return nn.initializers.variance_scaling(scale**2, "fan_in", "uniform")
+
+
+class Dense(nn.Module):
+    """x [*B, in] to [*B, features]: flax's `Dense` by way of `product`."""
+
+    features: int
+    kernel_init: Callable = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return product(x, kernel) + bias
+
+
+class MLP(nn.Module):
+    """Hidden layers with an activation after each, then one linear layer of `out` units."""
+
+    hidden: Sequence[int]
+    out: int
+    activation: str = "swish"
+    out_scale: float = 1.0
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            x = Dense(width, kernel_init=hidden_init)(x)
+            x = nn.LayerNorm()(x) if self.layer_norm else x
+            x = ACTIVATIONS[self.activation](x)
+        return Dense(self.out, kernel_init=last_init(self.out_scale))(x)
+
+
+class Ensemble(nn.Module):
+    """`size` MLPs with parameters of their own on the same input: [B, in] to [size, B, out]."""
+
+    size: int
+    hidden: Sequence[int]
+    out: int
+    activation: str = "relu"
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        members = nn.vmap(
+            MLP,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            axis_size=self.size,
+        )
+        # An input for each: XLA on a CPU is slower where members share it.
+        x = jnp.broadcast_to(x, (self.size, *x.shape))
+        return members(self.hidden, self.out, self.activation, 1.0, self.layer_norm)(x)
+
+
+class Transformer(nn.Module):
+    """Pre-norm blocks of full self-attention and a two-layer MLP. [*B, tokens, width] to the same."""
+
+    width: int
+    layers: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _ in range(self.layers):
+            x = x + nn.MultiHeadDotProductAttention(self.heads)(nn.LayerNorm()(x))
+            x = x + MLP((4 * self.width,), self.width, "gelu")(nn.LayerNorm()(x))
+        return nn.LayerNorm()(x)
+
+
+class GRU(nn.Module):
+    """A GRU over time that forgets at the start of an episode.
+
+    carry [*B, width], x [T, *B, in], reset [T, *B] bool (True: x[t] begins an episode).
+    Returns the last carry and the outputs [T, *B, width].
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, x: jax.Array, reset: jax.Array):
+        def step(cell, carry, inputs):
+            x, reset = inputs
+            return cell(jnp.where(reset[..., None], 0.0, carry), x)
+
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        cell = nn.GRUCell(self.width, recurrent_kernel_init=hidden_init)
+        return scan(cell, carry, (x, reset))
+
+
+class ActorCritic(nn.Module):
+    """Separate actor and critic, recurrent where `gru_width` > 0. Time-major inputs.
+
+    Returns (carry, actor output [T, B, actor_out], value [T, B]); with `free_log_std`
+    the actor output is [T, B, 2 * actor_out], its second half a state-independent
+    parameter.
+    """
+
+    actor_hidden: Sequence[int]
+    critic_hidden: Sequence[int]
+    actor_out: int
+    activation: str
+    free_log_std: bool = False
+    gru_width: int = 0
+    actor_out_scale: float = 0.01
+    init_log_std: float = 0.0
+
+    def setup(self):
+        scale = self.actor_out_scale
+        self.actor = MLP(self.actor_hidden, self.actor_out, self.activation, out_scale=scale)
+        self.critic = MLP(self.critic_hidden, 1, self.activation)
+        if self.free_log_std:
+            self.log_std = self.param(
+                "log_std", nn.initializers.constant(self.init_log_std), (self.actor_out,)
+            )
+        if self.gru_width:
+            self.actor_gru = GRU(self.gru_width)
+            self.critic_gru = GRU(self.gru_width)
+
+    def __call__(self, carry, actor_obs: jax.Array, critic_obs: jax.Array, reset: jax.Array):
+        if self.gru_width:
+            actor_carry, actor_obs = self.actor_gru(carry[0], actor_obs, reset)
+            critic_carry, critic_obs = self.critic_gru(carry[1], critic_obs, reset)
+            carry = (actor_carry, critic_carry)
+        # One flat batch: XLA on a CPU is far slower on [T, B, d] @ [d, h].
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        out = self.actor(flat(actor_obs)).reshape(*reset.shape, -1)
+        if self.free_log_std:
+            out = jnp.concatenate([out, jnp.broadcast_to(self.log_std, out.shape)], -1)
+        return carry, out, self.critic(flat(critic_obs)).reshape(reset.shape)
+
+    def init_carry(self, batch: int):
+        """Zeros; an empty tuple where there is no recurrence."""
+        return (jnp.zeros((batch, self.gru_width)),) * 2 if self.gru_width else ()

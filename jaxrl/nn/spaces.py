@@ -1,0 +1,109 @@
+"""Between networks and environments: observations in, actions out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.types import Box, Discrete
+from jaxrl.nn.distributions import Categorical, Normal, TanhNormal
+
+MIN_STD = 1e-3
+
+
+def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
+    """One flat vector per observation: the named entries of a dict (all if none named).
+
+    Leaves [*B, ...] with `batch_ndim` batch axes; returns [*B, obs] float32.
+    """
+    if isinstance(obs, dict):
+        missing = set(keys) - set(obs)
+        if missing:
+            raise ValueError(
+                f"actor_obs, critic_obs or obs_keys={keys}: the observation has no entry"
+                f" {sorted(missing)}; it has {sorted(obs)}"
+            )
+        leaves = [obs[k] for k in (keys or sorted(obs))]
+    elif keys:
+        raise ValueError(
+            f"actor_obs, critic_obs or obs_keys={keys}: must be empty, as the observation is a"
+            " plain array"
+        )
+    else:
+        leaves = [obs]
+    flat = [x.reshape(*x.shape[:batch_ndim], -1).astype(jnp.float32) for x in leaves]
+    return jnp.concatenate(flat, -1)
+
+
+def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]:
+    """From network outputs to an action distribution.
+
+    `kind`, for continuous actions: "tanh_normal" (second half of the outputs: standard
+    deviation by softplus, 1 at 0) or "normal" (second half: log standard deviation), which
+    leaves directions without bounds as they are.
+
+    Raises:
+      ValueError: directions with a bound on one side only, or without bounds for "tanh_normal".
+    """
+    if isinstance(space, Discrete):
+        return Categorical
+    bounded = _bounded(space)
+    if kind == "tanh_normal" and not bounded.all():
+        raise ValueError("distribution='tanh_normal': actions without bounds need 'normal'")
+    bounds = tuple(np.where(bounded, 1.0, np.inf).tolist())
+
+    def continuous(outputs: jax.Array):
+        if kind == "normal":
+            mean, spread = jnp.split(outputs, 2, -1)
+            return Normal(mean, jnp.exp(spread), bounds)
+        return tanh_normal(outputs)
+
+    return continuous
+
+
+def tanh_normal(outputs: jax.Array) -> TanhNormal:
+    """Outputs [..., 2A]: means, then what softplus makes standard deviations (1 at 0)."""
+    mean, spread = jnp.split(outputs, 2, -1)
+    return TanhNormal(mean, jax.nn.softplus(spread + 0.5413) + MIN_STD)
+
+
+def to_env(space: Box | Discrete) -> Callable[[jax.Array], jax.Array]:
+    """Maps squashed actions in [-1, 1] (flat, [..., A]) to the space's bounds and shape.
+
+    Directions without bounds are left as they are.
+
+    Raises:
+      ValueError: directions with a bound on one side only.
+    """
+    if isinstance(space, Discrete):
+        return lambda action: action
+    center, half = _center_and_half(space)
+    return lambda action: (center + half * action).reshape(*action.shape[:-1], *space.shape)
+
+
+def from_env(space: Box) -> Callable[[jax.Array], jax.Array]:
+    """The inverse of `to_env`: flat actions [..., A], 0 where a direction has but one value."""
+    center, half = _center_and_half(space)
+    half = np.where(half > 0, half, 1.0)
+    batch = lambda action: action.shape[: action.ndim - len(space.shape)]
+    return lambda action: (action.reshape(*batch(action), -1) - center) / half
+
+
+def _center_and_half(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Of the range of every direction [A]; 0 and 1 without bounds."""
+    bounded = _bounded(space)
+    low = np.where(bounded, space.lows.ravel(), -1.0).astype(np.float32)
+    high = np.where(bounded, space.highs.ravel(), 1.0).astype(np.float32)
+    return (high + low) / 2, (high - low) / 2
+
+
+def _bounded(space: Box) -> np.ndarray:
+    """Which directions [A] have bounds."""
+    low, high = (np.isfinite(x.ravel()) for x in (space.lows, space.highs))
+    if (low != high).any():
+        raise ValueError("action_space: a direction has a bound on one side only")
+    return low

@@ -1,0 +1,1 @@
+"""Functions on arrays: returns, schedules, optimisers. Nothing here knows an environment."""

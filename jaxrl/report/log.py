@@ -1,0 +1,314 @@
+"""What a run records while it trains: `metrics.jsonl`, TensorBoard, W&B; `jaxrl.report.terminal` shows it.
+
+Every metric is an array over seeds, [seeds], or [configs, seeds] in a sweep. One line of
+`metrics.jsonl` is one JSON object:
+
+    {"kind": "train" or "eval", "env_steps": per seed, "seconds": of training,
+     "steps_per_second": ..., METRIC: nested list, null where undefined, ...}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl.report import terminal
+from jaxrl.report.files import cannot_write, whole
+
+FILE = "metrics.jsonl"
+PER_SEED_TAGS = 16  # with more seeds (or configs) TensorBoard gets the mean only
+
+
+class Logger:
+    """Records one run; a context manager. See the module for the file it writes.
+
+    Args:
+      run_dir: where the files go; None: no files.
+      total_steps: env steps per seed that mean 100 %.
+      seeds, configs: the axes of every metric; `configs` is None unless this is a sweep.
+      start_steps: env steps done by the part of the run that this one resumes. Records
+        beyond them are dropped, in TensorBoard too.
+      progress: True: a live bar; False: a plain line now and then, which is all a file or
+        a pipe should get; None: a bar if stdout is a terminal.
+      quiet: print nothing.
+      tensorboard: write `run_dir/tensorboard`.
+      wandb: Weights & Biases project, or None.
+      config: what W&B shows as the run's configuration.
+
+    Raises:
+      RuntimeError: a file cannot be written (also from `log`), or W&B cannot be used.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike | None,
+        total_steps: int,
+        *,
+        seeds: int = 1,
+        configs: int | None = None,
+        start_steps: int = 0,
+        progress: bool | None = None,
+        quiet: bool = False,
+        tensorboard: bool = True,
+        wandb: str | None = None,
+        config: dict[str, Any] | None = None,
+    ):
+        self._shape = (seeds,) if configs is None else (configs, seeds)
+        self._sinks: list[Any] = []
+        run_dir = None if run_dir is None else Path(run_dir)
+        # First: where it cannot be used, no run has begun.
+        services = [_WandB(wandb, run_dir, config)] if wandb else []
+        if run_dir is not None:
+            truncate(run_dir, start_steps)
+            self._sinks.append(_Jsonl(run_dir / FILE))
+            if tensorboard:
+                self._sinks.append(_TensorBoard(run_dir / "tensorboard", start_steps))
+        self._sinks += services
+        if progress is None:
+            progress = sys.stdout.isatty()
+        display = terminal.Silent if quiet else terminal.Bar if progress else terminal.Lines
+        self._display = display(total_steps, start_steps, math.prod(self._shape))
+
+    def log(
+        self,
+        kind: str,
+        env_steps: int,
+        seconds: float,
+        steps_per_second: float,
+        metrics: dict[str, np.ndarray],
+    ) -> None:
+        """Records one point.
+
+        Args:
+          kind: "train" or "eval".
+          env_steps: done so far, per seed.
+          seconds: of training so far, without compilation, those before a resume included.
+          steps_per_second: of all runs together.
+          metrics: arrays [seeds] or [configs, seeds]; NaN means undefined.
+        """
+        metrics = {name: np.asarray(value) for name, value in metrics.items()}
+        for name, value in metrics.items():
+            if value.shape != self._shape:
+                raise ValueError(f"metric {name!r} has shape {value.shape}, not {self._shape}")
+        clock = {
+            "seconds": round(float(seconds), 3),
+            "steps_per_second": round(float(steps_per_second), 1),
+        }
+        for sink in self._sinks:
+            sink.log(kind, int(env_steps), clock, metrics)
+        self._display.log(kind, int(env_steps), float(steps_per_second), metrics)
+
+    def note(self, text: str) -> None:
+        """Prints a line, above the bar."""
+        self._display.note(text)
+
+    def close(self) -> None:
+        """Flushes everything and leaves the bar as it is; closing twice does nothing."""
+        display, self._display = self._display, terminal.Silent()
+        display.close()
+        sinks, self._sinks = self._sinks, []
+        for sink in sinks:
+            sink.close()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+# --- Reading ---
+
+
+def read(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; none if it has logged nothing.
+
+    A last line that is cut off, as a killed run leaves it, is not there.
+
+    Raises:
+      ValueError: any other line is damaged; names file and line.
+    """
+    return [record for _, record in _parse(Path(run_dir) / FILE)[0]]
+
+
+def truncate(run_dir: str | os.PathLike, env_steps: float) -> None:
+    """Drops the records beyond `env_steps`, and a cut-off last line; all of it or nothing.
+
+    Raises:
+      ValueError: see `read`.
+      RuntimeError: the file cannot be written.
+    """
+    path = Path(run_dir) / FILE
+    lines, complete = _parse(path)
+    kept = [line for line, record in lines if record["env_steps"] <= env_steps]
+    if complete and len(kept) == len(lines):
+        return
+    with whole(path) as part:
+        part.write_bytes(b"".join(line + b"\n" for line in kept))
+
+
+def set_aside(run_dir: str | os.PathLike) -> Path | None:
+    """Renames the records of a run, if there are any, to metrics.N.jsonl, which it returns."""
+    path = Path(run_dir) / FILE
+    if not path.exists():
+        return None
+    numbered = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
+    free = next(p for p in numbered if not p.exists())
+    path.rename(free)
+    return free
+
+
+def _parse(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
+    """Lines with their records, and whether the file ends where a line does."""
+    if not path.exists():
+        return [], True
+    *lines, tail = path.read_bytes().split(b"\n")
+    parsed = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record["kind"], record["env_steps"] + 0  # every reader relies on these
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines) and not tail:
+                return parsed, False
+            raise ValueError(f"{path}, line {number}: not a record of metrics") from error
+        parsed.append((line, record))
+    return parsed, not tail
+
+
+# --- Sinks ---
+
+
+class _Jsonl:
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
+        values = {name: _plain(np.asarray(value)) for name, value in (clock | metrics).items()}
+        record = {"kind": kind, "env_steps": env_steps, **values}
+        try:
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError:  # it was full already when `log` said so
+            pass
+
+
+class _TensorBoard:
+    """Writes event files without tensorboardX's queue and thread, which hang on a full disk."""
+
+    def __init__(self, path: Path, start_steps: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self._path, self._event, self._summary = path, event_pb2.Event, summary_pb2.Summary
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            resumed = any(path.iterdir())
+            # The name has a resolution of seconds: a quick resume must not overwrite.
+            self._writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        if resumed:  # TensorBoard forgets what it has from here on
+            restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=start_steps + 1 if start_steps else 0, session_log=restart)
+
+    def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
+        scalars = _scalars(kind, clock, metrics)
+        value = [self._summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
+        self._write(step=env_steps, summary=self._summary(value=value))
+
+    def _write(self, **fields) -> None:
+        try:
+            self._writer.write_event(self._event(wall_time=time.time(), **fields))
+            self._writer.flush()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+        except OSError:
+            pass
+
+
+class _WandB:
+    def __init__(self, project: str, run_dir: Path | None, config: dict | None):
+        try:
+            import wandb
+        except ImportError as error:
+            raise RuntimeError(
+                f"wandb={project!r}: Weights & Biases is missing: pip install jaxrl[wandb]"
+            ) from error
+        kept = run_dir / "wandb_id" if run_dir else None
+        resumed = kept is not None and kept.exists()  # goes on in the same W&B run
+        run_id = kept.read_text().strip() if resumed else uuid.uuid4().hex[:8]
+        try:
+            if run_dir:
+                run_dir.mkdir(parents=True, exist_ok=True)
+            self._run = wandb.init(
+                project=project,
+                name=run_dir.name if run_dir else None,
+                dir=run_dir,
+                config=config,
+                id=run_id,
+                resume="allow",
+            )
+        except Exception as error:  # no network, no login, ...
+            raise RuntimeError(f"wandb={project!r}: {terminal.reason(error)}") from error
+        if kept:
+            with whole(kept) as part:
+                part.write_text(run_id)
+        # Not W&B's own step, which may not go back: a resumed run repeats steps.
+        self._run.define_metric("*", step_metric="env_steps")
+
+    def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
+        self._run.log({"env_steps": env_steps, **_scalars(kind, clock, metrics)})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _scalars(kind: str, clock: dict[str, float], metrics: dict[str, np.ndarray]) -> dict:
+    """Tags and their values: the mean over all, and one per seed (config, in a sweep)."""
+    scalars = {f"{kind}/{name}": value for name, value in clock.items()}
+    for name, value in metrics.items():
+        value = value.astype(np.float64)
+        one = "seed" if value.ndim == 1 else "config"
+        rows = value.reshape(value.shape[0], -1)
+        entries = {f"{kind}/{name}": rows}
+        if 1 < len(rows) <= PER_SEED_TAGS:
+            entries |= {f"{kind}/{name}/{one}_{i}": row for i, row in enumerate(rows)}
+        for tag, x in entries.items():
+            x = x[np.isfinite(x)]
+            if x.size:
+                scalars[tag] = float(x.mean())
+    return scalars
+
+
+def _plain(value: np.ndarray) -> Any:
+    """Nested lists with null for what is not finite, each number as short as it is exact."""
+    if value.ndim:
+        return [_plain(x) for x in value]
+    if value.dtype.kind in "biu":
+        return int(value)
+    return float(str(value)) if np.isfinite(value) else None

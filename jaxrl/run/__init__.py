@@ -1,0 +1,1 @@
+"""The driver: one compiled program over runs and devices."""

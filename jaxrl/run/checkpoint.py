@@ -1,0 +1,199 @@
+"""Checkpoints: Orbax arrays beside a manifest of digests; written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxrl.report.terminal import reason
+
+KEEP = 3  # newest checkpoints that stay on disk, unless told otherwise
+
+# Orbax narrates every save, and logs what it raises as well.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be used; the message names it and says why."""
+
+
+def save(
+    folder: Path, step: int, tree: Any, keep: int = KEEP, about: dict[str, Any] | None = None
+) -> Path:
+    """Writes `tree` to `folder/<step>`, then drops all but the newest `keep` (0: none) up to it.
+
+    Checkpoints of later steps stay: where there are any, they could not be used, and count for
+    nothing. `about` is what `about_of` gives back, plain JSON.
+
+    Raises:
+      RuntimeError: the disk is full or the folder cannot be written; what was there stays.
+    """
+    final = folder / f"{step:012d}"
+    _mend(folder)
+    for left in (*folder.glob("*.tmp"), *folder.glob("*.old")):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    temporary, replaced = final.with_suffix(".tmp"), final.with_suffix(".old")
+    arrays = _to_host(tree)
+    manifest = {
+        name: {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": _digest(x)}
+        for name, x in arrays.items()
+    }
+    hook = sys.unraisablehook
+    sys.unraisablehook = _without_echo(hook)
+    try:
+        temporary.mkdir(parents=True)
+        with _checkpointer() as checkpointer:
+            full = {name: x for name, x in arrays.items() if x.size}  # Orbax refuses empty ones
+            checkpointer.save((temporary / "arrays").absolute(), full)
+        (temporary / "manifest.json").write_text(json.dumps(manifest))
+        (temporary / "about.json").write_text(json.dumps(about or {}))
+        if final.exists():
+            os.rename(final, replaced)
+        os.rename(temporary, final)
+    except Exception as error:  # tensorstore reports a full disk as a ValueError
+        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not final.exists():
+            os.rename(replaced, final)
+        raise RuntimeError(f"cannot write checkpoint {final}: {reason(error)}") from error
+    sys.unraisablehook = hook
+    shutil.rmtree(replaced, ignore_errors=True)
+    for old in [s for s in steps(folder) if s <= step][:-keep] if keep else []:
+        shutil.rmtree(folder / f"{old:012d}", ignore_errors=True)
+    return final
+
+
+def _without_echo(hook: Any) -> Any:
+    """`hook`, but for what Orbax's other writes say when one has failed, then or later."""
+    echo = "Event loop is closed"
+    return lambda told: None if str(told.exc_value) == echo else hook(told)
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the finished checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def digests(folder: Path, step: int) -> dict[str, str]:
+    """The SHA-256 of every array of `folder/<step>`, by name: runs are alike where these are."""
+    manifest = json.loads((folder / f"{step:012d}" / "manifest.json").read_text())
+    return {name: entry["sha256"] for name, entry in manifest.items()}
+
+
+def about_of(folder: Path, step: int) -> dict[str, Any]:
+    """What `save` was given as `about`; nothing if it was written before there was any."""
+    path = folder / f"{step:012d}" / "about.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def restore(folder: Path, step: int, like: Any) -> Any:
+    """Reads `folder/<step>` into the structure of `like` (arrays or `ShapeDtypeStruct`s).
+
+    `like` may lack top-level entries of what was saved, not parts of an entry.
+
+    Raises:
+      DamagedCheckpoint: unreadable, altered, or of another program (names the entry).
+    """
+    path = folder / f"{step:012d}"
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        about_of(folder, step)  # whole, too
+        empty = {
+            k: np.zeros(v["shape"], v["dtype"]) for k, v in manifest.items() if 0 in v["shape"]
+        }
+        restore_args = {
+            name: ocp.RestoreArgs(restore_type=np.ndarray) for name in manifest if name not in empty
+        }
+        with _checkpointer() as checkpointer:
+            arrays = checkpointer.restore(
+                (path / "arrays").absolute(),
+                args=ocp.args.PyTreeRestore(restore_args=restore_args),
+            )
+        arrays |= empty
+    except Exception as error:
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged: {reason(error)}") from error
+    for name, entry in manifest.items():
+        if _digest(np.asarray(arrays[name])) != entry["sha256"]:
+            raise DamagedCheckpoint(f"checkpoint {path} is damaged: {name} has changed")
+
+    leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+    names = [jax.tree_util.keystr(p) for p, _ in leaves]
+    entries = {name.split("]")[0] for name in names}  # `like` may hold some entries only
+    saved = {name for name in manifest if name.split("]")[0] in entries}
+    if set(names) != saved:
+        odd = sorted(set(names) ^ saved)[0]
+        where = "is missing" if odd in names else "is not part of this run"
+        raise DamagedCheckpoint(f"checkpoint {path} is of another program: {odd} {where}")
+    restored = []
+    for name, (_, expected) in zip(names, leaves, strict=True):
+        x = np.asarray(arrays[name])
+        is_key = jax.dtypes.issubdtype(expected.dtype, jax.dtypes.prng_key)
+        shape = x.shape[:-1] if is_key else x.shape
+        if shape != expected.shape or (not is_key and x.dtype != expected.dtype):
+            raise DamagedCheckpoint(
+                f"checkpoint {path} is of another program: {name} is {x.dtype}{list(shape)},"
+                f" this run has {expected.dtype}{list(expected.shape)}"
+            )
+        restored.append(jax.random.wrap_key_data(x) if is_key else x)
+    return jax.tree.unflatten(tree, restored)
+
+
+def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
+    """The newest checkpoint that is whole: (step, tree, complaints about newer ones).
+
+    Raises:
+      DamagedCheckpoint: there are checkpoints, and none can be used.
+      FileNotFoundError: there are none.
+    """
+    _mend(folder)
+    available = steps(folder)
+    if not available:
+        raise FileNotFoundError(f"no checkpoint in {folder}")
+    complaints: list[str] = []
+    for step in reversed(available):
+        try:
+            return step, restore(folder, step, like), complaints
+        except DamagedCheckpoint as error:
+            complaints.append(str(error))
+    raise DamagedCheckpoint("; ".join(complaints))
+
+
+def _mend(folder: Path) -> None:
+    """Puts back what a kill between the two renames of `save` left aside."""
+    for aside in folder.glob("*.old"):
+        if not aside.with_suffix("").exists():
+            with contextlib.suppress(OSError):  # another process was first, or may not write
+                os.rename(aside, aside.with_suffix(""))
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """One that waits for no other process: the arrays are whole in this one."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _to_host(tree: Any) -> dict[str, np.ndarray]:
+    arrays = {}
+    for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jax.dtypes.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+        arrays[jax.tree_util.keystr(path)] = np.asarray(x)
+    return arrays
+
+
+def _digest(x: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()

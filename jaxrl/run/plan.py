@@ -1,0 +1,108 @@
+"""Checks what `train` was asked for, before anything is compiled or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import psutil
+
+from jaxrl import checks
+from jaxrl.run import checkpoint, hosts, runtime
+from jaxrl.run.program import state_like
+from jaxrl.types import Learner
+
+
+def validate(
+    learner: Learner,
+    total_steps: int,
+    seeds: int = 1,
+    sweep: dict[str, list[float]] | None = None,
+    num_evals: int = 10,
+    eval_episodes: int = 32,
+    devices: int = 1,
+    keep_checkpoints: int = checkpoint.KEEP,
+    seed: int = 0,
+) -> int:
+    """Raises the ValueError that `train` would, before anything is written.
+
+    Returns the number of iterations.
+    """
+    for name, value, low in (
+        ("seeds", seeds, 1),
+        ("devices", devices, 1),
+        ("eval_episodes", eval_episodes, 1),
+        ("num_evals", num_evals, 0),
+        ("keep_checkpoints", keep_checkpoints, 0),
+        ("total_steps", total_steps, 1),
+    ):
+        if not float(value).is_integer() or value < low:
+            raise ValueError(f"{name}={value}: must be a whole number, at least {low}")
+    runtime.check_seed(seed, seeds)
+    num_runs = seeds * math.prod(len(v) for v in (sweep or {}).values())
+    if num_runs % devices:
+        if learner.parts % devices:
+            raise ValueError(
+                f"devices={devices}: must divide the {num_runs} runs, or the {learner.parts}"
+                " equal parts that this configuration's environments and batches fall into"
+            )
+        if eval_episodes % devices:
+            raise ValueError(
+                f"eval_episodes={eval_episodes}: must be a multiple of devices={devices}"
+            )
+    iterations = count_iterations("total_steps", int(total_steps), learner.steps_per_iteration)
+    starts = getattr(learner.config, "learning_starts", 0)
+    if total_steps <= starts and hasattr(state_like(learner, num_runs), "replay"):
+        raise ValueError(
+            f"total_steps={int(total_steps)}: must be more than learning_starts={starts}, before"
+            " which nothing is learned"
+        )
+    fields = dataclasses.fields(learner.config)
+    numbers = [f.name for f in fields if f.metadata.get("pytree_node", True)]
+    for name, values in (sweep or {}).items():
+        if name not in numbers:
+            raise ValueError(f"sweep over {name!r}: allowed are the numbers {', '.join(numbers)}")
+        if len(values) == 0:
+            raise ValueError(f"sweep over {name!r} has no values")
+    for values in itertools.product(*(sweep or {}).values()):
+        learner.validate(learner.config.replace(**dict(zip(sweep or {}, values, strict=True))))
+    hosts.devices(devices)
+    _check_memory(learner, num_runs, devices)
+    return iterations
+
+
+def count_iterations(name: str, steps: int, per_iteration: int) -> int:
+    """Of `steps`, called `name`; ValueError unless they are whole."""
+    iterations, rest = divmod(steps, per_iteration)
+    if iterations > checks.MOST:
+        raise ValueError(
+            f"{name}={steps}: must be at most {checks.MOST} iterations of {per_iteration} steps"
+        )
+    if rest or steps < 1:
+        nearest = [x * per_iteration for x in (iterations, iterations + 1) if x > 0]
+        raise ValueError(
+            f"{name}={steps}: must be a multiple of the {per_iteration} steps of one"
+            f" iteration; nearest: {' or '.join(map(str, nearest))}"
+        )
+    return iterations
+
+
+def _check_memory(learner: Learner, num_runs: int, devices: int) -> None:
+    """Raises ValueError when the state of all runs, mostly replays, is more than what is free."""
+    state = state_like(learner, num_runs)
+    share = lambda axis: devices if num_runs % devices == 0 or axis >= 0 else 1
+    of_one = lambda x, axis: x.size * x.dtype.itemsize // share(axis)
+    needed = sum(jax.tree.leaves(jax.tree.map(of_one, state, learner.env_axis(state))))
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    else:  # CPU devices share the main memory
+        free = psutil.virtual_memory().available * jax.process_count() // devices
+    if needed > free:
+        size = getattr(learner.config, "replay_size", None)
+        what = f"{num_runs} runs" + (f" with replay_size={size}" if size else "")
+        raise ValueError(
+            f"{what} need {needed:,} bytes on each of {devices} devices, which have {free:,} free"
+        )

@@ -1,0 +1,195 @@
+"""A learner as compiled functions over an axis of runs and a mesh of devices."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrl.episodes import evaluate_runs, summarize
+from jaxrl.run import hosts
+from jaxrl.types import Learner
+
+AXIS = "devices"
+EVAL_KEY = 0x5EED  # every evaluation of every run uses the same episodes, apart from usual seeds
+
+
+class Program:
+    """The three compiled functions of a run: init, step (looped), evaluate."""
+
+    def __init__(self, learner: Learner, num_runs: int, devices: int, eval_episodes: int):
+        self.mesh = Mesh(np.array(hosts.devices(devices)), (AXIS,))
+        share_runs = num_runs % devices == 0
+        self.num_runs = num_runs
+        self._learner = learner
+        # On one device there is nothing to map.
+        on_devices = learner if share_runs else learner.on_axis(AXIS)
+
+        def shard_map(f, in_specs, out_specs):
+            if devices == 1:
+                return f
+            return jax.shard_map(
+                f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+            )
+
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_runs))
+        configs = jax.eval_shape(lambda: configs_of(learner.config, {}, num_runs, num_runs))
+        init = jax.vmap(learner.init)
+        self._state_like = state_like(learner, num_runs)
+        self._data = () if learner.data is None else (learner.data,)
+        if share_runs:
+            self._specs = jax.tree.map(lambda _: P(AXIS), self._state_like)
+        else:
+            self._specs = jax.tree.map(
+                lambda axis: P() if axis < 0 else P(*[None] * (axis + 1), AXIS),
+                learner.env_axis(self._state_like),
+            )
+        self._shardings = self._sharding(self._specs)
+        # Of what has one entry per run.
+        runs_spec = P(AXIS) if share_runs else P()
+        self._of_runs, self._everywhere = self._sharding(runs_spec), self._sharding(P())
+
+        axes, data_specs = (0, *[None] * len(self._data)), [P() for _ in self._data]
+        # Traced once, for the shapes here and for the loop below: JAX takes it for the same where the
+        # arguments lie in the same places.
+        step_all = jax.jit(jax.vmap(on_devices.step, axes), inline=True)
+        specs = (self._specs, *data_specs)
+        metrics_of = shard_map(lambda *args: step_all(*args)[1], specs, runs_spec)
+        metrics = jax.eval_shape(metrics_of, self._state_like, *self._data)
+        self._sums_like = {
+            k: jax.ShapeDtypeStruct(x.shape, jnp.float32) for k, x in metrics.items()
+        }
+        scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)
+        self.like = {
+            "learner": self._state_like,
+            "sums": self._sums_like,
+            "iterations": scalar(jnp.int32),
+            "unlogged": scalar(jnp.int32),
+            "seconds": scalar(jnp.float32),
+        }
+
+        def step(state, sums, n, *data):
+            def body(_, loop):
+                state, sums = loop
+                state, metrics = step_all(state, *data)
+                add = lambda total, x: total + x.astype(jnp.float32)
+                return state, jax.tree.map(add, sums, metrics)
+
+            return jax.lax.fori_loop(0, n, body, (state, sums))
+
+        eval_episodes_of = lambda policies, keys: evaluate_runs(learner.env, policies, keys)
+
+        specs = (self._specs, runs_spec, P(), *data_specs)
+        # Named, because JAX would say that empty leaves lie everywhere, and then refuse them.
+        placed = (self._shardings, jax.tree.map(lambda _: self._of_runs, self._sums_like))
+        self._step = jax.jit(
+            shard_map(step, specs, specs[:2]), donate_argnums=(0, 1), out_shardings=placed
+        )
+        self._init = jax.jit(init, out_shardings=self._shardings)
+        ins, outs = (P(), P(AXIS)), P(None, AXIS)
+        if share_runs:
+            ins, outs = (P(AXIS), P()), P(AXIS)
+        run_episodes = shard_map(eval_episodes_of, ins, outs)
+        self._evaluate = jax.jit(lambda policy, keys: summarize(run_episodes(policy, keys)))
+        self._init_args = (keys, configs)
+        self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
+
+    def _sharding(self, specs):
+        """On one device without a mesh: JAX would trace what mentions one apart from what does not."""
+        alone = SingleDeviceSharding(self.mesh.devices[0]) if self.mesh.size == 1 else None
+        return jax.tree.map(
+            lambda s: alone or NamedSharding(self.mesh, s),
+            specs,
+            is_leaf=lambda x: isinstance(x, P),
+        )
+
+    def compile(self) -> float:
+        """Compiles all three; returns seconds.
+
+        Lowering is Python, and JAX remembers what it has traced per thread: this one does all of it,
+        while others compile.
+        """
+        start = time.perf_counter()
+        everywhere = lambda tree: _placed(tree, self._everywhere)
+        per_run = lambda tree: _placed(tree, self._of_runs)
+        state, sums = _placed(self._state_like, self._shardings), per_run(self._sums_like)
+        policy = per_run(self._learner.policy(self._state_like))
+        self._eval_keys = self._replicate(self._eval_keys)
+        n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
+        self._data = self._replicate(self._data)
+        functions = {  # the longest to compile first
+            "step": (self._step, (state, sums, n, *everywhere(self._data))),
+            "eval": (self._evaluate, (policy, everywhere(self._eval_keys))),
+            "init": (self._init, everywhere(self._init_args)),
+        }
+        pool = ThreadPoolExecutor(len(functions))
+        try:
+            jobs = {k: pool.submit(f.lower(*like).compile) for k, (f, like) in functions.items()}
+            self._compiled = {k: job.result() for k, job in jobs.items()}
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not wait
+        self.memory_bytes = memory_of(self._compiled["step"])
+        return time.perf_counter() - start
+
+    def _replicate(self, tree):
+        return hosts.put(tree, self._everywhere)
+
+    def init(self, keys, configs):
+        return self._compiled["init"](self._replicate(keys), self._replicate(configs))
+
+    def zero_sums(self):
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), self._sums_like)
+        return hosts.put(zeros, self._of_runs)
+
+    def put(self, state, sums):
+        """Restored host arrays to the devices."""
+        return hosts.put(state, self._shardings), hosts.put(sums, self._of_runs)
+
+    def step(self, state, sums, n: int):
+        return self._compiled["step"](state, sums, self._replicate(np.int32(n)), *self._data)
+
+    def evaluate(self, state) -> dict[str, jax.Array]:
+        """Means over episodes, [runs]."""
+        return self._compiled["eval"](self._learner.policy(state), self._eval_keys)
+
+
+def state_like(learner: Learner, num_runs: int) -> Any:
+    """Shapes of the learner's state for `num_runs` vmapped runs."""
+    one = jax.eval_shape(learner.init, jax.random.key(0))  # JAX remembers it, by the function
+    return jax.tree.map(lambda x: x.update(shape=(num_runs, *x.shape)), one)
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    """Shapes of arrays that lie there; `shardings`: one, or a tree like theirs."""
+    if isinstance(shardings, Sharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    like = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+    return jax.tree.map(like, tree, shardings)
+
+
+def configs_of(config: Any, sweep: dict[str, list[float]], seeds: int, num_runs: int) -> Any:
+    """The config of every run, leaves [configs * seeds] float32: configs major."""
+    grid = itertools.product(*sweep.values())
+    each = [config.replace(**dict(zip(sweep, values, strict=True))) for values in grid]
+    each = [c for c in each for _ in range(num_runs // len(each))]
+    return jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *each)
+
+
+def memory_of(compiled: Any) -> int:
+    """Bytes of a program's arguments, results and temporaries; 0 if the backend does not tell."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )

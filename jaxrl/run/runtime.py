@@ -1,0 +1,172 @@
+"""What a script sets before JAX starts: XLA flags for the CPU, devices, compilation cache.
+
+Measured on two cores (see experiments/bench): without YNN fusion and with fast math MJX
+steps 1.5 to 2.5 times faster, and one host device per core uses all of them; random bits without
+a loop (jaxrl/run/threefry.py) make SAC a tenth faster and compile faster. Fast math is told
+to honour NaN and infinity, which the containment of broken simulations relies on.
+The flags are set whatever the backend is, since asking for it would start JAX; only a CPU heeds
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import psutil
+
+# Known to exist in these jaxlib releases only; an unknown flag ends the process.
+KNOWN_JAXLIB = ("0.10.", "0.11.")
+CPU_FLAGS = {
+    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_cpu_enable_fast_math": "true",
+    "xla_cpu_fast_math_honor_nans": "true",
+    "xla_cpu_fast_math_honor_infs": "true",
+    # Two batched LAPACK calls at once can wait for each other forever under this scheduler.
+    "xla_cpu_enable_concurrency_optimized_scheduler": "false",
+}
+# YNN alone uses the matrix units (AMX); products in float32 are faster without it.
+BFLOAT16_FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+# "default": JAX's own, which is float32 on a CPU, TF32 on a GPU, bfloat16 on a TPU.
+PRECISIONS = ("default", "bfloat16", "float32")
+MIN_SHARE = 128  # environments (or transitions of a batch), of all runs, on each device
+
+
+def setup(
+    devices: int | None = None, cache: bool = True, matmul_precision: str = "default"
+) -> None:
+    """Call first in a script, before any array exists.
+
+    Args:
+      devices: host devices to split a CPU into, of all processes together (None: leave as is).
+        Ignored on a GPU.
+      cache: keep compiled programs in `~/.cache/jaxrl` (or JAX_COMPILATION_CACHE_DIR).
+      matmul_precision: of the networks' products, see `PRECISIONS`. Physics is in float32.
+
+    Flags that the user has set in XLA_FLAGS win; ours are appended. Where the environment has
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, this
+    process joins the others, which run the same script.
+
+    Raises:
+      ValueError: some of those variables are missing, `devices` is not a multiple, or an unknown
+        precision.
+    """
+    import jax
+    import jaxlib
+
+    from jaxrl.run import threefry
+
+    if matmul_precision not in PRECISIONS:
+        raise ValueError(
+            f"matmul_precision={matmul_precision!r}: allowed are {', '.join(PRECISIONS)}"
+        )
+    if matmul_precision != "default":
+        jax.config.update("jax_default_matmul_precision", matmul_precision)
+    processes = num_processes()
+    if devices is not None and devices % processes:
+        raise ValueError(f"devices={devices}: must be a multiple of JAX_NUM_PROCESSES={processes}")
+
+    flags = os.environ.get("XLA_FLAGS", "")
+    wanted = {}
+    if jaxlib.__version__.startswith(KNOWN_JAXLIB):
+        wanted |= CPU_FLAGS
+        threefry.unroll()
+        if jax.config.jax_default_matmul_precision == "bfloat16":
+            wanted |= BFLOAT16_FLAGS
+    if devices is not None:
+        wanted["xla_force_host_platform_device_count"] = str(devices // processes)
+    for name, value in wanted.items():
+        if not re.search(rf"--{name}\b", flags):
+            flags += f" --{name}={value}"
+    os.environ["XLA_FLAGS"] = flags.strip()
+    if cache:
+        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache/jaxrl"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if processes > 1:
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"], processes, int(os.environ["JAX_PROCESS_ID"])
+        )
+
+
+def num_processes() -> int:
+    """How many processes run this script together, from the environment; see `setup`.
+
+    Raises:
+      ValueError: the variables are not all there, or no numbers.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = [n for n in names if n in os.environ]
+    if not given:
+        return 1
+    for name in names:
+        value = os.environ.get(name, "")
+        if not (value if name == names[0] else value.isdigit()):
+            raise ValueError(
+                f"{name}={value!r}: several processes need {', '.join(names)} (host:port and numbers)"
+            )
+    return int(os.environ["JAX_NUM_PROCESSES"])
+
+
+def check_seed(seed: int, seeds: int = 1) -> None:
+    """Raises ValueError unless `seed` and those that count up from it make different keys."""
+    if not 0 <= seed <= 2**32 - seeds:
+        raise ValueError(f"seed={seed}: must be 0 .. {2**32 - seeds}")
+
+
+def default_devices(num_runs: int, samples: int = 0, parts: int = 8) -> int:
+    """One CPU host device per core, up to 8, as far as the runs, or else the `samples` of each
+    (environments, or a batch's transitions; 0: not to be shared), divide among them; 1 on an
+    accelerator. So many in each process. To share samples, `parts` must divide as well: the blocks
+    of minibatches, or episodes.
+
+    They are shared where every device gets `MIN_SHARE`, those of all runs together. With
+    fewer, waiting for each other costs more than it gains: on two cores PPO on pendulum_swingup
+    with 64 ran half as fast on two devices as on one, on hopper with 128 as fast, with 256 1.8
+    times as fast; five runs of 64 in half_cheetah 1.6 times, in pendulum_swingup 0.7 times.
+
+    Looks at the environment only, since asking JAX would start it.
+    """
+    processes = num_processes()
+    if not several_devices():
+        return processes
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms not in ("", "cpu") or (platforms == "" and _has_accelerator()):
+        return processes
+    # 16: see envs.vector.POOL_PERIOD.
+    on_mine = getattr(os, "sched_getaffinity", None)  # of a container or job, not the machine
+    cores = len(on_mine(0)) if on_mine else os.cpu_count() or 1
+    enough = lambda d: num_runs * samples >= d * MIN_SHARE
+    even = lambda d: samples % (d * 16) == parts % d == 0 and enough(d)
+    shares = lambda d: num_runs % d == 0 or even(d)
+    return processes * next((d for d in (8, 4, 2) if d <= cores and shares(d * processes)), 1)
+
+
+def several_devices() -> bool:
+    """Whether this jaxlib can compile for more than one; 0.11 dies under a `shard_map` (a null
+    pointer in Shardy's ManualComputationUnusedInputsPattern)."""
+    import jaxlib
+
+    return not jaxlib.__version__.startswith("0.11.")
+
+
+def hardware() -> str:
+    """The device, the CPU's model and cores, main memory."""
+    import jax
+
+    memory = psutil.virtual_memory().total / 2**30
+    kind, cores = jax.devices()[0].device_kind, os.cpu_count()
+    return f"{kind}, {_cpu_model()}, {cores} CPU cores, {memory:.0f} GiB, {platform.machine()}"
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no model
+    named = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.M)
+    return named[1] if named else platform.processor() or "unknown CPU"
+
+
+def _has_accelerator(devices: Path = Path("/dev")) -> bool:
+    """A container may have any of the NVIDIA GPUs, not the first."""
+    return any(any(devices.glob(name)) for name in ("nvidia[0-9]*", "accel0", "kfd"))

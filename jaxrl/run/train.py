@@ -1,0 +1,287 @@
+"""The one driver: runs (configs x seeds) and devices as array axes, chunks of steps on the host.
+
+Every learner is driven by the same program: `step` looped a number of times that is an
+argument (so no chunk length compiles anew), vmapped over runs, sharded over devices. The
+host only chooses when to look: to log, evaluate, checkpoint, or stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.report.files import plain
+from jaxrl.report.log import FILE, Logger, read, set_aside
+from jaxrl.run import checkpoint, hosts
+from jaxrl.run.interrupt import Interrupt
+from jaxrl.run.plan import validate
+from jaxrl.run.program import Program, configs_of
+from jaxrl.types import Learner
+
+CHUNK_SECONDS = 1.0  # how long the program may run before the host looks at signals
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `train` returns. Metrics are [seeds], or [configs, seeds] in a sweep."""
+
+    state: Any  # leaves [configs * seeds, ...]
+    evals: list[dict[str, Any]]  # {"env_steps": int, metric: array}, oldest first; with `run_dir`
+    # those before a resume included
+    env_steps: int  # per seed
+    seconds: float  # training alone
+    compile_seconds: float
+    memory_bytes: int  # of the training program on each device: arguments, outputs, temporaries
+    interrupted: bool  # a signal stopped it; resume to go on
+
+
+def train(
+    learner: Learner,
+    total_steps: int,
+    *,
+    seeds: int = 1,
+    seed: int = 0,
+    sweep: dict[str, list[float]] | None = None,
+    num_evals: int = 10,
+    eval_episodes: int = 32,
+    num_logs: int = 100,
+    devices: int = 1,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    keep_checkpoints: int = checkpoint.KEEP,
+    profile: str | Path | None = None,
+    **logging: Any,
+) -> Result:
+    """Trains `seeds` runs (times the grid of `sweep`) in one program.
+
+    Args:
+      learner: from `LEARNER.make(env, config)`.
+      total_steps: environment steps per seed; a multiple of `learner.steps_per_iteration`.
+      seeds, seed: run i uses `seed + i`, and equals the single run of that seed. (A resumed run
+        goes on with the keys that it had.)
+      sweep: numbers of the config to vary, e.g. `{"learning_rate": [1e-4, 3e-4]}`; the
+        grid of all of them is the first axis of every metric.
+      num_evals: evaluations after the one at step 0, evenly spaced; a checkpoint follows each.
+        0: one at the end alone.
+      eval_episodes: episodes per evaluation and run, a multiple of `devices` unless those share
+        the runs.
+      num_logs: lines of training metrics in all.
+      devices: how many, of all processes together, to share the work among: whole runs where
+        they divide evenly (nothing is communicated then), else the environments or batches of
+        every run.
+      run_dir: where metrics and checkpoints go; None: nowhere. Of several processes the first
+        writes, and all read on `resume`.
+      resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
+      keep_checkpoints: how many of the newest stay on disk; 0: all.
+      profile: write a profiler trace of one second of training here.
+      **logging: passed to `Logger` (progress, quiet, tensorboard, wandb, config).
+
+    Raises:
+      ValueError: an argument out of range, more state than memory, or a checkpoint of another run.
+      RuntimeError: files cannot be written.
+    """
+    sweep = sweep or {}
+    total_iterations = validate(
+        learner,
+        total_steps,
+        seeds,
+        sweep,
+        num_evals,
+        eval_episodes,
+        devices,
+        keep_checkpoints,
+        seed,
+    )
+    shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
+    num_runs = math.prod(shape)
+    run_dir = Path(run_dir) if run_dir is not None else None
+    program = Program(learner, num_runs, devices, eval_episodes)
+    configs = configs_of(learner.config, sweep, seeds, num_runs)
+    about = _about(learner)
+    saved, evals = None, []
+    if run_dir is not None and not resume and hosts.is_main():
+        for name in (FILE, "checkpoints"):
+            if (run_dir / name).exists():
+                raise ValueError(
+                    f"run_dir={run_dir} already holds a run: resume it or choose another"
+                )
+    if resume:
+        if run_dir is None:
+            raise ValueError("resume=True needs run_dir")
+        try:
+            step, saved, complaints = checkpoint.restore_newest(
+                run_dir / "checkpoints", program.like
+            )
+        except FileNotFoundError:
+            complaints = [f"no checkpoint in {run_dir}: starting from step 0"]
+            if hosts.is_main() and (kept := set_aside(run_dir)):
+                complaints.append(f"what it had recorded is in {kept}")
+        if hosts.is_main():
+            for complaint in complaints:
+                print(f"warning: {complaint}", flush=True)
+        if saved:
+            _check_same(saved["learner"].config, configs, run_dir)
+            _check_shape(checkpoint.about_of(run_dir / "checkpoints", step), about, run_dir)
+            if step != int(saved["iterations"]) * learner.steps_per_iteration:
+                raise ValueError(
+                    f"cannot resume {run_dir}: its {int(saved['iterations'])} iterations were"
+                    f" {step} steps, not {learner.steps_per_iteration} each"
+                )
+            evals = _evals(run_dir, step)
+    if not hosts.is_main():
+        logging |= {"quiet": True, "wandb": None}
+    iteration = int(saved["iterations"]) if saved else 0
+    unlogged = int(saved["unlogged"]) if saved else 0
+    seconds = float(saved["seconds"]) if saved else 0.0
+    per_iteration = learner.steps_per_iteration
+
+    log_at = _evenly(total_iterations, num_logs)
+    eval_at = _evenly(total_iterations, num_evals)
+    with (
+        Logger(
+            run_dir if hosts.is_main() else None,
+            total_steps,
+            seeds=seeds,
+            configs=shape[0] if sweep else None,
+            start_steps=iteration * per_iteration,
+            **logging,
+        ) as logger,
+        Interrupt(quiet=logging.get("quiet", False)) as interrupt,
+    ):
+        compile_seconds = program.compile()
+        logger.note(
+            f"compiled in {compile_seconds:.1f} s; {program.memory_bytes / 1e6:,.0f} MB on"
+            f" {'each of ' * (devices > 1)}{devices} {jax.devices()[0].device_kind}"
+            f" device{'s' * (devices > 1)}"
+        )
+        if saved:
+            state, sums = program.put(saved["learner"], saved["sums"])
+            logger.note(f"resumed at {iteration * per_iteration:,} steps")
+        else:
+            keys = jnp.stack([jax.random.key(seed + i) for i in range(seeds)] * (num_runs // seeds))
+            state = program.init(keys, configs)
+            sums = program.zero_sums()
+
+        def evaluate_now():
+            metrics = hosts.fetch(program.evaluate(state))
+            metrics = {k: np.asarray(v).reshape(shape) for k, v in metrics.items()}
+            evals.append({"env_steps": iteration * per_iteration, **metrics})
+            logger.log("eval", iteration * per_iteration, seconds, rate, metrics)
+
+        def save():
+            if run_dir is not None:
+                tree = {
+                    "learner": hosts.fetch(state),
+                    "sums": hosts.fetch(sums),
+                    "iterations": np.int32(iteration),
+                    "unlogged": np.int32(unlogged),
+                    "seconds": np.float32(seconds),
+                }
+                if hosts.is_main():
+                    folder, step = run_dir / "checkpoints", iteration * per_iteration
+                    with interrupt.held():
+                        checkpoint.save(folder, step, tree, keep_checkpoints, about)
+
+        rate, chunk, paced, stop = 0.0, 1, False, False
+        if not saved and num_evals:
+            evaluate_now()
+        while iteration < total_iterations and not stop:
+            until_look = min(x for x in log_at + eval_at if x > iteration) - iteration
+            n = min(chunk, until_look)
+            last = iteration + n == total_iterations
+            traced = profile is not None and (paced or last)  # the first chunk sets the pace
+            with jax.profiler.trace(str(profile)) if traced else contextlib.nullcontext():
+                start = time.perf_counter()
+                state, sums = program.step(state, sums, n)
+                jax.block_until_ready(sums)
+                elapsed = time.perf_counter() - start
+            paced, profile = True, None if traced else profile
+            iteration, unlogged, seconds = iteration + n, unlogged + n, seconds + elapsed
+            chunk = max(1, int(CHUNK_SECONDS * n / elapsed))
+            chunk, stop = hosts.agree(chunk, interrupt.requested is not None)
+            rate = num_runs * per_iteration * n / elapsed
+            if iteration in log_at:
+                means = _means(hosts.fetch(sums), unlogged, shape)
+                logger.log("train", iteration * per_iteration, seconds, rate, means)
+                sums, unlogged = program.zero_sums(), 0
+            if iteration in eval_at:
+                evaluate_now()
+                save()
+        interrupted = iteration < total_iterations
+        if interrupted:
+            if iteration not in eval_at:  # there it has been saved
+                save()
+            by = interrupt.requested or "another process"
+            logger.note(f"stopped by {by} at {iteration * per_iteration:,} steps")
+    return Result(
+        hosts.fetch(state),
+        evals,
+        iteration * per_iteration,
+        seconds,
+        compile_seconds,
+        program.memory_bytes,
+        interrupted,
+    )
+
+
+def _about(learner: Learner) -> dict[str, Any]:
+    """The settings that shape the program, as JSON reads them back."""
+    fields = dataclasses.fields(learner.config)
+    shaping = [f.name for f in fields if not f.metadata.get("pytree_node", True)]
+    return {name: plain(getattr(learner.config, name)) for name in shaping}
+
+
+def _check_shape(saved: dict[str, Any], wanted: dict[str, Any], run_dir: Path) -> None:
+    """Raises ValueError where the settings that shaped a checkpoint are not those asked for."""
+    for name in sorted(set(saved) & set(wanted)):
+        if saved[name] != wanted[name]:
+            raise ValueError(
+                f"cannot resume {run_dir}: its {name} is {saved[name]}, not {wanted[name]}"
+            )
+
+
+def _check_same(saved: Any, wanted: Any, run_dir: Path) -> None:
+    """Raises ValueError where the numbers of a checkpoint's config are not those asked for."""
+    for field in dataclasses.fields(wanted):
+        old, new = (np.asarray(getattr(c, field.name)) for c in (saved, wanted))
+        if field.metadata.get("pytree_node", True) and not np.array_equal(old, new):
+            raise ValueError(
+                f"cannot resume {run_dir}: its {field.name} is {np.unique(old)}, not {np.unique(new)}"
+            )
+
+
+def _evals(run_dir: Path, env_steps: int) -> list[dict[str, Any]]:
+    """What was measured until then, as it was logged."""
+    clock = ("kind", "seconds", "steps_per_second")
+    records = [r for r in read(run_dir) if r["kind"] == "eval" and r["env_steps"] <= env_steps]
+    as_array = lambda k, x: x if k == "env_steps" else np.array(x, np.float32)
+    return [{k: as_array(k, x) for k, x in r.items() if k not in clock} for r in records]
+
+
+def _evenly(total: int, parts: int) -> list[int]:
+    """`parts` iterations, the last of them `total`, as evenly spaced as they can be."""
+    return sorted({total, *(max(1, round(total * (i + 1) / parts)) for i in range(parts))})
+
+
+def _means(sums: dict[str, jax.Array], iterations: int, shape) -> dict[str, np.ndarray]:
+    """From sums over iterations to means; `episode_*` per episode, counts as they are."""
+    sums = {k: np.asarray(v).reshape(shape) for k, v in sums.items()}
+    episodes = sums["episodes"] if "episodes" in sums else np.zeros(shape)
+    out = {}
+    for name, x in sums.items():
+        if name == "episodes" or name.endswith("_count"):
+            out[name] = x
+        elif name.startswith("episode_"):
+            out[name] = np.where(episodes > 0, x / np.maximum(episodes, 1), np.nan)
+        else:
+            out[name] = x / iterations
+    return out

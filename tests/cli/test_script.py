@@ -1,0 +1,225 @@
+"""Flags of the scripts, apart from what tests/test_cli.py runs."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxrl.cli import runs, script
+from jaxrl.data import dataset as data
+from jaxrl.data import files as data_files
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+
+import record  # noqa: E402
+import refine  # noqa: E402
+import rlpd  # noqa: E402
+import sac  # noqa: E402
+import sweep  # noqa: E402
+
+DESCRIPTION = {"learner": "ppo", "env": "ant", "env_overrides": {}, "config": {}, "train": {}}
+PRESET = {"physics": "fast", "time_limit": "100"}
+
+
+def parse(monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["ppo.py", *flags])
+    return script.parse(lambda env: script.Args(env=env, env_options=PRESET), env="hopper")
+
+
+@pytest.mark.parametrize(
+    "flags, options",
+    [
+        ((), PRESET),
+        (("--env-options", "impl", "jax", "--seeds", "2"), PRESET | {"impl": "jax"}),
+        (("--env-options", "physics", "accurate"), PRESET | {"physics": "accurate"}),
+    ],
+)
+def test_options_of_the_environment_go_on_top_of_the_presets(monkeypatch, flags, options):
+    assert parse(monkeypatch, *flags).env_options == options
+
+
+def test_an_option_without_a_value_is_refused(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        parse(monkeypatch, "--env-options", "impl", "jax", "physics")
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())  # out of its box
+    assert "must be pairs of NAME and VALUE, not 'impl jax physics'" in said
+
+
+def test_a_run_goes_on_with_the_flags_that_began_it(monkeypatch, tmp_path):
+    def description(args):
+        train = {"seeds": args.seeds, "total_steps": int(args.total_steps)}
+        return {
+            "learner": "ppo",
+            "env": args.env,
+            "env_overrides": {},
+            "config": {},
+            "train": train,
+        }
+
+    begun = parse(monkeypatch, "--env", "ant", "--seeds", "3", "--run-dir", str(tmp_path / "run"))
+    script.open_run(begun.run_dir, description(begun), resume=False)
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+
+    args = parse(monkeypatch, "--run-dir", str(moved), "--resume")
+    assert (args.env, args.seeds, args.run_dir) == ("ant", 3, moved)
+    script.open_run(moved, description(args), resume=True)
+
+    other = parse(
+        monkeypatch, "--run-dir", str(moved), "--resume", "--total-steps", "2e6", "--env", "hopper"
+    )
+    with pytest.raises(ValueError, match="its env is ant, not hopper"):
+        script.open_run(moved, description(other), resume=True)
+    unlike = description(args) | {"train": {"seeds": 3, "total_steps": 2_000_000, "weighted": 1.0}}
+    with pytest.raises(ValueError, match="its weighted is None, not 1.0"):
+        script.open_run(moved, unlike, resume=True)
+    assert runs.read_config(moved)["train"]["total_steps"] == 1_000_000  # as it was
+
+    longer = parse(monkeypatch, "--run-dir", str(moved), "--resume", "--total-steps", "2e6")
+    script.open_run(moved, description(longer), resume=True)
+    assert runs.read_config(moved)["train"]["total_steps"] == 2_000_000
+    with pytest.raises(ValueError, match="its total_steps is 2000000, not 1000000"):
+        script.open_run(moved, description(args), resume=True)
+    again = parse(monkeypatch, "--run-dir", str(moved), "--resume")
+    assert (again.total_steps, again.seeds) == (2_000_000, 3)
+    script.open_run(moved, description(again), resume=True)
+
+    monkeypatch.setattr(sys, "argv", ["sac.py", "--run-dir", str(moved), "--resume"])
+    with pytest.raises(ValueError, match=r"was begun by ppo\.py: resume with that, not sac\.py"):
+        script.parse(script.Args)
+
+
+def test_a_run_goes_on_however_its_flags_are_spelt(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["ppo.py", "--total_steps", "5", "--run_dir", str(tmp_path)])
+    script.open_run(tmp_path, DESCRIPTION, resume=False)
+    for flags in (["--run_dir", str(tmp_path)], [f"--run_dir={tmp_path}"]):
+        args = parse(monkeypatch, *flags, "--resume")
+        assert args.total_steps == 5 and args.run_dir == tmp_path
+    with pytest.raises(ValueError, match="--resume needs --run-dir"):
+        parse(monkeypatch, "--resume")
+
+
+# --- Run directories ---
+
+
+def test_a_directory_that_holds_only_what_a_failed_start_left_is_new(tmp_path):
+    script.open_run(tmp_path, DESCRIPTION, resume=False)
+    script.open_run(tmp_path, DESCRIPTION | {"env": "hopper"}, resume=False)
+    assert runs.read_config(tmp_path)["env"] == "hopper"
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(ValueError, match="exists: add --resume"):
+        script.open_run(tmp_path, DESCRIPTION, resume=False)
+
+
+def test_runs_that_begin_in_the_same_second_get_directories_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script.time, "strftime", lambda _: "now")
+    made = [script.new_run_dir("ppo_brax/ant") for _ in range(3)]
+    assert [str(path) for path in made] == [
+        f"runs/ppo_brax_ant_now{end}" for end in ("", "-2", "-3")
+    ]
+    assert all(path.is_dir() for path in made)
+
+
+# --- Flags out of range ---
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--total-steps", "inf"), "total_steps=inf: must be a whole number"),
+        (("--total-steps", "nan"), "total_steps=nan: must be a whole number"),
+        (("--total-steps", "10.5"), "total_steps=10.5: must be a whole number"),
+        (("--devices", "-1"), "devices=-1: must be at least 0"),
+        (("--seed", str(2**40)), f"seed={2**40}: must be 0 .. 4294967295"),
+        (("--profile", __file__), f"profile={__file__}: exists, and is not a folder"),
+    ],
+)
+def test_a_flag_out_of_range_is_named_before_jax_starts(monkeypatch, flags, message):
+    args = parse(monkeypatch, *flags)
+    monkeypatch.setattr(script.runtime, "setup", lambda *_: pytest.fail("it has started"))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        script.prepare(args, 1)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ("--rl-steps 1000", "rl_steps=1000: must be a multiple of the 8192 steps of one iteration"),
+        ("--bc-updates 150", "bc_updates=150: must be a multiple of the 100 steps"),
+        ("--bc-updates 0", "bc_updates=0: must be a multiple of the 100 steps"),
+        ("--scale 0", "scale=0.0: must be above 0"),
+        ("--episodes 0", "episodes=0: must be at least 1"),
+        ("--demos 0", "demos=0: must be at least 1"),
+        ("--seed -1", "seed=-1: must be 0 .. "),
+        ("--noise -1", "noise=-1.0: must be at least 0"),
+        ("--env pendulum_swingup", "this task has no scripted expert"),
+    ],
+)
+def test_a_road_that_could_not_end_does_not_begin(monkeypatch, tmp_path, flags, message):
+    run_dir = tmp_path / "run"
+    monkeypatch.setattr(refine.runtime, "setup", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["refine.py", *flags.split(), "--run-dir", str(run_dir)])
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        refine.main()
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("flag", ["--learning-rate", "--gamma", "--entropy-coef"])
+def test_a_setting_that_is_swept_is_not_given_as_one_value_too(monkeypatch, flag):
+    monkeypatch.setattr(sys, "argv", ["sweep.py", f"{flag}s", "0.1", "0.2", flag, "0.5"])
+    with pytest.raises(ValueError, match=f"^{flag}: this is swept, add its value to {flag}s"):
+        sweep.main()
+
+
+@pytest.mark.parametrize("flags", ["--medium 1.5", "--medium nan", "--episodes 0"])
+def test_a_record_out_of_range_is_named(monkeypatch, tmp_path, flags):
+    monkeypatch.setattr(sys, "argv", ["record.py", str(tmp_path), *flags.split()])
+    with pytest.raises(ValueError, match=f"^{flags.split()[0][2:]}=.*: must be"):
+        record.main()
+
+
+def test_a_run_that_got_worse_has_no_medium(monkeypatch, tmp_path):
+    evals = [{"kind": "eval", "env_steps": 10 * i, "return": [3.0 - i]} for i in range(3)]
+    monkeypatch.setattr(record.log, "read", lambda _: evals)
+    with pytest.raises(ValueError, match="no evaluation reached 2.2, .* from 3.0 to 1.0; choose"):
+        record.medium_step(tmp_path, 0.4, 0)
+
+
+def test_help_says_what_every_kind_of_flag_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sac.py", "--help"])
+    with pytest.raises(SystemExit):
+        sac.main()
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())  # out of its box
+    for text in ("runs that train side by side", "sac, dsac, mdpo or pmoe", "random steps before"):
+        assert text in said
+
+
+# --- Options of the environment ---
+
+
+@pytest.mark.parametrize(
+    "flags, physics",
+    [("", "accurate"), ("--env-options physics fast", "fast"), ("--env half_cheetah", "fast")],
+)
+def test_options_that_data_were_recorded_with_go_on_top_of_the_presets(
+    monkeypatch, tmp_path, flags, physics
+):
+    """The preset of both environments says fast."""
+    arrays = [np.zeros((2, n)) for n in (11, 3)] + [np.zeros(2), np.zeros((2, 11))]
+    about = {"env": "hopper", "env_overrides": {"physics": "accurate"}}
+    ends = np.array([False, True])
+    dataset = data.from_arrays(*arrays, ends, ends, metadata=about)
+    data_files.save(dataset, tmp_path / "data.npz")
+    given = ["rlpd.py", "--data", str(tmp_path / "data.npz"), *flags.split()]
+    monkeypatch.setattr(sys, "argv", given)
+    args = script.parse(rlpd.defaults, env="", data="")
+    script.env_of_data(args, dataset)
+    assert args.env_options["physics"] == physics
+
+
+def test_option_values_are_read_as_python_would():
+    given = {"a": "0.5", "b": "true", "c": "None", "d": "(1, 2)", "e": "fast", "f": "3"}
+    expected = {"a": 0.5, "b": True, "c": None, "d": (1, 2), "e": "fast", "f": 3}
+    assert script.numbers(given) == expected

@@ -1,0 +1,111 @@
+"""One control step of MJX: batches, the derivative, and how often it is traced."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs.mjx import simulator as physics
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+OUTER, INNER = 2, 3
+TORQUE = jnp.linspace(-1.0, 1.0, OUTER * INNER).reshape(OUTER, INNER, 1)
+
+
+@functools.cache
+def simulator():
+    return envs.make("pendulum_swingup").env.sim
+
+
+@pytest.fixture(autouse=True)
+def made_outside_of_any_trace():
+    simulator()
+
+
+def swing(damping, torque, substeps=3):
+    """qvel [nv] after some substeps from rest."""
+    sim = simulator()
+    sim = sim.replace(model=sim.model.replace(dof_damping=damping))
+    start = sim.physics(sim.model.qpos0, jnp.zeros(sim.model.nv))
+    return sim.simulate(start, torque, substeps)[0].qvel
+
+
+@pytest.mark.parametrize("outer, inner", [(None, None), (0, None), (None, 0), (0, 0)])
+def test_a_nested_batch_is_its_instances_whatever_of_the_model_varies(outer, inner):
+    damping = jnp.arange(1.0, 1 + OUTER * INNER).reshape(OUTER, INNER, 1) * 0.1
+    damping = damping if outer == 0 else damping[0]
+    damping = damping if inner == 0 else damping[..., 0, :]
+    together = jax.vmap(jax.vmap(swing, (inner, 0)), (outer, 0))
+    found = jax.jit(together)(damping, TORQUE)
+    alone = jax.jit(swing)
+    for i in range(OUTER):
+        for j in range(INNER):
+            one = damping[i] if outer == 0 else damping
+            one = one[j] if inner == 0 else one
+            np.testing.assert_allclose(found[i, j], alone(one, TORQUE[i, j]), rtol=1e-5)
+
+
+def test_mjx_is_traced_once_for_programs_that_nest_loops_and_batches(monkeypatch):
+    calls = []
+    step = lambda model, data: calls.append(1) or physics.mjx.step(model, data)
+    monkeypatch.setattr(physics, "_step", physics._batched_once(step))
+    damping = simulator().model.dof_damping
+    swung = lambda torque: swing(damping, torque)
+    loop = lambda torque: jax.lax.fori_loop(0, 4, lambda _, t: t + swung(t), torque)
+    jax.eval_shape(jax.vmap(jax.vmap(loop)), TORQUE)
+    jax.eval_shape(jax.vmap(lambda t: jax.lax.scan(lambda c, x: (c, swung(x)), 0, t)), TORQUE)
+    assert len(calls) == 1
+
+
+def precisions(f, *args):
+    """Of every product that `f` computes."""
+    found = []
+
+    def visit(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general":
+                found.append(eqn.params["precision"])
+            for inner in jax.core.jaxprs_in_params(eqn.params):
+                visit(inner)
+
+    visit(jax.make_jaxpr(f)(*args).jaxpr)
+    return found
+
+
+@pytest.mark.parametrize("name", ["pendulum_swingup", "brax/inverted_pendulum"])
+def test_physics_is_in_full_precision_whatever_networks_are_in(name):
+    env = envs.make(name)
+    with jax.default_matmul_precision("bfloat16"):
+        state = jax.eval_shape(env.reset, jax.random.key(0))
+        step = precisions(env.step, state, jnp.zeros(env.action_space.shape))
+        reset = precisions(env.reset, jax.random.key(0))
+    assert step and {p for p in step + reset} == {(jax.lax.Precision.HIGHEST,) * 2}
+
+
+def test_a_step_has_a_reverse_mode():
+    speed = lambda torque: swing(simulator().model.dof_damping, torque, 1).sum()
+    found = jax.jit(jax.vmap(jax.grad(speed)))(TORQUE[0])
+    up, down = (jax.jit(jax.vmap(speed))(TORQUE[0] + d) for d in (0.01, -0.01))
+    np.testing.assert_allclose(found[:, 0], (up - down) / 0.02, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name, contacts", [("ant", 8), ("humanoid", 16), ("hopper", 11)])
+def test_fast_physics_of_robots_with_many_contacts_keeps_the_deepest(name, contacts):
+    assert envs.make(name, physics="fast").env.sim.template.contact.dist.shape == (contacts,)
+
+
+def test_contacts_are_limited_without_a_difference_while_no_more_touch():
+    def dropped(limit):
+        sim = physics.load_gymnasium("hopper.xml", "fast", fast_contacts=limit)
+        start = sim.physics(sim.model.qpos0, jnp.array([1.0, -1.0, 0.5, 0.0, 0.0, 0.0]))
+        derive = lambda data: (data.contact.dist < 0).sum()
+        return sim.simulate(start, jnp.zeros(3), 60, derive)
+
+    (limited, touching), (free, all_touching) = (
+        jax.jit(dropped, static_argnums=0)(n) for n in (4, None)
+    )
+    assert 0 < touching == all_touching <= 4
+    np.testing.assert_allclose(limited.qpos, free.qpos, atol=1e-4)

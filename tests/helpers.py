@@ -1,0 +1,34 @@
+"""What several test files share: other processes, and where several devices can be had."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxrl.run import runtime
+
+TESTS = Path(__file__).parent
+
+several_devices = pytest.mark.skipif(
+    not runtime.several_devices(), reason="jaxlib 0.11 dies compiling for several devices"
+)
+
+
+def process(module: str, code: str, **environment) -> subprocess.CompletedProcess:
+    """Runs `code` after `from MODULE import *` (a test file) in another process."""
+    folders = [TESTS.parent, TESTS, *(p for p in TESTS.iterdir() if p.is_dir())]
+    return subprocess.run(
+        [sys.executable, "-c", f"from {module} import *\n{code}"],
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        }
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
