@@ -33,7 +33,7 @@ from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
 from jaxrl.report import files, log, terminal
-from jaxrl.report.summary import bootstrap_interval
+from jaxrl.report.summary import wilson
 from jaxrl.run import checkpoint, runtime
 from jaxrl.run.plan import count_iterations
 
@@ -126,7 +126,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
         policy = run.policy()
         episodes = jax.device_get(jax.jit(lambda k, r=run, p=policy: evaluate(r.env, p, k))(keys))
         measured[name] = np.asarray(episodes["success"])
-        low, high = bootstrap_interval(measured[name], np.mean)
+        low, high = wilson(measured[name].sum(), args.episodes)
         length = float(np.mean(episodes["length"]))
         rows.append(
             [name, f"{measured[name].mean():.3f}", f"{low:.3f} .. {high:.3f}", f"{length:.0f}"]

@@ -35,7 +35,9 @@ def evaluate(
     Returns:
       arrays [episodes]: `return`, `length`, `terminated`, `nonfinite` (the simulation
       broke; the return counts what came before), and the task's metrics: `reward_*`
-      summed over the episode, others as they were at its last step.
+      summed over the episode, others as they were at its last step. Where the task measures
+      `success`, `success` is 1 if any step of the episode succeeded, and `success_at_end` is
+      that of its last step. `Dataset` counts success in the same way.
     """
     policies = jax.tree.map(lambda x: jnp.asarray(x)[None], policy)
     episodes = evaluate_runs(env, policies, keys, deterministic, max_steps)
@@ -67,6 +69,8 @@ def evaluate_runs(
         "nonfinite": jnp.zeros(shape, bool),
         **jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), state.metrics),
     }
+    if "success" in totals:
+        totals["success_at_end"] = jnp.zeros(shape)
 
     def one_step(policy, key, carry, state):
         action, carry = policy.act(carry, state.obs, key, deterministic)
@@ -95,7 +99,10 @@ def evaluate_runs(
                 return old | (counts & new.terminated)
             if name == "nonfinite":
                 return old | (alive & ~finite)
-            x = new.metrics[name].astype(jnp.float32)
+            source = "success" if name == "success_at_end" else name
+            x = new.metrics[source].astype(jnp.float32)
+            if name == "success":
+                x = jnp.maximum(old, x)
             return jnp.where(counts, old + x if name.startswith("reward_") else x, old)
 
         totals = {name: total(name, old) for name, old in totals.items()}

@@ -10,6 +10,7 @@ from flax import struct
 
 from envs.transforms import time_limit
 from envs.types import Box, State, first_state
+from jaxrl.data import describe, recording
 from jaxrl.episodes import evaluate, summarize
 from jaxrl.types import Policy
 
@@ -110,6 +111,40 @@ def test_reward_metrics_are_summed_and_others_are_those_of_the_last_step():
     last = np.array([by_hand(env, key)[-1] for key in KEYS])
     np.testing.assert_allclose(episodes["x"][some], last[some], rtol=1e-5)
     assert episodes["nonfinite"].any()
+
+
+@struct.dataclass
+class Pass(Walk):
+    """Succeeds between 5 and 6: on the way to the edge, or where `edge` ends the episode."""
+
+    def reset(self, key: jax.Array) -> State:
+        state = super().reset(key)
+        return state.replace(metrics={"success": jnp.zeros(())})
+
+    def step(self, state: State, action: jax.Array) -> State:
+        new = super().step(state, action)
+        return new.replace(
+            metrics={"success": ((new.data > 5) & (new.data < 6)).astype(jnp.float32)}
+        )
+
+
+def test_success_is_that_of_any_step_and_success_at_end_that_of_the_last():
+    """A data set of the same episodes counts both alike, whether or not success ends the episode."""
+    policy = Policy(
+        (), lambda: (), lambda params, carry, obs, key, deterministic: (jnp.zeros(1), ())
+    )
+    for env in (time_limit(Pass(edge=8.0), 20), time_limit(Pass(edge=5.0), 20)):
+        episodes = jitted(env, policy, KEYS, True, None)
+        assert (episodes["success"] == 1).all()
+        ends = env.env.edge == 5.0  # one step beyond 5 is the end
+        assert (episodes["success_at_end"] == ends).all()
+        keys = lambda n: jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(2), jnp.arange(n))
+        dataset = recording.record(policy, env, 6, jax.random.key(2))
+        measured = jitted(env, policy, keys(6), True, None)
+        np.testing.assert_array_equal(dataset.success, measured["success"] > 0)
+        stats = describe.statistics(dataset)
+        assert stats["success"] == measured["success"].mean()
+        assert stats["success_at_end"] == measured["success_at_end"].mean()
 
 
 def test_a_truncated_episode_is_not_terminated():

@@ -26,7 +26,7 @@ from jaxrl.episodes import DEFAULT_MAX_STEPS, evaluate
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.report import terminal
 from jaxrl.report.files import whole
-from jaxrl.report.summary import bootstrap_interval
+from jaxrl.report.summary import mean_interval
 from jaxrl.run import runtime
 from jaxrl.types import Policy
 
@@ -249,7 +249,7 @@ def _print_episodes(measured: dict[str, np.ndarray]) -> None:
             return "simulation broke"
         return "terminated" if measured["terminated"][i] else "time limit"
 
-    shown = [k for k in ("success",) if k in measured]
+    shown = [k for k in ("success", "success_at_end") if k in measured]
     rows = [
         [i, terminal.number(value), measured["length"][i], ending(i)]
         + [terminal.number(measured[k][i]) for k in shown]
@@ -264,7 +264,7 @@ def _print_summary(measured: dict[str, np.ndarray]) -> None:
     names = ["return", "length", *(k for k in measured if k not in ("return", "length"))]
     for name in names:
         value = np.asarray(measured[name], np.float64)
-        low, high = bootstrap_interval(value, np.mean)
+        low, high = mean_interval(value)
         interval = f"{terminal.number(low)}..{terminal.number(high)}" if count > 1 else "-"
         extremes = [terminal.number(value.min()), terminal.number(value.max())]
         rows.append([name, terminal.number(value.mean()), interval, *extremes])

@@ -24,7 +24,7 @@ from jaxrl.cli import runs
 from jaxrl.data import dataset as data
 from jaxrl.data import describe as data_stats
 from jaxrl.report import files, log, terminal
-from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.report.summary import bootstrap_interval, iqm, mean_interval
 
 CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
 MAX_POINTS = 150  # per curve; more are averaged in groups
@@ -141,7 +141,7 @@ def before_after(
     curve.set_ylim(0, 1.02)
     curve.legend(frameon=False, fontsize=8, loc="lower right")
     for i, (name, values) in enumerate(measured.items()):
-        low, high = bootstrap_interval(values, np.mean, samples=SAMPLES)
+        low, high = mean_interval(values, SAMPLES)
         mean = values.mean()
         errors = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
         bars.bar(name, mean, yerr=errors, color=colors[i], width=0.6, capsize=4)

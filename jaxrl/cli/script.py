@@ -24,11 +24,11 @@ from jaxrl.cli import play, plot, runs
 from jaxrl.data import describe as data_stats
 from jaxrl.report.files import cannot_write
 from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.report.terminal import run as run  # every script ends by `script.run(main)`
 from jaxrl.report.terminal import table
 from jaxrl.run import hosts, runtime
 from jaxrl.run.plan import validate
 from jaxrl.run.train import Result, train
-from jaxrl.terminal import run as run  # every script ends by `script.run(main)`
 from jaxrl.types import Learner
 
 
@@ -315,7 +315,8 @@ def report(
         for values in itertools.product(*(sweep or {}).values())
     ]
     rows = []
-    measured = [k for k in ("return", "normalised score", "success") if final and k in final]
+    shown = ("return", "normalised score", "success", "success_at_end")
+    measured = [k for k in shown if final and k in final]
     for name, i in itertools.product(measured, range(len(settings))):
         values = np.atleast_2d(final[name])[i]
         low, high = bootstrap_interval(values)

@@ -56,6 +56,17 @@ class Dataset:
         """Undiscounted return of every episode. [E]"""
         return np.add.reduceat(self.steps.reward[:, 0].astype(np.float64), self.starts)
 
+    @property
+    def success(self) -> np.ndarray:
+        """Whether any step of an episode succeeded, as the task's metric `success` says. [E] bool
+
+        Raises:
+          ValueError: the task does not measure it.
+        """
+        if "success" not in self.extras:
+            raise ValueError("data: the task measures no success")
+        return np.maximum.reduceat(self.extras["success"], self.starts) > 0
+
     def steps_for(self, env: Env) -> Transition:
         """The steps with actions in [-1, 1], as learners on `env` want them.
 
@@ -116,9 +127,7 @@ class Dataset:
         Raises:
           ValueError: the task does not measure it, or none did.
         """
-        if "success" not in self.extras:
-            raise ValueError("data: the task measures no success")
-        ever = np.maximum.reduceat(self.extras["success"], self.starts) > 0
+        ever = self.success
         if not ever.any():
             raise ValueError(f"data: success rate 0 in {len(ever)} episodes")
         return self.take(np.flatnonzero(ever))

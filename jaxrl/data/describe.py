@@ -15,9 +15,10 @@ COMPONENTS, BINS = 3, 10  # of the grid that coverage counts: its axes, and cell
 def statistics(dataset: Dataset, reference: Dataset | None = None) -> dict[str, float]:
     """What a data set holds.
 
-    Returns and lengths; `success`, the share of episodes that ever succeed (where the task
-    measures it); `coverage` (see there); and, where `references` are known, `quality`: where the
-    mean return lies between them (TQ of Schweighofer et al. 2022).
+    Returns and lengths; where the task measures it, `success`, the share of episodes that ever
+    succeed, and `success_at_end`, the share that succeed at their last step (`episodes.evaluate`
+    counts both in the same way); `coverage` (see there); and, where `references` are known,
+    `quality`: where the mean return lies between them (TQ of Schweighofer et al. 2022).
     """
     returns, lengths = dataset.returns, dataset.lengths
     out = {
@@ -31,8 +32,8 @@ def statistics(dataset: Dataset, reference: Dataset | None = None) -> dict[str, 
         "terminated": float(dataset.steps.terminated.sum() / len(returns)),
     }
     if "success" in dataset.extras:
-        ever = np.maximum.reduceat(dataset.extras["success"], dataset.starts)
-        out["success"] = float((ever > 0).mean())
+        out["success"] = float(dataset.success.mean())
+        out["success_at_end"] = float((dataset.extras["success"][dataset.ends] > 0).mean())
     out["coverage"] = coverage(dataset, reference)
     if known := references(dataset):
         out["quality"] = normalized(out["return_mean"], *known)

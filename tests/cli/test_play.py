@@ -275,7 +275,7 @@ def test_the_command_films_into_the_run_unless_told_otherwise(run_dir, command, 
     assert not command(run_dir, "--episodes", 1, "--no-video", "--seed-index", 1)
     assert not (run_dir / "video.mp4").exists()
     done = run_python(
-        "-m", "jaxrl.cli.play", run_dir, "--episodes", 2, "--width", 96, "--height", 64,
+        "-m", "jaxrl.play", run_dir, "--episodes", 2, "--width", 96, "--height", 64,
         JAX_COMPILATION_CACHE_DIR=str(run_dir.parent / "cache"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

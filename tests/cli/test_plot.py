@@ -178,7 +178,7 @@ def test_a_run_without_config_json_can_be_drawn(run, tmp_path):
 def test_the_command_writes_into_the_run_without_a_display(run):
     env = {k: v for k, v in os.environ.items() if k != "DISPLAY"}
     done = subprocess.run(
-        [sys.executable, "-m", "jaxrl.cli.plot", str(run), "--metric", "kl", "--x", "seconds"],
+        [sys.executable, "-m", "jaxrl.plot", str(run), "--metric", "kl", "--x", "seconds"],
         env=env | {"MPLBACKEND": "tkagg", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -471,6 +471,7 @@ def test_statistics_by_hand():
         "length_mean": 2,
         "terminated": 0.5,
         "success": 0.5,
+        "success_at_end": 0.0,
         "coverage": 0.3,  # of ten cells; the first two steps share one
     }
     assert data_stats.statistics(dataset) == pytest.approx(expected)
