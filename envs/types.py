@@ -55,6 +55,20 @@ class State:
     that: a few hundred bytes, not an `mjx.Data`). `info` holds what transforms
     carry, keyed by transform. Both are restored by a reset, so nothing leaks
     from one episode into the next.
+
+    `signals` holds what a learner or a data set may need of a step beside its reward. It has
+    the same names and shapes at every step, zeros after `reset`. Like the reward it belongs to
+    the step just taken: an auto-reset keeps it, replay and data sets store it, n-step returns
+    add it up, and reports give its sum over an episode as `signal_NAME`. Reserved names:
+
+        executed    [A] the action that was carried out, in the environment's units. Replay and
+                    data sets store it instead of the proposed one.
+        teacher     [A] the action that a teacher would take, in the environment's units
+        intervened  [] 1 where the action of the policy was overruled
+        cost        [] what a constraint bounds
+        objectives  [M] the rewards of M objectives
+        force       [F] measured forces
+        shaped      [] the part of the reward that only shapes
     """
 
     data: Any
@@ -64,6 +78,7 @@ class State:
     truncated: jax.Array  # [] bool: the clock ended it, bootstrap from this obs
     metrics: dict[str, jax.Array]  # named scalars; `reward_*` are summed over an episode
     info: dict[str, Any]
+    signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
 @runtime_checkable
@@ -81,8 +96,24 @@ class Env(Protocol):
     def action_space(self) -> Box | Discrete: ...
 
 
-def first_state(data: Any, obs: Any, metrics: dict[str, jax.Array] | None = None) -> State:
-    """The state a `reset` returns: no reward, not ended, no transform has run yet."""
+ACTION_SIGNALS = ("executed", "teacher")  # these are actions, so they are never added up
+
+
+def summed(signals: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The signals that add up over time, as float32: all but `ACTION_SIGNALS`."""
+    return {k: x.astype(jnp.float32) for k, x in signals.items() if k not in ACTION_SIGNALS}
+
+
+def first_state(
+    data: Any,
+    obs: Any,
+    metrics: dict[str, jax.Array] | None = None,
+    signals: dict[str, jax.Array] | None = None,
+) -> State:
+    """The state a `reset` returns: no reward, not ended, no transform has run yet.
+
+    `signals`: zeros of what `step` returns, for an environment that has signals.
+    """
     return State(
         data=data,
         obs=obs,
@@ -91,6 +122,7 @@ def first_state(data: Any, obs: Any, metrics: dict[str, jax.Array] | None = None
         truncated=jnp.zeros((), bool),
         metrics=metrics or {},
         info={},
+        signals=signals or {},
     )
 
 

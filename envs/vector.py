@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.types import Env, State
+from envs.types import Env, State, summed
 
 POOL_PERIOD = 16  # steps in which every restart state is renewed once
 
@@ -23,16 +23,18 @@ POOL_PERIOD = 16  # steps in which every restart state is renewed once
 class VecState:
     """The state of `num_envs` environments (leading axis N) after one step.
 
-    `env.data`, `env.obs` and `env.info` are already those of the next episode where
-    one ended; `env.reward`, `terminated`, `truncated` and `metrics` are those of the
-    step just taken, reward and metrics 0 if that was `nonfinite`.
+    Where an episode ended, `now.data`, `now.obs` and `now.info` are already those of the
+    next one. `now.reward`, `terminated`, `truncated`, `metrics` and `signals` belong to the
+    step just taken. `now.terminated` and `now.truncated` are never both True. Reward,
+    metrics and signals are 0 where the step was `nonfinite`.
     """
 
-    env: State  # [N]
+    now: State  # [N]
     final_obs: Any  # [N, ...] what the last action led to, before any reset
     nonfinite: jax.Array  # [N] bool: this step was NaN or infinite; give it weight 0
     episode_return: jax.Array  # [N] of the episode the last step belongs to, that step included
     episode_length: jax.Array  # [N] int32
+    episode_signals: dict[str, jax.Array]  # [N, ...] float32, summed like `episode_return`
     restart: State  # [N] where each environment starts its next episode
     index: jax.Array  # [N] int32, the environment's number among all devices
     key: jax.Array  # [] the same on every device
@@ -40,11 +42,11 @@ class VecState:
 
     @property
     def obs(self) -> Any:
-        return self.env.obs
+        return self.now.obs
 
     @property
     def done(self) -> jax.Array:
-        return self.env.terminated | self.env.truncated
+        return self.now.terminated | self.now.truncated
 
 
 @struct.dataclass
@@ -78,11 +80,12 @@ class VecEnv:
         if self.stagger:
             first = jax.vmap(self.env.stagger)(first, fold_keys(k_clock, index))
         return VecState(
-            env=first,
+            now=first,
             final_obs=first.obs,
             nonfinite=jnp.zeros(n, bool),
             episode_return=jnp.zeros(n),
             episode_length=jnp.zeros(n, jnp.int32),
+            episode_signals=jax.tree.map(lambda x: jnp.zeros(x.shape), summed(first.signals)),
             restart=restart,
             index=index,
             key=key,
@@ -91,25 +94,34 @@ class VecEnv:
 
     def step(self, state: VecState, action: jax.Array) -> VecState:
         """Steps every environment with `action` [N, ...] and restarts those that ended."""
-        last, was_done = state.env, state.done
+        last, was_done = state.now, state.done
         new = jax.vmap(self.env.step)(last, action)
-        bad = ~jax.vmap(all_finite)((new.data, new.obs, new.reward, new.info))
+        bad = ~jax.vmap(all_finite)((new.data, new.obs, new.reward, new.info, new.signals))
+        terminated = new.terminated & ~bad
+        zeros_where_bad = lambda tree: _where(bad, jax.tree.map(jnp.zeros_like, tree), tree)
         new = new.replace(
             obs=_where(bad, last.obs, new.obs),
-            reward=jnp.where(bad, 0.0, new.reward),
-            terminated=new.terminated & ~bad,
-            truncated=new.truncated | bad,
-            metrics=_where(bad, jax.tree.map(jnp.zeros_like, new.metrics), new.metrics),
+            reward=zeros_where_bad(new.reward),
+            terminated=terminated,
+            truncated=(new.truncated & ~terminated) | bad,
+            metrics=zeros_where_bad(new.metrics),
+            signals=zeros_where_bad(new.signals),
         )
         done = new.terminated | new.truncated
         key, k_reset = jax.random.split(state.key)
+        sums = state.episode_signals
         restart = self._renew(state, k_reset)
         return state.replace(
-            env=restart_where(done, new, restart),
+            now=restart_where(done, new, restart),
             final_obs=new.obs,
             nonfinite=bad,
             episode_return=jnp.where(was_done, 0.0, state.episode_return) + new.reward,
             episode_length=jnp.where(was_done, 0, state.episode_length) + 1,
+            episode_signals=jax.tree.map(
+                jnp.add,
+                _where(was_done, jax.tree.map(jnp.zeros_like, sums), sums),
+                summed(new.signals),
+            ),
             restart=restart,
             key=key,
             time=state.time + 1,
@@ -160,7 +172,7 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
 def restart_where(done: jax.Array, state: State, start: State) -> State:
     """`state` [N], at the beginning of the episodes `start` where `done` [N].
 
-    What the last step said (reward, flags, metrics) stays as it is.
+    What the last step said (reward, flags, metrics, signals) stays as it is.
     """
     return state.replace(
         data=_where(done, start.data, state.data),

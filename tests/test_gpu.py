@@ -66,7 +66,7 @@ def steps_of(task: str, num_envs: int = 8, steps: int = 5) -> dict[str, np.ndarr
         keys = jax.random.split(key, num_envs)
         action = jax.vmap(lambda k: sample_space(env.action_space, k))(keys)
         state = vec.step(state, action)
-        return state, {"obs": state.env.obs, "reward": state.env.reward}
+        return state, {"obs": state.now.obs, "reward": state.now.reward}
 
     keys = jax.random.split(jax.random.key(1), steps)
     out = jax.jit(lambda key: jax.lax.scan(step, vec.reset(key), keys)[1])(jax.random.key(0))

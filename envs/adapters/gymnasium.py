@@ -131,7 +131,7 @@ class GymnasiumVectorEnv(_Export, gymnasium.vector.VectorEnv):
             raise ValueError("options['reset_mask']: environments restart by themselves here")
         self._state = self._jit_reset(self._next_key(seed))
         everyone = np.ones(self.num_envs, bool)
-        return _numpy(self._state.obs), _masked(_numpy(self._state.env.metrics), everyone)
+        return _numpy(self._state.obs), _masked(_numpy(self._state.now.metrics), everyone)
 
     def step(self, actions):
         """As Gymnasium's SAME_STEP: `obs` [N, ...] is where to act next.
@@ -144,8 +144,8 @@ class GymnasiumVectorEnv(_Export, gymnasium.vector.VectorEnv):
         """
         actions = jnp.asarray(actions, self.env.action_space.dtype)
         self._state = s = self._jit_step(self._started("step"), actions)
-        terminated, truncated = _numpy(s.env.terminated), _numpy(s.env.truncated)
-        metrics, done = _numpy(s.env.metrics), terminated | truncated
+        terminated, truncated = _numpy(s.now.terminated), _numpy(s.now.truncated)
+        metrics, done = _numpy(s.now.metrics), terminated | truncated
         info = _masked(metrics, np.ones(self.num_envs, bool))
         if done.any():
             for name, x in _numpy(s.restart.metrics).items():
@@ -160,14 +160,14 @@ class GymnasiumVectorEnv(_Export, gymnasium.vector.VectorEnv):
             final = _masked(metrics, done) | {"episode": _masked(episode, done)}
             info["final_info"] = final | {"_episode": done.copy()}
             info["_final_info"] = done.copy()
-        reward = _numpy(s.env.reward).astype(np.float64)
+        reward = _numpy(s.now.reward).astype(np.float64)
         return _numpy(s.obs), reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture per environment."""
         if self.render_mode is None:
             return None
-        states = jax.device_get(self._started("render").env)
+        states = jax.device_get(self._started("render").now)
         return tuple(
             self._picture_of(jax.tree.map(lambda x, i=i: x[i], states))
             for i in range(self.num_envs)

@@ -14,7 +14,7 @@ from jaxrl.types import Metrics
 def episode_metrics(stepped: VecState) -> Metrics:
     """Of one vectorised step, scalars: see `jaxrl.types.Metrics`; `metric_*` are means over N."""
     done = stepped.done
-    task = {f"metric_{k}": v.astype(jnp.float32).mean() for k, v in stepped.env.metrics.items()}
+    task = {f"metric_{k}": v.astype(jnp.float32).mean() for k, v in stepped.now.metrics.items()}
     return task | {
         "episodes": done.sum(),
         "episode_return": jnp.where(done, stepped.episode_return, 0.0).sum(),

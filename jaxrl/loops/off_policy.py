@@ -207,10 +207,10 @@ def online(
             step = Transition(
                 obs=env_state.obs,
                 action=action,
-                reward=stepped.env.reward,
+                reward=stepped.now.reward,
                 next_obs=stepped.final_obs,
-                terminated=stepped.env.terminated,
-                truncated=stepped.env.truncated & ~stepped.env.terminated,
+                terminated=stepped.now.terminated,
+                truncated=stepped.now.truncated,
                 valid=~stepped.nonfinite,
             )
             return (stepped, jnp.where(done, fresh, noise)), (

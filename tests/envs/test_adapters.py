@@ -92,7 +92,7 @@ def test_gymnax_overrides_reach_parameters_and_constructor():
 def test_gymnax_episodes_end_by_fall_or_by_clock_and_restart_afresh():
     limit = 20
     s = vector_rollout(make("gymnax/CartPole-v1", time_limit=limit), 16, 100)
-    terminated, truncated = np.asarray(s.env.terminated), np.asarray(s.env.truncated)
+    terminated, truncated = np.asarray(s.now.terminated), np.asarray(s.now.truncated)
     done = terminated | truncated
     fallen = np.abs(np.asarray(s.final_obs[..., 2])) > 12 * np.pi / 180
     np.testing.assert_array_equal(terminated, fallen)
@@ -102,8 +102,8 @@ def test_gymnax_episodes_end_by_fall_or_by_clock_and_restart_afresh():
     assert np.abs(starts).max() <= 0.05
     assert len(np.unique(starts[:, 0])) > 0.5 * len(starts)
     # gymnax's own clock belongs to the episode
-    np.testing.assert_array_equal(s.env.data.state.time[done], 0)
-    np.testing.assert_array_equal(s.env.data.state.time[~done], s.episode_length[~done])
+    np.testing.assert_array_equal(s.now.data.state.time[done], 0)
+    np.testing.assert_array_equal(s.now.data.state.time[~done], s.episode_length[~done])
     assert not s.nonfinite.any()
 
 
@@ -148,8 +148,8 @@ def test_brax_dict_observations_and_time_limit():
     }
     s = vector_rollout(env, 3, 15)
     ends = np.arange(1, 16) % 7 == 0
-    np.testing.assert_array_equal(s.env.truncated, np.tile(ends[:, None], 3))
-    assert not s.env.terminated.any()
+    np.testing.assert_array_equal(s.now.truncated, np.tile(ends[:, None], 3))
+    assert not s.now.terminated.any()
     assert (np.asarray(s.obs["state"])[ends] == 0.0).all()
     assert (np.asarray(s.final_obs["state"])[ends] > 0.0).any()
 
@@ -186,9 +186,9 @@ def test_nothing_of_an_episode_reaches_the_next(monkeypatch, resets):
     np.testing.assert_array_equal(s.final_obs[..., 1], clock)
     np.testing.assert_array_equal(s.obs[..., 1], np.where(clock == 5, 0, clock))
     late = np.maximum(clock - 2, 0)
-    np.testing.assert_array_equal(s.env.metrics["late"], late)
-    np.testing.assert_array_equal(s.env.metrics["sum_late"], late * (late + 1) / 2)
-    assert not s.nonfinite.any() and (np.asarray(s.env.reward) == 1.0).all()
+    np.testing.assert_array_equal(s.now.metrics["late"], late)
+    np.testing.assert_array_equal(s.now.metrics["sum_late"], late * (late + 1) / 2)
+    assert not s.nonfinite.any() and (np.asarray(s.now.reward) == 1.0).all()
 
 
 def test_only_what_a_later_step_reads_is_carried(monkeypatch):
@@ -224,7 +224,7 @@ def test_playground_steps_as_the_suite_does():
         np.testing.assert_allclose(states.obs[t], state.obs, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(states.reward[t], state.reward, rtol=1e-4)
     s = vector_rollout(make("playground/PendulumSwingup", time_limit=8), 4, 20)
-    assert s.env.truncated[7].all() and not s.nonfinite.any() and not s.env.terminated.any()
+    assert s.now.truncated[7].all() and not s.nonfinite.any() and not s.now.terminated.any()
 
 
 class FakeConfig(dict):

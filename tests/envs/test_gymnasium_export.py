@@ -119,9 +119,9 @@ def test_vector_env_is_vectorize():
         state = step(state, actions)
         obs, reward, terminated, truncated, _ = env.step(actions)
         np.testing.assert_array_equal(obs["x"], state.obs["x"])
-        np.testing.assert_array_equal(reward, state.env.reward)
-        np.testing.assert_array_equal(terminated, state.env.terminated)
-        np.testing.assert_array_equal(truncated, state.env.truncated)
+        np.testing.assert_array_equal(reward, state.now.reward)
+        np.testing.assert_array_equal(terminated, state.now.terminated)
+        np.testing.assert_array_equal(truncated, state.now.truncated)
     assert env._jit_step._cache_size() == 1
 
 

@@ -86,7 +86,7 @@ def test_the_base_s_memory_begins_anew_with_each_episode_of_each_environment():
         state = step(state, jnp.zeros((8, 2)))
         done = np.asarray(state.done)
         expected = np.where(done, 1, expected + 1)
-        np.testing.assert_array_equal(state.env.info["residual"]["carry"], expected)
+        np.testing.assert_array_equal(state.now.info["residual"]["carry"], expected)
         ended_at |= {tuple(done)}
     assert len(ended_at) > 3  # not in lockstep
 

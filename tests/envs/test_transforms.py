@@ -213,14 +213,14 @@ def test_noise_has_the_asked_moments_and_spares_the_state():
     env = noise(Line(edge=1e9, goals=True), obs_std=jnp.array([0.5, 2.0]), reward_std=0.7)
     env = vectorize(env.replace(obs_std={"obs": env.obs_std}), n)
     run = rollout(env, KEY, np.zeros((steps, n, 1), np.float32))
-    data = run.env.data
+    data = run.now.data
     errors = np.asarray(run.obs["obs"]) - np.stack([data.x, data.t], axis=-1)
     np.testing.assert_allclose(errors.std(axis=(0, 1)), [0.5, 2.0], rtol=0.05)
     assert (np.abs(errors.mean(axis=(0, 1))) < [0.03, 0.12]).all()
     between = np.corrcoef(errors.reshape(-1, 2).T)[0, 1]
     over_time = np.corrcoef(errors[1:, :, 0].ravel(), errors[:-1, :, 0].ravel())[0, 1]
     assert max(abs(between), abs(over_time)) < 0.05
-    np.testing.assert_allclose((run.env.reward - data.x)[1:].std(), 0.7, rtol=0.05)
+    np.testing.assert_allclose((run.now.reward - data.x)[1:].std(), 0.7, rtol=0.05)
     np.testing.assert_array_equal(run.obs["goal"][..., 0], data.goal)
     assert np.ptp(np.asarray(data.x), axis=0).max() == 0.0
 
@@ -237,7 +237,7 @@ def test_noise_starts_where_the_environment_would():
 def test_action_noise_stays_in_the_action_space():
     env = vectorize(noise(FOREVER, action_std=1.0), 300)
     run = rollout(env, KEY, np.full((5, 300, 1), 0.5, np.float32))
-    moves = np.diff(np.asarray(run.env.data.x), axis=0)
+    moves = np.diff(np.asarray(run.now.data.x), axis=0)
     assert np.abs(moves).max() <= 1.0 + 1e-5
     # P(0.5 + e > 1) = 0.309, P(0.5 + e < -1) = 0.067
     np.testing.assert_allclose((moves > 0.9999).mean(), 0.309, atol=0.04)
@@ -262,11 +262,11 @@ def test_randomise_carries_the_replaced_leaves_only_and_uses_them():
     assert env.paths == ("env.gain",)
     n = 6
     run = rollout(vectorize(env, n, "fresh"), KEY, np.ones((12, n, 1), np.float32))
-    gain, done = np.asarray(run.env.info["randomise"]["env.gain"]), np.asarray(run.done)
-    assert set(run.env.info["randomise"]) == {"env.gain"}
+    gain, done = np.asarray(run.now.info["randomise"]["env.gain"]), np.asarray(run.done)
+    assert set(run.now.info["randomise"]) == {"env.gain"}
     assert len(np.unique(gain[0])) == n and (0.5 <= gain).all() and (gain <= 2.0).all()
     np.testing.assert_array_equal(gain[1:] != gain[:-1], done[1:])  # at ends and only there
-    moved = np.asarray(run.final_obs[1:, :, 0]) - np.asarray(run.env.data.x[:-1])
+    moved = np.asarray(run.final_obs[1:, :, 0]) - np.asarray(run.now.data.x[:-1])
     np.testing.assert_allclose(moved, gain[:-1], rtol=1e-5)
 
 
@@ -304,7 +304,7 @@ def test_scaled_masses_move_like_a_model_built_with_them(cartpole):
     n = 3
     actions = random_actions(6, n)
     run = rollout(vectorize(env, n, "fresh"), KEY, actions)
-    drawn = run.env.info["randomise"]
+    drawn = run.now.info["randomise"]
     mass = np.asarray(drawn["env.sim.model.body_mass"])  # [T + 1, N, body]
     assert len(np.unique(mass[0, :, 1:])) == 2 * n
     changed = (mass[1:] != mass[:-1])[..., 1:].any(axis=-1)
@@ -321,7 +321,7 @@ def test_scaled_masses_move_like_a_model_built_with_them(cartpole):
             rtol=1e-5,
         )
         mujoco.mj_setConst(model, mujoco.MjData(model))
-        state = jax.tree.map(lambda x, t=t, i=i: x[t, i], run.env)
+        state = jax.tree.map(lambda x, t=t, i=i: x[t, i], run.now)
         task = cartpole.env
         other = task.replace(sim=task.sim.replace(model=load(model).model))
         built, plain = (step(e, state, actions[t, i]) for e in (other, task))
@@ -347,10 +347,10 @@ def test_all_together_under_vectorize_restart_completely():
     n = 8
     run = rollout(vectorize(env, n, "fresh"), KEY, random_actions(30, n))
     done = np.asarray(run.done)
-    assert done[:, :].sum() > n and np.asarray(run.env.terminated).any()
+    assert done[:, :].sum() > n and np.asarray(run.now.terminated).any()
     for name in ("data", "obs", "info"):  # what follows an end is a reset, in every part
         after, fresh = (
-            jax.tree.map(lambda x: x[done], getattr(s, name)) for s in (run.env, run.restart)
+            jax.tree.map(lambda x: x[done], getattr(s, name)) for s in (run.now, run.restart)
         )
         assert_trees_equal(after, fresh)
     # Everything shown after a restart is of the new episode: its clock is 0 in both frames.

@@ -31,6 +31,9 @@ class Line:
     edge: float = 3.0
     goals: bool = struct.field(pytree_node=False, default=False)
     discrete: bool = struct.field(pytree_node=False, default=False)
+    signals: bool = struct.field(
+        pytree_node=False, default=False
+    )  # gives cost, objectives, executed
 
     @property
     def observation_space(self):
@@ -44,7 +47,9 @@ class Line:
     def reset(self, key: jax.Array) -> State:
         x, goal = jax.random.uniform(key, (2,), minval=-1.0)
         data = LineData(x, jnp.zeros(()), goal)
-        return first_state(data, self._obs(data), {"reward_x": jnp.zeros(()), "x": x})
+        metrics = {"reward_x": jnp.zeros(()), "x": x}
+        signals = jax.tree.map(jnp.zeros_like, self._signals(data, jnp.zeros(1)))
+        return first_state(data, self._obs(data), metrics, signals)
 
     def step(self, state: State, action: jax.Array) -> State:
         move = action - 1.0 if self.discrete else action[0]
@@ -57,7 +62,14 @@ class Line:
             terminated=jnp.abs(x) > self.edge,
             truncated=jnp.zeros((), bool),
             metrics={"reward_x": x, "x": x},
+            signals=self._signals(data, jnp.asarray(action)),
         )
+
+    def _signals(self, data: LineData, action: jax.Array) -> dict[str, jax.Array]:
+        if not self.signals:
+            return {}
+        executed = jnp.clip(action, -0.5, 0.5)
+        return {"cost": data.x**2, "objectives": jnp.stack([data.x, data.t]), "executed": executed}
 
     def _obs(self, data: LineData) -> Any:
         obs = jnp.stack([data.x, data.t])

@@ -217,7 +217,7 @@ def test_at_learning_rate_0_the_ratio_is_1_and_parameters_stay(env, config):
 def test_the_normaliser_holds_every_observation_of_past_iterations():
     env = VARIED.replace(length=100.0)
     state, _ = run(env, NORMALIZED, 2)
-    cue = np.asarray(state.env.env.data.cue)
+    cue = np.asarray(state.env.now.data.cue)
     clock = np.eye(8, CLOCK)  # [T, CLOCK] of the 8 steps of two iterations
     seen = np.stack([np.append(c, row) for row in clock for c in cue])
     assert state.obs_moments.count == len(seen)
@@ -317,12 +317,12 @@ BREAKS = VARIED.replace(length=100.0, plant_at=3.0)
 
 def test_a_broken_simulation_is_counted_and_leaves_the_others_alone():
     first = init(BREAKS, NORMALIZED, KEY)
-    cursed = np.asarray(first.env.env.data.cue) > 0
+    cursed = np.asarray(first.env.now.data.cue) > 0
     sound, _ = advance(BREAKS, NORMALIZED, first, 1)
     broken, metrics = advance(BREAKS.replace(plant=math.nan), NORMALIZED, first, 1)
     assert 0 < cursed.sum() < len(cursed)
     assert metrics["nonfinite_count"] == metrics["episodes"] == cursed.sum()
-    others = lambda state: jax.tree.map(lambda x: x[~cursed], (state.env.env, state.discounted))
+    others = lambda state: jax.tree.map(lambda x: x[~cursed], (state.env.now, state.discounted))
     assert_same(others(broken), others(sound))
     assert (np.asarray(broken.env.episode_length)[cursed] == 1).all()
 
@@ -343,7 +343,7 @@ def test_a_broken_step_has_weight_0_in_the_loss():
     config = ONE_BATCH.replace(learning_rate=0.0)
     env = BREAKS.replace(pays=1.0, pays_cue=0.0, plant=math.nan)
     first = zero_critic(init(env, config, KEY))
-    cursed = np.asarray(first.env.env.data.cue) > 0
+    cursed = np.asarray(first.env.now.data.cue) > 0
     _, metrics = advance(env, config, first, 1)
     sums = np.cumsum((0.9 * 0.95) ** np.arange(4))
     sound, broken = sums[::-1], np.array([sums[1], sums[0], sums[0]])  # the third step breaks

@@ -217,7 +217,7 @@ def run(plant):
     vec = vectorize(Probe(length=50.0, sees_cue=1.0, plant=plant, plant_at=3.0), 32)
     def step(state, _):
         state = vec.step(state, jnp.zeros((32, 1)))
-        return state, (state.nonfinite, state.env, state.final_obs)
+        return state, (state.nonfinite, state.now, state.final_obs)
     return jax.lax.scan(step, vec.reset(jax.random.key(0)), None, length=3)[1]
 
 run = jax.jit(run)

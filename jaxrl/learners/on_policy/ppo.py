@@ -179,7 +179,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
             keys = fold_keys(key, env_state.index)
             raw_action = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
             stepped = vec.step(env_state, to_env(dist.squash(raw_action)))
-            truncated = stepped.env.truncated & ~stepped.env.terminated
+            truncated = stepped.now.truncated
 
             def value_of_final():
                 no_reset = jnp.zeros_like(reset)
@@ -190,7 +190,7 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
             final_value = jax.lax.cond(
                 truncated.any(), value_of_final, lambda: jnp.zeros_like(value)
             )
-            discounted = discounted * hp.gamma * (1.0 - reset) + stepped.env.reward
+            discounted = discounted * hp.gamma * (1.0 - reset) + stepped.now.reward
             unroll = Unroll(
                 obs=env_state.obs,
                 reset=reset,
@@ -199,8 +199,8 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
                 dist_params=dist_params,
                 value=value,
                 final_value=final_value,
-                reward=stepped.env.reward,
-                terminated=stepped.env.terminated,
+                reward=stepped.now.reward,
+                terminated=stepped.now.terminated,
                 truncated=truncated,
                 valid=~stepped.nonfinite,
                 discounted=discounted,
