@@ -1,11 +1,16 @@
-"""Collects finished runs into a results file, and writes the tables of README.md and claims/README.md.
+"""Collects finished runs into a results file, and writes every generated page.
 
-python experiments/collect.py runs/ppo_hopper runs/ppo_reacher --out experiments/results/ppo.json
-python experiments/collect.py --tables
+    python experiments/collect.py runs/ppo_hopper runs/ppo_reacher --out experiments/results/ppo.json
+    python experiments/collect.py --tables
+
+`--tables` writes the tables of README.md and of claims/README.md, and the whole of PAPERS.md. They
+come from experiments/results/*.json, from the claims in experiments/claims/FAMILY/ and from
+papers.toml.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,60 +18,28 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from experiments import papers
+from experiments.claims import common
 from jaxrl.cli import runs, script
 from jaxrl.report import log
-from jaxrl.report.summary import bootstrap_interval, difference_interval, iqm, verdict
+from jaxrl.report.summary import bootstrap_interval, iqm
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"
-LEARNERS = ("ppo", "sac", "td3")  # whose results, a file each, are the README's table
-PAGES = {"results": ROOT / "README.md", "claims": ROOT / "experiments/claims/README.md"}
-# What each claim says is higher than what; with a share: than that much less of it. Its raw numbers
-# are in experiments/results/CLAIM.json.
-CLAIMS: dict[str, tuple[tuple[str, str] | tuple[str, str, float], ...]] = {
-    "sac_sample_efficiency": (("sac", "ppo"),),
-    "rlpd_sparse": (("rlpd", "sac"), ("rlpd", "sac with RLPD's critics"), ("rlpd", "bc")),
-    "dsac_reward_scale": (("dsac, worst scale", "sac, worst scale"),),
-    "pmoe_multimodal": (("pmoe", "sac"), ("pmoe, ends reached", "sac, ends reached")),
-    "mdpo": (("mdpo, on policy", "ppo", 0.05), ("mdpo, off policy", "sac", 0.05)),
-    "bfloat16": (
-        ("sac, bfloat16", "sac, float32", 0.1),
-        ("ppo, bfloat16", "ppo, float32", 0.1),
-    ),
-    "offline_data": (
-        ("td3_bc", "bc"),
-        ("iql", "bc"),
-        ("td3_bc, weighted", "td3_bc"),
-        ("iql, weighted", "iql"),
-    ),
-    "residual": (
-        ("residual PPO", "base"),
-        ("residual PPO", "base, 4 x demonstrations"),
-        ("residual PPO", "PPO from scratch"),
-        ("residual PPO", "PPO from a clone"),
-        ("residual SAC", "RLPD"),
-        ("residual PPO, steps to 0.9 / 5", "residual SAC, steps to 0.9"),
-    ),
-    "chunks": (
-        ("flow", "Gaussian"),
-        ("flow", "Gaussian, sampled"),
-        ("diffusion", "Gaussian"),
-        ("diffusion", "Gaussian, sampled"),
-        ("flow, streaming", "flow", 0.05),
-        ("flow, streaming", "flow, one evaluation"),
-        ("diffusion, streaming", "diffusion", 0.05),
-    ),
+CLAIMS = ROOT / "experiments/claims"
+LEARNERS = ("ppo", "sac", "td3")  # each has a results file, and README.md shows all three
+PAGES = {
+    "results": ROOT / "README.md",
+    "papers": ROOT / "README.md",
+    "claims": CLAIMS / "README.md",
 }
-SEEDS = "IQM (worst .. best seed)"
-COLUMNS = ("task", "claimed higher", SEEDS, "than", SEEDS, "difference, 95% interval", "verdict")
-COLUMNS += ("seeds", "steps")
 
 
 @dataclass
 class Args:
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # finished run directories to add
     out: Path = RESULTS / "ppo.json"  # entries of the same task are replaced
-    tables: bool = False  # write the tables into the pages that show them
+    tables: bool = False  # write the generated pages
 
 
 def entry(run_dir: Path) -> dict:
@@ -111,48 +84,72 @@ def table(results: list[dict]) -> str:
 
 
 def of_presets() -> list[dict]:
-    """What the presets reach, of all learners."""
+    """The results of all presets, of all learners."""
     return [r for name in LEARNERS for r in json.loads((RESULTS / f"{name}.json").read_text())]
 
 
-def compared(name: str, entries: list[dict]) -> list[list[str]]:
-    """A row of `COLUMNS` for each comparison of the claim `name` that was made or lacks its baseline."""
-    if name not in CLAIMS:
-        raise ValueError(f"{name}: say in experiments/collect.py what this claims (CLAIMS)")
-    final = {(e["task"], e["variant"]): e for e in entries}
-    rows = []
-    for task in dict.fromkeys(e["task"] for e in entries):
-        for higher, other, *share in CLAIMS[name]:
-            than = other + "".join(f" less {x:.0%}" for x in share)
-            if (task, higher) not in final:
-                continue
-            if (task, other) not in final:
-                rows.append([task, higher, "", than, "", "", "not run", "", ""])
-                continue
-            a, b = (np.array(final[task, v]["values"][-1]) for v in (higher, other))
-            b = b - sum(share) * np.abs(b)
-            low, high = difference_interval(a, b)
-            rows.append(
-                [task, higher, spread(a), than, spread(b), f"{low:+.4g} .. {high:+.4g}"]
-                + [verdict((low, high)), str(a.size), f"{final[task, higher]['steps'][-1]:,}"]
-            )
-    return rows
+def claims(results: Path = RESULTS) -> dict[str, papers.Claim]:
+    """Every claim of experiments/claims/FAMILY/, by name, compared by its file in `results`."""
+    found: dict[str, papers.Claim] = {}
+    for path in sorted(CLAIMS.glob("*/*.py")):
+        family, name = path.parent.name, path.stem
+        module = importlib.import_module(f"experiments.claims.{family}.{name}")
+        if not getattr(module, "COMPARISONS", ()) or getattr(module, "NAME", "") != name:
+            raise ValueError(f'{path}: a claim defines NAME = "{name}" and COMPARISONS')
+        if name in found:
+            raise ValueError(f"{path}: the claim {found[name].path} has this name already")
+        raw = results / f"{name}.json"
+        rows = common.compared(
+            module.COMPARISONS, json.loads(raw.read_text()) if raw.exists() else []
+        )
+        found[name] = papers.Claim(
+            name, f"{family}/{name}.py", module.__doc__ or "", module.COMPARISONS, tuple(rows)
+        )
+    return found
 
 
-def spread(values: np.ndarray) -> str:
-    return f"{iqm(values):.4g} ({values.min():.4g} .. {values.max():.4g})"
-
-
-def claims_table(folder: Path) -> str:
-    """Every claim: both sides, the interval of their difference, and what that says."""
-    lines = ["| claim | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-    for name, pairs in CLAIMS.items():
-        path = folder / f"{name}.json"
-        rows = [["", pairs[0][0], "", pairs[0][1], "", "", "not run", "", ""]]
-        if path.exists():
-            rows = compared(name, json.loads(path.read_text()))
-        lines += [f"| {name} | " + " | ".join(row) + " |" for row in rows]
+def verdicts(claim: papers.Claim) -> str:
+    """A list: each sentence of the claim with its verdict on every task."""
+    lines = []
+    for c in claim.comparisons:
+        words = [f"{r.task}: **{r.verdict}**" for r in claim.rows if r.comparison == c]
+        lines.append(f"- {c.text}. {'; '.join(words) or '**not run**'}")
     return "\n".join(lines)
+
+
+def claim_section(claim: papers.Claim) -> str:
+    """A claim's part of claims/README.md: its docstring, its verdicts and its numbers."""
+    title, _, text = claim.doc.partition("\n")
+    command = f"python experiments/claims/{claim.path}"
+    body = "\n".join(line for line in text.strip().splitlines() if line.strip() != command)
+    lines = ["| " + " | ".join(common.COLUMNS) + " |", "|---" * len(common.COLUMNS) + "|"]
+    lines += ["| " + " | ".join(common.cells(row)) + " |" for row in claim.rows]
+    return "\n\n".join(
+        [
+            f"### [{claim.name}]({claim.path})",
+            f"**{title}** `{command}`",
+            verdicts(claim),
+            *([body.strip()] if body.strip() else []),
+            *(["\n".join(lines)] if claim.rows else []),
+        ]
+    )
+
+
+def claims_page(found: dict[str, papers.Claim]) -> str:
+    """The generated part of claims/README.md."""
+    return "\n\n".join(claim_section(claim) for claim in found.values())
+
+
+def pages() -> dict[str, str]:
+    """What is between the markers of each of `PAGES`, and the whole page "PAPERS"."""
+    found, rows = claims(), papers.load()
+    papers.check(rows, found)
+    return {
+        "results": table(of_presets()),
+        "papers": papers.summary(rows, found),
+        "claims": claims_page(found),
+        "PAPERS": papers.page(rows, found),
+    }
 
 
 def main() -> int:
@@ -167,17 +164,16 @@ def main() -> int:
         args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in results) + "\n]\n")
     print(table(results))
     if args.tables:
-        for name, made in {
-            "results": table(of_presets()),
-            "claims": claims_table(RESULTS),
-        }.items():
+        made = pages()
+        papers.PAGE.write_text(made.pop("PAPERS"))
+        for name, text in made.items():
             head, _, tail = split(PAGES[name].read_text(), name)
-            PAGES[name].write_text(f"{head}\n{made}\n{tail}")
+            PAGES[name].write_text(f"{head}\n{text}\n{tail}")
     return 0
 
 
 def split(text: str, name: str) -> tuple[str, str, str]:
-    """A page before, within and after the markers of a table."""
+    """A page before, within and after the markers of a generated part."""
     begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
     if begin not in text or end not in text:
         raise ValueError(f"{PAGES[name]} has no markers {begin} and {end}")

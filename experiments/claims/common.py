@@ -1,26 +1,135 @@
-"""What the claim scripts share: train variants with equal budgets, keep every raw number, compare.
+"""Shared by the claims: train the variants, keep every raw number, compare.
 
-A result file is a list of entries, one per variant and task, written after each: a script that
-was stopped goes on where it was, and one that has finished measures nothing again.
+A claim is a file `experiments/claims/FAMILY/NAME.py` with `NAME`, a tuple `COMPARISONS` and a
+`main`. Its results file, `experiments/results/NAME.json`, is a list with one entry per task and
+variant. `measure` adds an entry after each training, so a claim that was stopped continues where
+it stopped, and a claim that is complete trains nothing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import collect
 import numpy as np
 
 from jaxrl.cli import runs
 from jaxrl.report import terminal
-from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.report.summary import bootstrap_interval, difference_interval, iqm, verdict
 from jaxrl.run.train import train
 from jaxrl.types import Learner
 
 RESULTS = Path(__file__).parent.parent / "results"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One sentence of a claim: `better` beats `baseline` on every task that has both.
+
+    Attributes:
+      text: the sentence that is checked.
+      better, baseline: names of variants in the results file.
+      tolerance: makes the claim "not worse": `better` may be worse by this share of every
+        baseline value. In [0, 1), and only without a margin.
+      margin: differences of at most this size do not matter, in the metric's units, >= 0.
+      relative_margin: the same as a share of the baseline's IQM. Give one margin or none.
+      lower_is_better: the claim is that `better` has the smaller values.
+      papers: ids ("S001") of the papers that this comparison is about. A paper that no comparison
+        of the claim names is shown with the comparisons that name no paper.
+    """
+
+    text: str
+    better: str
+    baseline: str
+    tolerance: float = 0.0
+    margin: float = 0.0
+    relative_margin: float = 0.0
+    lower_is_better: bool = False
+    papers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"{self.text}: tolerance={self.tolerance} must be in [0, 1)")
+        for field in ("margin", "relative_margin"):
+            if not (value := getattr(self, field)) >= 0:
+                raise ValueError(f"{self.text}: {field}={value} must be 0 or more")
+        if sum(x > 0 for x in (self.tolerance, self.margin, self.relative_margin)) > 1:
+            raise ValueError(
+                f"{self.text}: give one of tolerance={self.tolerance}, margin={self.margin}"
+                f" and relative_margin={self.relative_margin}"
+            )
+
+    @property
+    def asked(self) -> str:
+        """The baseline as the claim uses it, for example "ppo less 5%"."""
+        sign = "plus" if self.lower_is_better else "less"
+        return self.baseline + (f" {sign} {self.tolerance:.0%}" if self.tolerance else "")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison on one task. Without a baseline only the first three fields are set."""
+
+    comparison: Comparison
+    task: str
+    metric: str
+    better: np.ndarray | None = None  # [seeds], at the last evaluation
+    baseline: np.ndarray | None = None  # [seeds], less the tolerance
+    interval: tuple[float, float] = (0.0, 0.0)  # 95%, of IQM(better) - IQM(baseline)
+    margin: float = 0.0  # in the metric's units
+    verdict: str = "not run"
+    steps: int = 0  # of `better`
+
+
+def compared(comparisons: Sequence[Comparison], entries: list[dict]) -> list[Compared]:
+    """Every comparison on every task whose `better` variant is in `entries`, task by task."""
+    final = {(e["task"], e["variant"]): e for e in entries}
+    tasks = dict.fromkeys(e["task"] for e in entries)
+    return [
+        _compare(c, final[task, c.better], final.get((task, c.baseline)))
+        for task in tasks
+        for c in comparisons
+        if (task, c.better) in final
+    ]
+
+
+def _compare(c: Comparison, better: dict, baseline: dict | None) -> Compared:
+    about = (c, better["task"], better.get("metric", "return"))
+    if baseline is None:
+        return Compared(*about)
+    a, b = (np.array(e["values"][-1], float) for e in (better, baseline))
+    sign = -1 if c.lower_is_better else 1
+    b = b - sign * c.tolerance * np.abs(b)
+    low, high = difference_interval(a, b)
+    margin = c.margin or c.relative_margin * abs(iqm(b))
+    word = verdict((low, high) if sign > 0 else (-high, -low), margin)
+    return Compared(*about, a, b, (low, high), margin, word, better["steps"][-1])
+
+
+SPREAD = "IQM (worst .. best seed)"
+COLUMNS = ("task", "claimed better", SPREAD, "than", SPREAD, "difference, 95% interval", "margin")
+COLUMNS += ("verdict", "seeds", "steps")
+
+
+def cells(row: Compared) -> list[str]:
+    """`row` as texts, one for each of `COLUMNS`."""
+    c, (low, high) = row.comparison, row.interval
+    if row.better is None:
+        return [row.task, c.better, "", c.asked, "", "", "", row.verdict, "", ""]
+    lower = c.lower_is_better
+    return [
+        *(row.task, c.better, spread(row.better, lower), c.asked, spread(row.baseline, lower)),
+        *(f"{low:+.4g} .. {high:+.4g}", f"{row.margin:.3g}" if row.margin else "", row.verdict),
+        *(str(row.better.size), f"{row.steps:,}"),
+    ]
+
+
+def spread(values: np.ndarray, lower_is_better: bool = False) -> str:
+    ends = (values.max(), values.min()) if lower_is_better else (values.min(), values.max())
+    return f"{iqm(values):.4g} ({ends[0]:.4g} .. {ends[1]:.4g})"
 
 
 def load(name: str) -> list[dict]:
@@ -55,12 +164,21 @@ def measure(
 ) -> Any:
     """Trains `make() -> Learner` and adds its entry to results/NAME.json, unless it is there.
 
-    With `sweep=(field, values)` all values train in one program, and each has an entry
-    "VARIANT FIELD=VALUE". What `about` holds goes into the entry as it is, and what `found` makes
-    of the result of training; `score` is applied to the values first.
+    Args:
+      total_steps: environment steps per seed, or updates of an offline learner.
+      metric: the evaluation metric that is kept.
+      sweep: `(field, values)` trains all values in one program. Each value has an entry of its
+        own, "VARIANT FIELD=VALUE".
+      about: further fields of the entry.
+      found: `found(result)` gives further fields of the entry from the result of training.
+      score: maps every value before it is stored.
 
-    Returns the result of training, or None where it was there already. A run that a signal
-    stopped is not kept.
+    Returns:
+      The result of training, or None if the entry was there already.
+
+    Raises:
+      ValueError: the entry that is there was made with other settings.
+      KeyboardInterrupt: a signal stopped the training. Nothing is stored.
     """
     entries = load(name)
     field, settings = sweep or ("", [None])
@@ -107,9 +225,9 @@ def measure(
 
 
 def check_same(old: dict, new: dict, defaults: dict) -> None:
-    """Raises ValueError where a kept entry was made with other settings than `new`.
+    """Raises ValueError if the entry `old` was made with other settings than `new`.
 
-    Settings of the learner that are newer than the entry must have their default.
+    A setting that the entry does not have yet must be at its default.
     """
     have, want = (e | e["config"] | {"total_steps": e["steps"][-1]} for e in (old, new))
     have = defaults | have
@@ -122,8 +240,8 @@ def check_same(old: dict, new: dict, defaults: dict) -> None:
             )
 
 
-def report(name: str, title: str) -> None:
-    """Prints every variant's last evaluation, and what that says about the claim."""
+def report(name: str, title: str, comparisons: Sequence[Comparison]) -> None:
+    """Prints the last evaluation of every variant, then the verdict of every comparison."""
     rows = []
     for e in load(name):
         final = np.array(e["values"][-1])
@@ -142,15 +260,18 @@ def report(name: str, title: str) -> None:
         )
     columns = ["task", "variant", "IQM", "95% interval", "min .. max", "seeds", "steps", "seconds"]
     terminal.table(title, columns, rows)
-    terminal.table("the claim", list(collect.COLUMNS), collect.compared(name, load(name)))
+    rows = [[r.comparison.text, r.task, r.verdict] for r in compared(comparisons, load(name))]
+    terminal.table("the claim", ["claim", "task", "verdict"], rows)
 
 
 def derive(
     name: str, task: str, variant: str, parts: list[str], combine: Any, metric: str = ""
 ) -> None:
-    """Adds an entry whose seeds are `combine`d [parts, evals, seeds] -> [evals, seeds].
+    """Adds an entry made from other entries of the task, `parts`.
 
-    `combine` may return the last evaluation only.
+    Args:
+      combine: maps values [parts, evals, seeds] to [evals, seeds]. It may return the last
+        evaluation only.
     """
     entries = load(name)
     have = {e["variant"]: e for e in entries if e["task"] == task}

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
 
 
-def iqm(scores: np.ndarray) -> float:
+def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:
     """Interquartile mean (Agarwal et al. 2021): the mean without a quarter of the scores at each end.
 
-    Equals `scipy.stats.trim_mean(scores, 0.25, axis=None)`, the definition of rliable: a quarter is
+    Equals `scipy.stats.trim_mean(scores, 0.25, axis)`, the definition of rliable: a quarter is
     rounded down to whole scores.
 
     Args:
       scores: any shape, at least one.
+      axis: reduce this axis only. By default all scores count together and a float is returned.
     """
-    x = np.sort(np.asarray(scores, np.float64).ravel())
-    if x.size == 0:
+    x = np.asarray(scores, np.float64)
+    x = np.sort(x.ravel() if axis is None else np.moveaxis(x, axis, -1), axis=-1)
+    if (n := x.shape[-1]) == 0:
         raise ValueError("iqm of no scores")
-    cut = x.size // 4
-    return float(x[cut : x.size - cut].mean())
+    cut = n // 4
+    mean = x[..., cut : n - cut].mean(-1)
+    return float(mean) if axis is None else mean
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -56,29 +60,50 @@ def mean_interval(values: np.ndarray, samples: int = 2000) -> tuple[float, float
 
 
 def bootstrap_interval(
-    scores: np.ndarray, statistic=iqm, level: float = 0.95, samples: int = 2000, seed: int = 0
+    scores: np.ndarray,
+    statistic: Callable = iqm,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of `statistic` over the seeds in `scores` [n]."""
+    """Percentile bootstrap interval of `statistic(scores, axis)` over the seeds in `scores` [n]."""
     x = np.asarray(scores, np.float64).ravel()
-    rng = np.random.default_rng(seed)
-    draws = [statistic(x[rng.integers(0, x.size, x.size)]) for _ in range(samples)]
-    tail = (1 - level) / 2
-    return tuple(float(q) for q in np.quantile(draws, [tail, 1 - tail]))
+    draws = np.random.default_rng(seed).integers(0, x.size, (samples, x.size))
+    return _percentiles(statistic(x[draws], axis=1), level)
 
 
 def difference_interval(
     a: np.ndarray, b: np.ndarray, level: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of iqm(a) - iqm(b) over independent seeds a [n], b [m]."""
-    rng = np.random.default_rng(seed)
-    draw = lambda x: iqm(x[rng.integers(0, x.size, x.size)])
     a, b = (np.asarray(x, np.float64).ravel() for x in (a, b))
+    sizes = np.repeat([a.size, b.size], [a.size, b.size])
+    draws = np.random.default_rng(seed).integers(0, sizes, (samples, sizes.size))
+    of_a, of_b = a[draws[:, : a.size]], b[draws[:, a.size :]]
+    return _percentiles(iqm(of_a, axis=1) - iqm(of_b, axis=1), level)
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
-    quantiles = np.quantile([draw(a) - draw(b) for _ in range(samples)], [tail, 1 - tail])
-    return tuple(float(q) for q in quantiles)
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
-def verdict(interval: tuple[float, float]) -> str:
-    """On the claim that a difference is above 0, from its interval."""
+def verdict(interval: tuple[float, float], margin: float = 0.0) -> str:
+    """What the interval of a difference says about the claim that the difference is above 0.
+
+    Args:
+      interval: (low, high) of the difference.
+      margin: differences of at most this size do not matter, in the units of the interval, >= 0.
+
+    Returns:
+      "no difference" if the whole interval is within [-margin, margin], else
+      "holds" if all of it is above 0, "does not hold" if all of it is below 0, or
+      "inconclusive".
+    """
+    if not margin >= 0:
+        raise ValueError(f"margin={margin}: must be 0 or more")
     low, high = interval
+    if -margin <= low and high <= margin:
+        return "no difference"
     return "holds" if low > 0 else "does not hold" if high < 0 else "inconclusive"

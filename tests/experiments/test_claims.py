@@ -1,25 +1,20 @@
-"""What the claim scripts share."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""What the claim scripts share, what they say, and the page of papers."""
 
 import jax
 import numpy as np
 import pytest
 from probes import Probe
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "experiments/claims")]
-
-import collect  # noqa: E402
-import common  # noqa: E402
-
-import envs  # noqa: E402
-from jaxrl.data import recording  # noqa: E402
-from jaxrl.learners.off_policy import sac  # noqa: E402
-from jaxrl.learners.on_policy import ppo  # noqa: E402
-from jaxrl.policies.scripted import scripted  # noqa: E402
+import envs
+from experiments import collect, papers
+from experiments.claims import common
+from experiments.claims.common import Comparison
+from experiments.claims.imitation import chunks
+from experiments.claims.residual import residual
+from jaxrl.data import recording
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.on_policy import ppo
+from jaxrl.policies.scripted import scripted
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -38,10 +33,9 @@ def test_a_measurement_is_kept_whole_and_not_made_twice(tmp_path, monkeypatch, c
     first, second = common.load("c")
     assert first["steps"] == [0, 32] and np.shape(first["values"]) == (2, 2)
     assert first["values"][-1] == [1.0, 1.0] and second["variant"] == "b"
-    monkeypatch.setitem(collect.CLAIMS, "c", (("a", "b"),))
-    common.report("c", "title")
+    common.report("c", "title", (Comparison("a beats b", "a", "b"),))
     printed = capsys.readouterr().out
-    assert "probe" in printed and "inconclusive" in printed
+    assert "probe" in printed and "no difference" in printed
 
 
 def test_an_entry_of_other_settings_is_not_taken_for_these(tmp_path, monkeypatch):
@@ -63,51 +57,189 @@ def test_an_entry_of_other_settings_is_not_taken_for_these(tmp_path, monkeypatch
             common.measure("c", "probe", "a", make, steps, **(options | change))
 
 
-def test_the_readme_s_table_shows_what_the_claim_is_about(tmp_path, monkeypatch):
-    entry = lambda variant, values: {
-        "task": "maze",
-        "variant": variant,
-        "values": [[0.0] * 5, values],
-        "steps": [0, 10],
-    }
-    monkeypatch.setattr(common, "RESULTS", tmp_path)
+def entry(variant, values, task="maze", metric="success"):
+    values = [[0.0] * len(values), list(values)]
+    return {"task": task, "variant": variant, "metric": metric, "values": values, "steps": [0, 10]}
+
+
+def test_a_comparison_has_both_sides_the_interval_and_a_verdict():
     seeds = [0.8, 0.9, 0.9, 0.9, 1.0]
-    common.save("rlpd_sparse", [entry("rlpd", seeds), entry("bc", [0.4] * 5)])
-    rows = collect.claims_table(tmp_path).splitlines()[2:]
-    *unmeasured, row = [row for row in rows if "rlpd_sparse" in row]
-    assert "| 0.9 (0.8 .. 1) | bc | 0.4 (0.4 .. 0.4) | +0.4" in row and "| holds | 5 |" in row
-    cells = lambda row: [cell.strip() for cell in row.split("|")]
-    assert [cells(r)[5] for r in unmeasured] == ["sac", "sac with RLPD's critics"]
-    assert {row.split(" | ")[0].strip("| ") for row in rows} == set(collect.CLAIMS)
-    assert sum("not run" in row for row in rows) == len(collect.CLAIMS) - 1 + 2
+    comparisons = (Comparison("a beats b", "a", "b"), Comparison("a beats c", "a", "c"))
+    comparisons += (Comparison("d beats b", "d", "b"),)
+    entries = [entry("a", seeds), entry("b", [0.4] * 5)]
+    found, absent = common.compared(comparisons, entries)  # none of d, which was not trained
+    assert common.cells(found) == [
+        *("maze", "a", "0.9 (0.8 .. 1)", "b", "0.4 (0.4 .. 0.4)"),
+        *("+0.4333 .. +0.5667", "", "holds", "5", "10"),
+    ]
+    assert absent.verdict == "not run" and absent.comparison.baseline == "c"
+    assert common.cells(absent) == ["maze", "a", "", "c", "", "", "", "not run", "", ""]
 
 
-def test_a_claim_that_does_not_say_what_it_compares_is_named():
-    with pytest.raises(ValueError, match=r"mine: say in experiments/collect\.py"):
-        collect.compared("mine", [])
-
-
-def test_not_worse_by_more_than_a_share(tmp_path, monkeypatch):
-    entry = lambda variant, value: {
-        "task": "t", "variant": variant, "values": [[value] * 5], "steps": [10]
-    }  # fmt: skip
-    monkeypatch.setattr(common, "RESULTS", tmp_path)
+def test_a_tolerance_asks_for_not_worse_by_more_than_a_share():
+    near = (Comparison("a matches b", "a", "b", tolerance=0.05),)
     for value, word in ((96.0, "holds"), (94.0, "does not hold")):
-        common.save("mdpo", [entry("mdpo, on policy", value), entry("ppo", 100.0)])
-        (row,) = [r for r in collect.claims_table(tmp_path).splitlines() if "ppo less" in r]
-        assert f"| {value:g} ({value:g} .. {value:g}) | ppo less 5% | 95 (" in row
-        assert f"| {word} |" in row
+        (row,) = common.compared(near, [entry("a", [value] * 5), entry("b", [100.0] * 5)])
+        assert common.cells(row)[3:5] == ["b less 5%", "95 (95 .. 95)"] and row.verdict == word
+    for value, word in ((-104.0, "holds"), (-106.0, "does not hold")):
+        (row,) = common.compared(near, [entry("a", [value] * 5), entry("b", [-100.0] * 5)])
+        assert row.verdict == word
 
 
-def claim(name: str):
-    """The script of that claim; scripts elsewhere have the same names."""
-    spec = importlib.util.spec_from_file_location(
-        f"claim_{name}", ROOT / f"experiments/claims/{name}.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def test_a_margin_is_in_units_or_a_share_of_the_baseline():
+    for margin in ({"margin": 5.0}, {"relative_margin": 0.05}):
+        for value, word in ((104.0, "no difference"), (106.0, "holds"), (94.0, "does not hold")):
+            (row,) = common.compared(
+                (Comparison("a beats b", "a", "b", **margin),),
+                [entry("a", [value] * 5), entry("b", [100.0] * 5)],
+            )
+            assert row.margin == pytest.approx(5.0) and row.verdict == word
+            assert common.cells(row)[6] == "5"
+
+
+def test_a_claim_of_smaller_values_holds_where_they_are_smaller():
+    less = lambda **how: (Comparison("a needs less", "a", "b", lower_is_better=True, **how),)
+    for how, value, word in (
+        ({}, 90.0, "holds"),
+        ({}, 110.0, "does not hold"),
+        ({"tolerance": 0.2}, 110.0, "holds"),
+        ({"tolerance": 0.05}, 110.0, "does not hold"),
+        ({"margin": 20.0}, 110.0, "no difference"),
+    ):
+        (row,) = common.compared(less(**how), [entry("a", [value] * 5), entry("b", [100.0] * 5)])
+        assert row.verdict == word
+    (row,) = common.compared(less(), [entry("a", [80.0, 90.0, 100.0]), entry("b", [100.0] * 3)])
+    assert common.cells(row)[2] == "90 (100 .. 80)"  # the worst seed first
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tolerance": -0.1}, r"tolerance=-0\.1 must be in \[0, 1\)"),
+        ({"margin": float("nan")}, "margin=nan must be 0 or more"),
+        ({"margin": 1.0, "tolerance": 0.1}, r"give one of tolerance=0\.1, margin=1\.0"),
+    ],
+)
+def test_a_comparison_that_asks_nonsense_is_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Comparison("a beats b", "a", "b", **fields)
+
+
+def test_every_claim_and_its_results_are_found(tmp_path):
+    found = collect.claims()
+    assert found["rlpd_sparse"].path == "off_policy/rlpd_sparse.py"
+    assert [r.verdict for r in found["rlpd_sparse"].rows] == ["holds"] * 3
+    for name, claim in found.items():  # no comparison of a variant that no entry has
+        trained = {e["variant"] for e in common.load(name)}
+        for c in claim.comparisons:
+            assert not trained or {c.better, c.baseline} <= trained, (name, c.text)
+    assert all(claim.rows == () for claim in collect.claims(tmp_path).values())
+
+
+def test_a_claim_without_comparisons_or_with_a_name_used_twice_is_named(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/mine.py").touch()
+    monkeypatch.setattr(collect, "CLAIMS", tmp_path)
+    module = type("Module", (), {"NAME": "mine", "COMPARISONS": (), "__doc__": "Mine."})
+    monkeypatch.setattr(collect.importlib, "import_module", lambda name: module)
+    with pytest.raises(ValueError, match='one/mine.py: a claim defines NAME = "mine" and COMP'):
+        collect.claims()
+    module.COMPARISONS = (Comparison("a beats b", "a", "b"),)
+    assert list(collect.claims()) == ["mine"]
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/mine.py").touch()
+    with pytest.raises(ValueError, match=r"two/mine\.py: the claim one/mine\.py has this name"):
+        collect.claims()
+
+
+METHOD = "jaxrl/learners/off_policy/sac.py"
+
+
+def paper(**fields):
+    row = {"id": "S001", "name": "P", "title": "Paper", "family": "offline", "status": "open"}
+    return papers.Paper(**(row | fields))
+
+
+def claim(*comparisons, entries=()):
+    rows = tuple(common.compared(comparisons, list(entries)))
+    return {"c": papers.Claim("c", "one/c.py", "C.", comparisons, rows)}
+
+
+def others():
+    return [paper(id=i) for i in papers.IDS[1:]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"id": "S002"}, "id S001 occurs 0 times"),
+        ({"id": "S213"}, "id S001 occurs 0 times"),
+        ({"status": "done"}, "S001: status='done' must be one of works, partly"),
+        ({"family": "misc"}, "S001: family='misc' must be one of on_policy"),
+        ({"method": "jaxrl/none.py"}, "S001: method='jaxrl/none.py' is no file"),
+        ({"claims": ("none",)}, "S001: claim 'none' is not in"),
+        ({"status": "works", "claims": ("c",)}, "'works' needs the field method"),
+        ({"status": "works", "method": METHOD}, "'works' needs the field claims"),
+        ({"status": "works", "method": METHOD, "claims": ("c",)}, "no comparison of c was run"),
+        ({"status": "partly", "method": METHOD}, "'partly' needs the field missing"),
+        ({"status": "elsewhere"}, "'elsewhere' needs the field nearest"),
+    ],
+)
+def test_a_row_of_papers_that_lacks_what_its_status_needs_is_named(fields, words):
+    with pytest.raises(ValueError, match=words):
+        papers.check([paper(**fields), *others()], claim(Comparison("a beats b", "a", "b")))
+
+
+def test_a_paper_works_with_a_verdict_about_itself():
+    own = Comparison("a beats b", "a", "b", papers=("S001",))
+    foreign = Comparison("a beats b", "a", "b", papers=("S002",))
+    works = paper(status="works", method=METHOD, claims=("c",))
+    entries = [entry("a", [0.9] * 5), entry("b", [0.4] * 5)]
+    papers.check([works, *others()], claim(own, entries=entries))
+    for claims in (claim(foreign, entries=entries), claim(own, entries=entries[:1])):
+        with pytest.raises(ValueError, match="no comparison of c was run"):
+            papers.check([works, *others()], claims)
+
+
+def test_a_paper_shows_the_comparisons_that_name_it_or_else_those_that_name_none():
+    named = Comparison("named", "a", "b", papers=("S001",))
+    free = Comparison("free", "a", "b")
+    (c,) = claim(named, free, entries=[entry("a", [0.9] * 5), entry("b", [0.4] * 5)]).values()
+    assert [r.comparison.text for r in c.about("S001")] == ["named"]
+    assert [r.comparison.text for r in c.about("S002")] == ["free"]
+
+
+def test_the_page_of_papers_shows_each_status():
+    rows = [
+        paper(status="works", method=METHOD, claims=("c",), note="On a toy."),
+        paper(id="S002", name="Q", status="partly", method=METHOD, missing="the claim."),
+        paper(id="S003", name="R", family="group"),
+        paper(id="S004", title="Sky", status="elsewhere", nearest="A kite."),
+    ]
+    entries = [entry("a", [0.9] * 5), entry("b", [0.4] * 5)]
+    text = papers.page(rows, claim(Comparison("a beats b", "a", "b"), entries=entries))
+    for line in (
+        "| works | 1 | built from its source, its law tested, its claim run with a verdict |",
+        "| a beats b | maze | success | a | 0.9 (0.9 .. 0.9) | b | 0.4 (0.4 .. 0.4) | holds | 5 |",
+        "On a toy.",
+        "Missing: the claim.",
+        "**Group-relative learning on token tasks** (1): S003 R.",
+        "| S004 | Sky | A kite. |",
+    ):
+        assert line in text.splitlines()
+
+
+def test_a_row_of_papers_toml_with_an_unknown_or_missing_field_is_named(tmp_path):
+    path = tmp_path / "papers.toml"
+    for line, words in (
+        ('titel = "x"', "S001: unknown field titel"),
+        ("", "field title is missing"),
+    ):
+        path.write_text(
+            f'[[paper]]\nid = "S001"\nname = "P"\nfamily = "group"\nstatus = "open"\n{line}\n'
+        )
+        with pytest.raises(ValueError, match=words):
+            papers.load(path)
 
 
 def test_ppo_from_a_clone_begins_with_what_was_shown():
@@ -123,7 +255,7 @@ def test_ppo_from_a_clone_begins_with_what_was_shown():
         act = lambda obs: policy.act(policy.init_carry(), obs, jax.random.key(0))[0]
         return float(((jax.vmap(act)(shown) - steps.action[:, 0]) ** 2).mean())
 
-    assert error(claim("residual").cloned(learner, demos, 500)) < 0.3 * error(learner)
+    assert error(residual.cloned(learner, demos, 500)) < 0.3 * error(learner)
 
 
 def test_steps_to_a_success_are_those_of_the_first_evaluation_that_has_it(tmp_path, monkeypatch):
@@ -140,7 +272,7 @@ def test_steps_to_a_success_are_those_of_the_first_evaluation_that_has_it(tmp_pa
     slow = entry("residual PPO", [0, 500, 1000], [[0.0, 0.0], [0.95, 0.0], [0.5, 0.8]])
     fast = entry("residual SAC", [0, 50, 100], [[0.0, 0.91], [0.9, 1.0], [1.0, 1.0]])
     common.save("residual", [slow, fast])
-    claim("residual").steps_to_reach("peg")
+    residual.steps_to_reach("peg")
     last = {e["variant"]: e["values"][-1] for e in common.load("residual")}
     assert last["residual PPO, steps to 0.9 / 5"] == [100.0, 200.0]
     assert last["residual SAC, steps to 0.9"] == [50.0, 0.0]
@@ -151,9 +283,7 @@ def test_the_way_round_the_block_is_that_of_the_expert():
     """Where the pusher goes, not what is asked: both modes take the short way at times."""
     env = envs.make("push_t", time_limit=60)
     shares = [
-        claim("chunks").anticlockwise(
-            recording.record(scripted(env, mode=mode), env, 32, jax.random.key(0))
-        )
+        chunks.anticlockwise(recording.record(scripted(env, mode=mode), env, 32, jax.random.key(0)))
         for mode in (0, 1)
     ]
     assert shares[0] > 0.8 and shares[1] < 0.2
@@ -163,7 +293,7 @@ def test_a_sampled_clone_draws_where_it_would_be_deterministic():
     env = envs.make("pendulum_swingup")
     config = sac.Config(num_envs=1, replay_size=16, actor_hidden=(4,), critic_hidden=(4,))
     plain = sac.make(env, config)
-    drawn = claim("chunks").sampled(plain)
+    drawn = chunks.sampled(plain)
     state = plain.init(jax.random.key(0), config)
     act = lambda learner, deterministic: np.asarray(
         learner.policy(state).act((), np.ones(3, np.float32), jax.random.key(1), deterministic)[0]

@@ -59,9 +59,36 @@ def test_the_interval_of_a_difference_holds_it_and_turns_with_its_sides():
     assert difference_interval(np.ones(5), np.zeros(5)) == (1.0, 1.0)
 
 
+def test_iqm_along_an_axis_is_that_of_every_row():
+    x = np.random.default_rng(2).normal(size=(3, 7))
+    np.testing.assert_allclose(iqm(x, axis=1), [iqm(row) for row in x])
+    np.testing.assert_allclose(iqm(x, axis=0), [iqm(column) for column in x.T])
+
+
 def test_a_verdict_needs_an_interval_on_one_side_of_zero():
-    cases = {(0.1, 0.2): "holds", (-0.2, -0.1): "does not hold", (-0.1, 0.2): "inconclusive"}
+    cases = {
+        (0.1, 0.2): "holds",
+        (-0.2, -0.1): "does not hold",
+        (-0.1, 0.2): "inconclusive",
+        (0.0, 0.2): "inconclusive",
+        (0.0, 0.0): "no difference",
+    }
     assert {interval: verdict(interval) for interval in cases} == cases
+
+
+def test_an_interval_inside_the_margin_is_no_difference():
+    cases = {
+        (-0.1, 0.1): "no difference",
+        (0.01, 0.1): "no difference",
+        (-0.1, -0.01): "no difference",
+        (-0.11, 0.1): "inconclusive",
+        (0.01, 0.11): "holds",
+        (-0.11, -0.01): "does not hold",
+    }
+    assert {interval: verdict(interval, margin=0.1) for interval in cases} == cases
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="margin=.*must be 0 or more"):
+            verdict((0.0, 1.0), margin=wrong)
 
 
 # --- Rates over episodes ---

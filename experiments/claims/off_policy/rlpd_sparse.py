@@ -1,27 +1,28 @@
-"""Claim: with demonstrations RLPD beats SAC from scratch and cloning, on sparse rewards.
+"""RLPD with demonstrations beats SAC from scratch and cloning on a sparse reward.
 
-    python experiments/claims/rlpd_sparse.py
+    python experiments/claims/off_policy/rlpd_sparse.py
 
-A point in a maze is paid 1 at its goal and nothing elsewhere. The demonstrations are those of a
-scripted driver with noisy hands; success is that of 64 evaluation episodes, which start and end
-anywhere. Raw numbers: experiments/results/rlpd_sparse.json.
+A point in a maze is paid 1 at its goal and nothing elsewhere. The 25 demonstrations come from a
+scripted driver with noisy actions. `bc` has 10,000 updates on the demonstrations that `rlpd` mixes
+in. `sac` has two plain critics, and `rlpd` has five with LayerNorm. All make one update for every
+two environment steps, which two cores can afford, where RLPD's authors make twenty per step.
+Success is measured over 64 evaluation episodes with random starts and goals.
+
+Most of the difference is due to the critics: SAC with RLPD's critics reaches 0.86 without a
+demonstration, and the demonstrations bring it to 0.98.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import common
-from presets import RLPD
-
 import envs
+from experiments.claims import common
+from experiments.claims.common import Comparison
+from experiments.presets import RLPD
 from jaxrl.cli import script
 from jaxrl.data import describe as data_stats
 from jaxrl.data import recording
@@ -31,6 +32,11 @@ from jaxrl.policies.scripted import scripted
 from jaxrl.run import runtime
 
 NAME = "rlpd_sparse"
+COMPARISONS = (
+    Comparison("RLPD succeeds more often than SAC from scratch", "rlpd", "sac"),
+    Comparison("Demonstrations help beyond RLPD's critics", "rlpd", "sac with RLPD's critics"),
+    Comparison("RLPD succeeds more often than cloning its demonstrations", "rlpd", "bc"),
+)
 
 PRESET = RLPD["point_maze_medium"].config
 DESIGN = PRESET.replace(prior_ratio=0.0)
@@ -72,7 +78,7 @@ def main() -> int:
             common.measure(
                 NAME, task, variant, make, args.total_steps, learner_name="sac", **options
             )
-    common.report(NAME, "success; bc: after 10,000 updates on the demonstrations")
+    common.report(NAME, "success; bc: after 10,000 updates on the demonstrations", COMPARISONS)
     return 0
 
 

@@ -1,36 +1,34 @@
-"""Claims: chunks of actions from a flow or by diffusion clone demonstrations better than a Gaussian;
-streaming keeps the success of full denoising with far fewer evaluations of the network.
+"""Flow and diffusion clone better than a Gaussian, and streaming keeps their success.
 
-    python experiments/claims/chunks.py
+    python experiments/claims/imitation/chunks.py
 
-The expert of `push_t` goes round the block one way or the other, as likely, so its
-demonstrations have two modes; that of `pick_place` carries the cube low or high. All clones of
-a task have the same data, updates, learning rate and hidden layers. Flow and diffusion plan 4
-actions at every step and carry out the first, by ten evaluations of the network or, beside
-streaming, by one. A Gaussian acts by its mean, or `sampled`. Success is that of 128 evaluation
-episodes per seed. An entry also has `evaluations_per_action`, of the network per control step, and
-for `push_t` `anticlockwise`, the share of episodes that went round that way (demonstrations:
-first entry). Raw numbers: experiments/results/chunks.json.
+The demonstrations have two modes. The expert of `push_t` goes round the block either way, and the
+expert of `pick_place` carries the cube low or high. All clones of one task have the same data,
+number of updates, learning rate and hidden layers. Flow and diffusion plan four actions at every
+step and carry out the first. They take ten network evaluations per action, and streaming and
+Gaussians take one. `one evaluation` is the same flow with a single step from noise to plan: it
+suffices for `pick_place` and fails on `push_t`. A Gaussian acts by its mean, or `sampled`. Success
+is measured over 128 evaluation episodes per seed.
+
+Every clone goes round the block either way about as often as its demonstrations. An entry has
+`evaluations_per_action`, the network evaluations per control step. For `push_t` it also has
+`anticlockwise`, the share of episodes that go round that way, with the demonstrations first.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import common
-
 import envs
 from envs.types import Env
+from experiments.claims import common
+from experiments.claims.common import Comparison
 from jaxrl.cli import script
 from jaxrl.data import dataset as data
 from jaxrl.data import recording
@@ -41,6 +39,37 @@ from jaxrl.run import runtime
 from jaxrl.types import Learner
 
 NAME = "chunks"
+MARGIN = 0.05  # of the success
+STREAMING = ("S055",)  # the paper whose claim this is
+COMPARISONS = (
+    Comparison("Flow beats a Gaussian's mean", "flow", "Gaussian", margin=MARGIN),
+    Comparison("Flow beats a sampled Gaussian", "flow", "Gaussian, sampled", margin=MARGIN),
+    Comparison("Diffusion beats a Gaussian's mean", "diffusion", "Gaussian", margin=MARGIN),
+    Comparison(
+        "Diffusion beats a sampled Gaussian", "diffusion", "Gaussian, sampled", margin=MARGIN
+    ),
+    Comparison(
+        "Streaming costs flow no success",
+        "flow, streaming",
+        "flow",
+        tolerance=0.05,
+        papers=STREAMING,
+    ),
+    Comparison(
+        "Streaming beats as few evaluations without it",
+        "flow, streaming",
+        "flow, one evaluation",
+        margin=MARGIN,
+        papers=STREAMING,
+    ),
+    Comparison(
+        "Streaming costs diffusion no success",
+        "diffusion, streaming",
+        "diffusion",
+        tolerance=0.05,
+        papers=STREAMING,
+    ),
+)
 DEMOS = {"push_t": 500, "pick_place": 200}
 NOISE = {"push_t": 0.1, "pick_place": 0.3}
 UPDATES = {"push_t": 10_000, "pick_place": 5_000}
@@ -132,7 +161,7 @@ def main() -> int:
         demos = recording.record(scripted(env, NOISE[task]), env, DEMOS[task], jax.random.key(100))
         for variant in args.variants:
             measure(task, variant, env, demos.successful(), args.seeds)
-    common.report(NAME, "success")
+    common.report(NAME, "success", COMPARISONS)
     shares = [(e["variant"], e["anticlockwise"]) for e in common.load(NAME) if "anticlockwise" in e]
     rows = [[v, f"{x[0]:.2f}", f"{min(x[1:]):.2f} .. {max(x[1:]):.2f}"] for v, x in shares]
     columns = ["push_t", "demonstrations", "clones, every seed"]

@@ -1,0 +1,1 @@
+"""Scripts, claims and benchmarks; importable where `pip install -e .` was run."""

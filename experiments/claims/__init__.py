@@ -1,0 +1,1 @@
+"""Published claims, checked: `FAMILY/NAME.py`, one claim a file."""
