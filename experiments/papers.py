@@ -8,6 +8,7 @@ A `[[paper]]` has these fields:
     family    one of FAMILIES
     status    one of STATUSES
     method    the file that implements it (works, partly)
+    law       the test of its law, "tests/FILE.py::test_NAME" (works)
     claims    names of claims in experiments/claims/FAMILY/ (works; optional for partly)
     missing   what is not built or not run yet (partly)
     nearest   the nearest mechanism that can live here (elsewhere)
@@ -92,6 +93,7 @@ class Paper:
     family: str
     status: str
     method: str = ""
+    law: str = ""
     claims: tuple[str, ...] = ()
     missing: str = ""
     nearest: str = ""
@@ -133,9 +135,14 @@ def _check_one(p: Paper, claims: dict[str, Claim]) -> None:
     for name in p.claims:
         if name not in claims:
             raise ValueError(f"{label}: claim {name!r} is not in experiments/claims/FAMILY/")
-    asked = {"works": ("method", "claims"), "partly": ("method", "missing")}
+    file, _, test = p.law.partition("::")
+    if p.law and not (
+        (ROOT / file).is_file() and test and f"def {test}(" in (ROOT / file).read_text()
+    ):
+        raise ValueError(f"{label}: law={p.law!r} is no test; write tests/FILE.py::test_NAME")
+    asked = {"works": ("method", "law", "claims"), "partly": ("method", "missing")}
     asked |= {"open": (), "elsewhere": ("nearest",)}
-    for field in ("method", "claims", "missing", "nearest"):
+    for field in ("method", "law", "claims", "missing", "nearest"):
         if not getattr(p, field) and field in asked[p.status]:
             raise ValueError(f"{label}: status {p.status!r} needs the field {field}")
     if p.status == "works" and all(r.verdict == "not run" for r in _rows(p, claims)):
@@ -192,6 +199,9 @@ def page(papers: list[Paper], claims: dict[str, Claim]) -> str:
 def _head(p: Paper, claims: dict[str, Claim]) -> str:
     links = [f"[{name}](claims/{claims[name].path})" for name in p.claims]
     parts = [f"Family `{p.family}`", f"method [`{p.method}`](../{p.method})"]
+    if p.law:
+        file, _, test = p.law.partition("::")
+        parts.append(f"law [`{test}`](../{file})")
     parts += [f"claim {', '.join(links)}"] if links else []
     return f"### {p.id} {p.name}\n\n*{p.title}*. {', '.join(parts)}."
 

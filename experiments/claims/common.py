@@ -9,6 +9,7 @@ it stopped, and a claim that is complete trains nothing.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from jaxrl.cli import runs
 from jaxrl.report import terminal
 from jaxrl.report.summary import bootstrap_interval, difference_interval, iqm, verdict
+from jaxrl.run import runtime
 from jaxrl.run.train import train
 from jaxrl.types import Learner
 
@@ -224,6 +226,51 @@ def measure(
     return result
 
 
+def add(
+    name: str,
+    task: str,
+    variant: str,
+    compute: Callable[[], np.ndarray],
+    *,
+    seeds: int,
+    steps: Sequence[int] = (0,),
+    metric: str = "return",
+    config: dict[str, Any] | None = None,
+) -> None:
+    """Adds the entry of a variant that no `Learner` trains, such as a planner or an exact solver.
+
+    Args:
+      compute: returns the values, [evals, seeds], or [seeds] for one evaluation. It is not called
+        if the entry is there already.
+      steps: the steps before each evaluation, [evals]: of the environment, or 0 where there is none.
+      metric: the name of the values.
+      config: the settings that the values depend on, as JSON can hold them.
+
+    Raises:
+      ValueError: the values have another shape or are not finite, or the entry that is there was
+        made with other settings.
+    """
+    entries = load(name)
+    made = {"task": task, "variant": variant, "metric": metric, "seeds": seeds}
+    made |= {"steps": list(steps), "config": json.loads(json.dumps(config or {}))}
+    for old in entries:
+        if (old["task"], old["variant"]) == (task, variant):
+            check_same(old, made, {})
+            return
+    print(f"--- {task}: {variant}")
+    started = time.perf_counter()
+    values = np.asarray(compute(), float)
+    values = values[None] if values.ndim == 1 else values
+    if values.shape != (len(steps), seeds) or not np.isfinite(values).all():
+        raise ValueError(
+            f"{task}, {variant}: values of shape {list(values.shape)} must be finite and of shape"
+            f" {[len(steps), seeds]}, [evals, seeds]"
+        )
+    made |= {"values": [[float(f"{x:.6g}") for x in row] for row in values]}
+    made |= {"seconds": round(time.perf_counter() - started, 1)}
+    save(name, [*entries, made | {"versions": runs.versions(), "hardware": runtime.hardware()}])
+
+
 def check_same(old: dict, new: dict, defaults: dict) -> None:
     """Raises ValueError if the entry `old` was made with other settings than `new`.
 
@@ -276,8 +323,11 @@ def derive(
     entries = load(name)
     have = {e["variant"]: e for e in entries if e["task"] == task}
     values = combine(np.array([have[p]["values"] for p in parts]))
-    entries = [e for e in entries if (e["task"], e["variant"]) != (task, variant)]
     derived = {"task": task, "variant": variant, "metric": metric or have[parts[0]]["metric"]}
     derived |= {k: have[parts[0]][k] for k in ("seeds", "steps", "seconds")}
     derived |= {"steps": derived["steps"][-len(values) :], "values": values.round(4).tolist()}
-    save(name, [*entries, derived])
+    if variant in have:  # it keeps its place
+        entries[entries.index(have[variant])] = derived
+    else:
+        entries.append(derived)
+    save(name, entries)

@@ -56,9 +56,14 @@ def describe(learner: str, env: str, env_overrides: dict, config: Any, train: di
         "env_overrides": env_overrides,
         "config": {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)},
         "train": train,
-        "versions": {p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "flax")},
+        "versions": versions(),
         "hardware": runtime.hardware(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of the packages that results depend on."""
+    return {p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "flax")}
 
 
 def write_config(run_dir: Path, config: dict) -> None:

@@ -57,6 +57,38 @@ def test_an_entry_of_other_settings_is_not_taken_for_these(tmp_path, monkeypatch
             common.measure("c", "probe", "a", make, steps, **(options | change))
 
 
+def test_values_of_no_learner_are_added_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    options = dict(seeds=2, metric="regret", steps=(0, 10), config={"arms": (2, 3)})
+    calls = []
+    values = lambda: calls.append(1) or np.array([[1.0, 2.0], [1 / 3, 1e-9 / 3]])
+    for _ in range(2):
+        common.add("c", "bandit", "ucb", values, **options)
+    (kept,) = common.load("c")
+    assert len(calls) == 1 and kept["values"] == [[1.0, 2.0], [0.333333, 3.33333e-10]]
+    assert kept["metric"] == "regret" and kept["steps"] == [0, 10] and kept["seconds"] >= 0
+    assert set(kept["versions"]) >= {"jax"} and kept["hardware"]
+    for change, words in (({"seeds": 3}, "seeds=2, now 3"), ({"config": {"arms": 4}}, "arms=")):
+        with pytest.raises(ValueError, match=f"bandit, ucb: kept with {words}"):
+            common.add("c", "bandit", "ucb", values, **(options | change))
+    for wrong in (np.ones(3), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match=r"must be finite and of shape \[2, 2\]"):
+            common.add("c", "bandit", "other", lambda w=wrong: w, **options)
+    common.add("c", "bandit", "last", lambda: np.ones(2), seeds=2)
+    assert common.load("c")[-1]["values"] == [[1.0, 1.0]]
+
+
+def test_a_derived_entry_keeps_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.save("c", [entry("a", [1.0, 2.0]) | {"seeds": 2, "seconds": 0}])
+    half = lambda factor: common.derive("c", "maze", "half", ["a"], lambda x: x[0] / factor)
+    half(2)
+    common.save("c", [*common.load("c"), entry("b", [5.0, 6.0])])
+    half(4)
+    assert [e["variant"] for e in common.load("c")] == ["a", "half", "b"]
+    assert common.load("c")[1]["values"][-1] == [0.25, 0.5]
+
+
 def entry(variant, values, task="maze", metric="success"):
     values = [[0.0] * len(values), list(values)]
     return {"task": task, "variant": variant, "metric": metric, "values": values, "steps": [0, 10]}
@@ -153,6 +185,7 @@ def test_a_claim_without_comparisons_or_with_a_name_used_twice_is_named(tmp_path
 
 
 METHOD = "jaxrl/learners/off_policy/sac.py"
+LAW = "tests/experiments/test_claims.py::test_a_paper_works_with_a_verdict_about_itself"
 
 
 def paper(**fields):
@@ -178,9 +211,16 @@ def others():
         ({"family": "misc"}, "S001: family='misc' must be one of on_policy"),
         ({"method": "jaxrl/none.py"}, "S001: method='jaxrl/none.py' is no file"),
         ({"claims": ("none",)}, "S001: claim 'none' is not in"),
-        ({"status": "works", "claims": ("c",)}, "'works' needs the field method"),
-        ({"status": "works", "method": METHOD}, "'works' needs the field claims"),
-        ({"status": "works", "method": METHOD, "claims": ("c",)}, "no comparison of c was run"),
+        ({"law": "tests/none.py::test_x"}, "S001: law='tests/none.py::test_x' is no test"),
+        ({"law": LAW + "_x"}, "S001: law=.*_x' is no test; write tests/FILE.py::test_NAME"),
+        ({"law": "tests/conftest.py"}, "S001: law='tests/conftest.py' is no test"),
+        ({"status": "works", "law": LAW, "claims": ("c",)}, "'works' needs the field method"),
+        ({"status": "works", "method": METHOD, "claims": ("c",)}, "'works' needs the field law"),
+        ({"status": "works", "method": METHOD, "law": LAW}, "'works' needs the field claims"),
+        (
+            {"status": "works", "method": METHOD, "law": LAW, "claims": ("c",)},
+            "no comparison of c was run",
+        ),
         ({"status": "partly", "method": METHOD}, "'partly' needs the field missing"),
         ({"status": "elsewhere"}, "'elsewhere' needs the field nearest"),
     ],
@@ -193,7 +233,7 @@ def test_a_row_of_papers_that_lacks_what_its_status_needs_is_named(fields, words
 def test_a_paper_works_with_a_verdict_about_itself():
     own = Comparison("a beats b", "a", "b", papers=("S001",))
     foreign = Comparison("a beats b", "a", "b", papers=("S002",))
-    works = paper(status="works", method=METHOD, claims=("c",))
+    works = paper(status="works", method=METHOD, law=LAW, claims=("c",))
     entries = [entry("a", [0.9] * 5), entry("b", [0.4] * 5)]
     papers.check([works, *others()], claim(own, entries=entries))
     for claims in (claim(foreign, entries=entries), claim(own, entries=entries[:1])):
@@ -211,7 +251,7 @@ def test_a_paper_shows_the_comparisons_that_name_it_or_else_those_that_name_none
 
 def test_the_page_of_papers_shows_each_status():
     rows = [
-        paper(status="works", method=METHOD, claims=("c",), note="On a toy."),
+        paper(status="works", method=METHOD, law=LAW, claims=("c",), note="On a toy."),
         paper(id="S002", name="Q", status="partly", method=METHOD, missing="the claim."),
         paper(id="S003", name="R", family="group"),
         paper(id="S004", title="Sky", status="elsewhere", nearest="A kite."),
