@@ -1,11 +1,21 @@
-"""Evaluation inside the program: whole episodes, counted once, nothing broken leaks in."""
+"""The one runner of whole episodes. Evaluation, recordings and films are views of it.
+
+`run` plays every episode until the last has ended. A `View` says what is kept of each step:
+`evaluate` keeps totals, `jaxrl.data.recording.record` keeps transitions, `film` keeps states.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import struct
 
-from envs.types import Env, acting_key
+from envs.types import Env, State, acting_key
 from envs.vector import all_finite
 from jaxrl.types import Policy
 
@@ -17,6 +27,120 @@ def episode_limit(env: Env) -> int:
     return getattr(env, "limit", DEFAULT_MAX_STEPS)
 
 
+# --- The runner ---
+
+
+@struct.dataclass
+class Step:
+    """One step of every episode, leaves [..., episodes, ...]."""
+
+    before: State
+    action: jax.Array
+    after: State
+    alive: jax.Array  # bool: the episode had not ended before
+    finite: jax.Array  # bool: the simulation did not break in this step
+
+    @property
+    def counts(self) -> jax.Array:
+        """Whether the step is part of its episode."""
+        return self.alive & self.finite
+
+
+@dataclass(frozen=True)
+class View:
+    """What is kept of episodes: a fold over their steps.
+
+    `begin(first, like) -> kept` from the first `State` and the shapes of a `Step`;
+    `see(kept, time, step) -> kept`, where `time` counts from 0. With `freezes` a finished or
+    broken episode stands still, so that nothing it would do can be NaN later; a view that drops
+    the steps after the end does not need that.
+    """
+
+    begin: Callable[[State, Step], Any]
+    see: Callable[[Any, jax.Array, Step], Any]
+    freezes: bool = True
+
+
+def run(
+    env: Env,
+    policy: Policy,
+    keys: jax.Array,
+    view: View,
+    deterministic: bool = True,
+    max_steps: int | None = None,
+    num_policies: int | None = None,
+) -> Any:
+    """Runs one episode per key, all at once, until the last has ended; returns what `view` kept.
+
+    An episode depends on its own key only.
+
+    Args:
+      env: one instance.
+      policy: for one instance; with `num_policies` its leaves have that leading axis, and every
+        policy plays the same episodes.
+      keys: [episodes].
+      view: see `View`. It sees leaves [episodes, ...], or [num_policies, episodes, ...].
+      deterministic: act by the mode of the policy.
+      max_steps: cut episodes here; by default the time limit of `env`, or 1000.
+      num_policies: None: a single one.
+    """
+    max_steps = max_steps or episode_limit(env)
+    several = num_policies is not None
+    shape = (num_policies, keys.shape[0]) if several else (keys.shape[0],)
+    k_act = jax.vmap(lambda key: acting_key(env, key))(keys)
+    state = jax.vmap(env.reset)(keys)
+    if several:
+        state = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_policies, *x.shape)), state)
+    start = lambda _: policy.init_carry()
+    for _ in shape:
+        start = jax.vmap(start)
+    carry = start(jnp.zeros(shape))
+
+    def one_step(policy, key, carry, state):
+        action, carry = policy.act(carry, policy.view(state), key, deterministic)
+        new = env.step(state, action)
+        return carry, action, new, all_finite((new.data, new.obs, new.reward))
+
+    step = jax.vmap(one_step, (None, 0, 0, 0))
+    if several:
+        step = jax.vmap(step, (0, None, 0, 0), axis_size=num_policies)
+
+    def advance(t, alive, state, carry):
+        keys = jax.vmap(jax.random.fold_in, (0, None))(k_act, t)
+        carry, action, new, finite = step(policy, keys, carry, state)
+        return carry, Step(state, action, new, alive, finite)
+
+    def running(loop):
+        t, alive, *_ = loop
+        return (t < max_steps) & alive.any()
+
+    def body(loop):
+        t, alive, state, carry, kept = loop
+        carry, now = advance(t, alive, state, carry)
+        kept = view.see(kept, t, now)
+        counts, new = now.counts, now.after
+        state = _where(counts, new, state) if view.freezes else new
+        return t + 1, counts & ~new.terminated & ~new.truncated, state, carry, kept
+
+    t, alive = jnp.zeros((), jnp.int32), jnp.ones(shape, bool)
+    like = jax.eval_shape(advance, t, alive, state, carry)[1]
+    loop = (t, alive, state, carry, view.begin(state, like))
+    return jax.lax.while_loop(running, body, loop)[-1]
+
+
+def history(like: Any, length: int) -> Any:
+    """Zeros [length, ...] for a view that keeps steps; fill it by `put`."""
+    return jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), like)
+
+
+def put(history: Any, time: jax.Array, now: Any) -> Any:
+    """`history` with `now` at index `time` of its first axis."""
+    return jax.tree.map(lambda all, x: all.at[time].set(x), history, now)
+
+
+# --- Evaluation ---
+
+
 def evaluate(
     env: Env,
     policy: Policy,
@@ -24,7 +148,7 @@ def evaluate(
     deterministic: bool = True,
     max_steps: int | None = None,
 ) -> dict[str, jax.Array]:
-    """Runs one episode per key, all at once, until the last has ended.
+    """Runs one episode per key and measures it.
 
     Args:
       env, policy: for one instance each.
@@ -55,67 +179,89 @@ def evaluate_runs(
 
     A `vmap` of `evaluate` gives the same, but JAX takes long to batch a loop.
     """
-    max_steps = max_steps or episode_limit(env)
     leaves = jax.tree.leaves(policies)
-    shape = (leaves[0].shape[0] if leaves else 1, keys.shape[0])
-    of_runs = lambda x: jnp.broadcast_to(x, (shape[0], *x.shape))
-    k_act = jax.vmap(lambda key: acting_key(env, key))(keys)
-    state = jax.tree.map(of_runs, jax.vmap(env.reset)(keys))
-    carry = jax.vmap(jax.vmap(lambda _: policies.init_carry()))(jnp.zeros(shape))
+    num_policies = leaves[0].shape[0] if leaves else 1
+    return run(env, policies, keys, TOTALS, deterministic, max_steps, num_policies)
+
+
+def _no_totals(first: State, like: Step) -> dict[str, jax.Array]:
+    shape = like.alive.shape
     totals = {
         "return": jnp.zeros(shape),
         "length": jnp.zeros(shape, jnp.int32),
         "terminated": jnp.zeros(shape, bool),
         "nonfinite": jnp.zeros(shape, bool),
-        **jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), state.metrics),
+        **jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), first.metrics),
     }
-    if "success" in totals:
-        totals["success_at_end"] = jnp.zeros(shape)
+    return totals | ({"success_at_end": jnp.zeros(shape)} if "success" in totals else {})
 
-    def one_step(policy, key, carry, state):
-        action, carry = policy.act(carry, state.obs, key, deterministic)
-        new = env.step(state, action)
-        return carry, new, all_finite((new.data, new.obs, new.reward))
 
-    step = jax.vmap(one_step, (None, 0, 0, 0))
-    step = jax.vmap(step, (0, None, 0, 0), axis_size=shape[0])
+def _add(totals: dict[str, jax.Array], time: jax.Array, step: Step) -> dict[str, jax.Array]:
+    counts, new = step.counts, step.after
 
-    def running(loop):
-        t, alive, *_ = loop
-        return (t < max_steps) & alive.any()
+    def total(name, old):
+        if name == "return":
+            return old + jnp.where(counts, new.reward, 0.0)
+        if name == "length":
+            return old + counts
+        if name == "terminated":
+            return old | (counts & new.terminated)
+        if name == "nonfinite":
+            return old | (step.alive & ~step.finite)
+        source = "success" if name == "success_at_end" else name
+        x = new.metrics[source].astype(jnp.float32)
+        if name == "success":
+            x = jnp.maximum(old, x)
+        return jnp.where(counts, old + x if name.startswith("reward_") else x, old)
 
-    def body(loop):
-        t, alive, state, carry, totals = loop
-        keys = jax.vmap(jax.random.fold_in, (0, None))(k_act, t)
-        carry, new, finite = step(policies, keys, carry, state)
-        counts = alive & finite
+    return {name: total(name, old) for name, old in totals.items()}
 
-        def total(name, old):
-            if name == "return":
-                return old + jnp.where(counts, new.reward, 0.0)
-            if name == "length":
-                return old + counts
-            if name == "terminated":
-                return old | (counts & new.terminated)
-            if name == "nonfinite":
-                return old | (alive & ~finite)
-            source = "success" if name == "success_at_end" else name
-            x = new.metrics[source].astype(jnp.float32)
-            if name == "success":
-                x = jnp.maximum(old, x)
-            return jnp.where(counts, old + x if name.startswith("reward_") else x, old)
 
-        totals = {name: total(name, old) for name, old in totals.items()}
-        # A finished episode stands still, so that nothing it does can be NaN later.
-        keep = lambda old, new: jnp.where(counts.reshape(shape + (1,) * (new.ndim - 2)), new, old)
-        state = jax.tree.map(keep, state, new)
-        return t + 1, counts & ~new.terminated & ~new.truncated, state, carry, totals
-
-    loop = (jnp.zeros((), jnp.int32), jnp.ones(shape, bool), state, carry, totals)
-    return jax.lax.while_loop(running, body, loop)[-1]
+TOTALS = View(_no_totals, _add)
 
 
 def summarize(episodes: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Means over the last axis, and the spread of the return as `return_std`."""
     means = {k: v.astype(jnp.float32).mean(-1) for k, v in episodes.items()}
     return means | {"return_std": episodes["return"].std(-1)}
+
+
+# --- Film ---
+
+
+def film(
+    env: Env,
+    policy: Policy,
+    key: jax.Array,
+    deterministic: bool = True,
+    max_steps: int | None = None,
+) -> tuple[State, int]:
+    """The states of the episode that `evaluate` runs for `key`, on the host, and its length.
+
+    States are [1 + max_steps, ...] and begin with that of the reset. Those after the last step
+    that counts are the first state again.
+    """
+    limit = max_steps or episode_limit(env)
+
+    def begin(first: State, like: Step) -> tuple[jax.Array, State]:
+        states = jax.tree.map(lambda x: jnp.broadcast_to(x[0], (1 + limit, *x.shape[1:])), first)
+        return jnp.zeros((), jnp.int32), states
+
+    def see(kept, time, step):
+        length, states = kept
+        counts = step.counts[0]
+        now = jax.tree.map(lambda x: x[0], _where(step.counts, step.after, step.before))
+        return length + counts, put(states, jnp.where(counts, time + 1, 1 + limit), now)
+
+    play = lambda policy, key: run(
+        env, policy, key[None], View(begin, see), deterministic, max_steps
+    )
+    length, states = jax.jit(play)(policy, key)
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), states), int(length)
+
+
+def _where(mask: jax.Array, new: Any, old: Any) -> Any:
+    """Chooses whole episodes: mask [...], leaves [..., ...]."""
+    wide = lambda x: mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    return jax.tree.map(lambda a, b: jnp.where(wide(a), a, b), new, old)

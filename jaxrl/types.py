@@ -24,11 +24,19 @@ class Policy:
     cannot be used with the wrong ones. The carry is whatever the policy remembers
     within an episode (a recurrent state, an action chunk); start each episode from
     `init_carry()`.
+
+    A policy with `sees_state` is given the environment's `State` in place of the observation:
+    a planner on the true simulator, for instance.
     """
 
     params: Any
     init_carry: Callable[[], Any] = struct.field(pytree_node=False)
     apply: Callable[..., tuple[jax.Array, Any]] = struct.field(pytree_node=False)
+    sees_state: bool = struct.field(pytree_node=False, default=False)
+
+    def view(self, state: Any) -> Any:
+        """What `act` is given of an environment's `State`: its observation, or all of it."""
+        return state if self.sees_state else state.obs
 
     def act(
         self, carry: Any, obs: Any, key: jax.Array, deterministic: bool = True

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import struct
 
-from envs.transforms import time_limit
+from envs.transforms import residual, time_limit
 from envs.types import Box, State, first_state
 from jaxrl.data import describe, recording
-from jaxrl.episodes import evaluate, summarize
+from jaxrl.data.recording import record
+from jaxrl.episodes import evaluate, film, summarize
 from jaxrl.types import Policy
 
 N = 12
@@ -182,3 +183,36 @@ def test_summaries_are_means_over_episodes_and_the_spread_of_the_return():
         mean = np.mean(np.asarray(episodes[name], np.float32))
         np.testing.assert_allclose(summary[name], [mean] * 2, rtol=1e-5)
     np.testing.assert_allclose(summary["return_std"], np.std(episodes["return"]), rtol=1e-5)
+
+
+def test_a_policy_that_sees_the_state_acts_on_it_everywhere():
+    """The action is -x / 10 of the state's x: the next x is 1 + 0.9 x."""
+
+    def act(params, carry, state, key, deterministic):
+        return jnp.array([-0.1 * state.data]), carry
+
+    env = Walk(edge=1e9)
+    policy = Policy((), lambda: (), act, sees_state=True)
+    x = [np.array([env.reset(key).data for key in KEYS])]
+    for _ in range(3):
+        x.append(1.0 + 0.9 * x[-1])
+    measured = evaluate(env, policy, KEYS, max_steps=3)
+    np.testing.assert_allclose(measured["return"], sum(x[1:]), rtol=1e-5)
+    states, length = film(env, policy, KEYS[0], max_steps=3)
+    np.testing.assert_allclose(states.data[: length + 1], [row[0] for row in x], rtol=1e-5)
+    rows = record(policy, time_limit(env, 3), 2, jax.random.key(0)).steps
+    np.testing.assert_allclose(rows.reward, 1.0 + 0.9 * rows.obs[..., 0], rtol=1e-5)
+    under = residual(env, policy, 0.5)
+    still = Policy((), lambda: (), lambda *args: (jnp.zeros(1), ()))
+    corrected = evaluate(under, still, KEYS, max_steps=3)
+    np.testing.assert_allclose(corrected["return"], measured["return"], rtol=1e-5)
+
+
+def test_the_film_of_an_episode_ends_at_its_last_step():
+    env = Walk()
+    for key in KEYS[:3]:
+        states, length = film(env, POLICY, key, max_steps=10)
+        total, expected, *_ = by_hand(env, key)
+        assert length == expected
+        np.testing.assert_allclose(states.reward[1 : length + 1].sum(), total, rtol=1e-5)
+        assert np.isfinite(states.data).all()

@@ -69,7 +69,7 @@ class Residual(Transform):
 
     def _ask_base(self, state: State, own: dict[str, Any], carry: Any) -> State:
         key = jax.random.fold_in(own["key"], own["time"])
-        action, carry = self.base.act(carry, state.obs, key, self.deterministic)
+        action, carry = self.base.act(carry, _seen(self.base, state), key, self.deterministic)
         obs = state.obs if isinstance(state.obs, dict) else {"obs": state.obs}
         own = own | {"action": action, "carry": carry}
         return state.replace(obs=obs | {self.entry: action}, info=state.info | {self.slot: own})
@@ -86,7 +86,8 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
     Args:
       env: bounded continuous actions.
       base: a policy for `env` with its parameters and normaliser: `init_carry()` and
-        `act(carry, obs, key, deterministic) -> (action, carry)`.
+        `act(carry, obs, key, deterministic) -> (action, carry)`; given the `State` in place of
+        `obs` if its `sees_state` is true.
       scale: of corrections; above 0.
       deterministic: how the base acts. (A policy that samples by denoising always samples.)
 
@@ -104,8 +105,8 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
     state = jax.eval_shape(env.reset, jax.random.key(0))
     try:
         action = jax.eval_shape(
-            lambda obs: base.act(base.init_carry(), obs, jax.random.key(0), deterministic)[0],
-            state.obs,
+            lambda seen: base.act(base.init_carry(), seen, jax.random.key(0), deterministic)[0],
+            _seen(base, state),
         )
     except Exception as error:
         shapes = jax.tree.map(lambda x: x.shape, state.obs)
@@ -117,6 +118,11 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
             f"residual: the base policy's actions have shape {action.shape}, not {space.shape}"
         )
     return Residual(env, base, jnp.asarray(scale, jnp.float32), deterministic=deterministic)
+
+
+def _seen(base: Any, state: State) -> Any:
+    """What `base` acts on: the observation, or the whole state if it `sees_state` (a planner)."""
+    return state if getattr(base, "sees_state", False) else state.obs
 
 
 def _half_range(space: Box) -> np.ndarray:

@@ -14,15 +14,13 @@ from typing import Any
 
 import imageio.v2 as imageio
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from envs.render import renderer, seconds_per_step
 from envs.transforms.residual import Residual
-from envs.types import Env, State, acting_key
-from envs.vector import all_finite
+from envs.types import Env, State
 from jaxrl.cli import runs
-from jaxrl.episodes import DEFAULT_MAX_STEPS, evaluate
+from jaxrl.episodes import episode_limit, evaluate, film
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.report import terminal
 from jaxrl.report.files import whole
@@ -68,9 +66,9 @@ def record_video(
     """
     try:
         key = jax.random.key(0) if key is None else key
-        max_steps = max_steps or getattr(env, "limit", DEFAULT_MAX_STEPS)
+        max_steps = max_steps or episode_limit(env)
         pairs = [(env, policy), *([beside] if beside else [])]
-        clips = [episode(e, p, key, deterministic, max_steps) for e, p in pairs]
+        clips = [film(e, p, key, deterministic, max_steps) for e, p in pairs]
         dt = seconds_per_step(env)
         stride = max(1, math.ceil(1.0 / (MAX_FPS * dt))) if dt else 1
         fps = 1.0 / (dt * stride) if dt else DEFAULT_FPS
@@ -83,37 +81,6 @@ def record_video(
         print(f"no video: {terminal.reason(error)}")
         return None
     return str(out)
-
-
-def episode(
-    env: Env, policy: Policy, key: jax.Array, deterministic: bool = True, max_steps: int = 1000
-) -> tuple[State, int]:
-    """The states of one episode, on the host, [1 + max_steps, ...], and how many steps count."""
-
-    @jax.jit
-    def run(policy: Policy, key: jax.Array):
-        k_act = acting_key(env, key)
-        first = env.reset(key)
-
-        def step(loop, t):
-            state, carry = loop
-            action, carry = policy.act(
-                carry, state.obs, jax.random.fold_in(k_act, t), deterministic
-            )
-            state = env.step(state, action)
-            broken = ~all_finite((state.data, state.obs, state.reward))
-            return (state, carry), (state, state.terminated | state.truncated, broken)
-
-        loop = (first, policy.init_carry())
-        _, (states, ended, broken) = jax.lax.scan(step, loop, jnp.arange(max_steps))
-        joined = lambda one, rest: jnp.concatenate([one[None], rest])
-        return jax.tree.map(joined, first, states), ended, broken
-
-    states, ended, broken = run(policy, key)
-    last = np.append(np.asarray(ended | broken), True).argmax()  # max_steps if neither
-    length = max_steps if last == max_steps else int(last) + (not broken[last])
-    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), states), length
 
 
 def _write_video(
@@ -210,7 +177,7 @@ def play(
         f" median {np.median(taken):.3g} ms, slowest of {len(taken)} {taken.max():.3g} ms"
     )
     if video is not None:
-        film = record_video(
+        filmed = record_video(
             run.env,
             policy,
             video,
@@ -219,8 +186,8 @@ def play(
             width=width,
             height=height,
         )
-        if film:
-            print(f"episode 0: {film}")
+        if filmed:
+            print(f"episode 0: {filmed}")
     return measured
 
 
@@ -231,7 +198,7 @@ def latency(env: Env, policy: Policy, deterministic: bool = True) -> np.ndarray:
     counts, too. [TIMED_STEPS]
     """
     act = jax.jit(lambda policy, *args: policy.act(*args, deterministic))
-    obs = jax.jit(env.reset)(jax.random.key(0)).obs
+    obs = policy.view(jax.jit(env.reset)(jax.random.key(0)))
     keys = list(jax.random.split(jax.random.key(1), 1 + TIMED_STEPS))
     jax.block_until_ready(act(policy, policy.init_carry(), obs, keys[0]))  # compiles
     carry, seconds = policy.init_carry(), []

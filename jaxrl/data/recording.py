@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Env, acting_key
-from envs.vector import all_finite
+from envs.types import Env, State
+from jaxrl import episodes
 from jaxrl.data.dataset import Dataset, from_arrays
-from jaxrl.episodes import episode_limit
+from jaxrl.episodes import Step, View, episode_limit
 from jaxrl.nn import spaces as acting
 from jaxrl.types import Policy, Transition
 
@@ -39,57 +39,27 @@ def record(
         raise ValueError(f"num_episodes={num_episodes}: must be at least 1")
     limit = episode_limit(env)
 
+    def transition(step: Step) -> tuple[Transition, dict[str, jax.Array]]:
+        old, new = step.before, step.after
+        terminated, truncated = new.terminated, new.truncated & ~new.terminated
+        steps = Transition(
+            old.obs, step.action, new.reward, new.obs, terminated, truncated, step.finite
+        )
+        return steps, new.metrics
+
+    def begin(first: State, like: Step) -> tuple[Any, jax.Array]:
+        rows = episodes.history(jax.eval_shape(transition, like), limit)
+        return rows, jnp.zeros(like.alive.shape, jnp.int32)
+
+    def see(kept, time, step):
+        rows, length = kept
+        return episodes.put(rows, time, transition(step)), length + step.counts
+
     @jax.jit
     def run(policy, keys):
         """steps and metrics [limit, n, ...], and the length of every episode [n]."""
-        k_act = jax.vmap(lambda key: acting_key(env, key))(keys)
-        state = jax.vmap(env.reset)(keys)
-        carry = jax.vmap(lambda _: policy.init_carry())(keys)
-
-        def step(state, carry, t):
-            act = lambda carry, obs, key: policy.act(carry, obs, key, deterministic)
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(k_act, t)
-            action, carry = jax.vmap(act)(carry, state.obs, step_keys)
-            new = jax.vmap(env.step)(state, action)
-            finite = jax.vmap(all_finite)((new.data, new.obs, new.reward))
-            terminated, truncated = new.terminated, new.truncated & ~new.terminated
-            steps = Transition(
-                state.obs, action, new.reward, new.obs, terminated, truncated, finite
-            )
-            return new, carry, (steps, new.metrics)
-
-        shapes = jax.eval_shape(step, state, carry, 0)[2]
-        zeros = lambda x: jnp.zeros((limit, *x.shape), x.dtype)
-
-        def running(loop):
-            t, alive, *_ = loop
-            return (t < limit) & alive.any()
-
-        def body(loop):
-            t, alive, length, state, carry, history = loop
-            state, carry, now = step(state, carry, t)
-            history = jax.tree.map(lambda all, x: all.at[t].set(x), history, now)
-            counts = alive & now[0].valid
-            return (
-                t + 1,
-                counts & ~now[0].terminated & ~now[0].truncated,
-                length + counts,
-                state,
-                carry,
-                history,
-            )
-
-        n = keys.shape[0]
-        loop = (
-            jnp.zeros((), jnp.int32),
-            jnp.ones(n, bool),
-            jnp.zeros(n, jnp.int32),
-            state,
-            carry,
-            jax.tree.map(zeros, shapes),
-        )
-        *_, length, _, _, history = jax.lax.while_loop(running, body, loop)
-        return history, length
+        kept = View(begin, see, freezes=False)  # `length` leaves out what follows
+        return episodes.run(env, policy, keys, kept, deterministic, limit)
 
     parts = []
     index = jnp.arange(num_episodes)
@@ -127,8 +97,11 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
     [-1, 1] where the scale of the residual does not reach. `num_envs` episodes at a time.
 
     Raises:
-      ValueError: the data do not fit the environment that the base acts in.
+      ValueError: the data do not fit the environment that the base acts in, or the base sees
+        states, which recordings do not hold.
     """
+    if getattr(env.base, "sees_state", False):
+        raise ValueError("through_base: the base acts on states, which recordings do not hold")
     dataset.steps_for(env.env)
     rows = int(dataset.lengths.max())
     first = lambda tree, row: jax.tree.map(lambda x: x[row], tree)

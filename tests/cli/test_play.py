@@ -19,7 +19,7 @@ import envs
 from envs.types import Box, first_state
 from jaxrl.cli import play, runs
 from jaxrl.data import recording
-from jaxrl.episodes import evaluate
+from jaxrl.episodes import evaluate, film
 from jaxrl.learners.on_policy import ppo
 from jaxrl.report import terminal
 from jaxrl.run import checkpoint
@@ -86,7 +86,7 @@ def test_the_episode_is_the_one_that_evaluate_runs(env, max_steps):
     keys = jax.random.split(jax.random.key(3), 4)
     measured = evaluate(env, STILL, keys, max_steps=max_steps)
     for i, key in enumerate(keys):
-        states, length = play.episode(env, STILL, key, max_steps=max_steps)
+        states, length = film(env, STILL, key, max_steps=max_steps)
         assert length == measured["length"][i]
         np.testing.assert_allclose(states.reward[1 : length + 1].sum(), measured["return"][i], 1e-6)
         assert np.isfinite(states.data.qpos[: length + 1]).all()  # nothing broken is drawn
@@ -99,7 +99,7 @@ def test_a_film_shows_every_step_in_real_time(tmp_path, caplog):
     out = tmp_path / "new" / "video.mp4"
     env = Painted()
     assert play.record_video(env, STILL, out, width=161, height=120) == str(out)
-    _, length = play.episode(env, STILL, jax.random.key(0))
+    _, length = film(env, STILL, jax.random.key(0))
     frames = iio.imread(out)
     assert frames.shape == (length + 1, 120, 162, 3)  # the codec wants even numbers
     assert iio.immeta(out)["fps"] == pytest.approx(20.0)
@@ -112,7 +112,7 @@ def test_a_film_shows_every_step_in_real_time(tmp_path, caplog):
 def test_a_fast_simulation_is_filmed_in_real_time_too(tmp_path):
     out = tmp_path / "video.mp4"
     play.record_video(Painted(dt=0.002), STILL, out, width=160, height=120)
-    _, length = play.episode(Painted(dt=0.002), STILL, jax.random.key(0))
+    _, length = film(Painted(dt=0.002), STILL, jax.random.key(0))
     fps, frames = iio.immeta(out)["fps"], len(iio.imread(out))
     assert fps <= play.MAX_FPS
     assert frames == length // 9 + 1 and fps == pytest.approx(1 / (9 * 0.002), rel=1e-3)
@@ -171,7 +171,7 @@ def test_a_machine_that_cannot_render_says_how_to_mend_it_and_goes_on(tmp_path):
 
 
 def run_python(*arguments, cwd=None, **env):
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = str(Path(__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu", **env}
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
