@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs.types import Env, State, acting_key
+from envs.types import Env, State, acting_key, summed
 from envs.vector import all_finite
 from jaxrl.types import Policy
 
@@ -99,7 +99,7 @@ def run(
     def one_step(policy, key, carry, state):
         action, carry = policy.act(carry, policy.view(state), key, deterministic)
         new = env.step(state, action)
-        return carry, action, new, all_finite((new.data, new.obs, new.reward))
+        return carry, action, new, all_finite((new.data, new.obs, new.reward, new.signals))
 
     step = jax.vmap(one_step, (None, 0, 0, 0))
     if several:
@@ -161,7 +161,8 @@ def evaluate(
       broke; the return counts what came before), and the task's metrics: `reward_*`
       summed over the episode, others as they were at its last step. Where the task measures
       `success`, `success` is 1 if any step of the episode succeeded, and `success_at_end` is
-      that of its last step. `Dataset` counts success in the same way.
+      that of its last step. `Dataset` counts success in the same way. Signals are summed over
+      the episode: `signal_NAME`, or `signal_NAME_i` for every entry of a vector.
     """
     policies = jax.tree.map(lambda x: jnp.asarray(x)[None], policy)
     episodes = evaluate_runs(env, policies, keys, deterministic, max_steps)
@@ -181,10 +182,34 @@ def evaluate_runs(
     """
     leaves = jax.tree.leaves(policies)
     num_policies = leaves[0].shape[0] if leaves else 1
-    return run(env, policies, keys, TOTALS, deterministic, max_steps, num_policies)
+    totals, sums = run(env, policies, keys, TOTALS, deterministic, max_steps, num_policies)
+    return totals | signal_totals(sums, 2)
 
 
-def _no_totals(first: State, like: Step) -> dict[str, jax.Array]:
+def signal_totals(sums: dict[str, jax.Array], batch_ndim: int) -> dict[str, jax.Array]:
+    """Reported names of signals that were summed over episodes.
+
+    Args:
+      sums: [*B, ...] by the signal's name, with `batch_ndim` batch axes.
+
+    Returns:
+      [*B] as `signal_NAME`, or as `signal_NAME_i` for entry i of a vector.
+    """
+    out = {}
+    for name, x in sums.items():
+        if x.ndim == batch_ndim:
+            out[f"signal_{name}"] = x
+            continue
+        flat = x.reshape(*x.shape[:batch_ndim], -1)
+        out |= {f"signal_{name}_{i}": flat[..., i] for i in range(flat.shape[-1])}
+    return out
+
+
+# Metrics by name, and signals by name. [...]
+Totals = tuple[dict[str, jax.Array], dict[str, jax.Array]]
+
+
+def _no_totals(first: State, like: Step) -> Totals:
     shape = like.alive.shape
     totals = {
         "return": jnp.zeros(shape),
@@ -193,10 +218,13 @@ def _no_totals(first: State, like: Step) -> dict[str, jax.Array]:
         "nonfinite": jnp.zeros(shape, bool),
         **jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), first.metrics),
     }
-    return totals | ({"success_at_end": jnp.zeros(shape)} if "success" in totals else {})
+    if "success" in totals:
+        totals["success_at_end"] = jnp.zeros(shape)
+    return totals, jax.tree.map(jnp.zeros_like, summed(first.signals))
 
 
-def _add(totals: dict[str, jax.Array], time: jax.Array, step: Step) -> dict[str, jax.Array]:
+def _add(kept: Totals, time: jax.Array, step: Step) -> Totals:
+    totals, sums = kept
     counts, new = step.counts, step.after
 
     def total(name, old):
@@ -214,7 +242,8 @@ def _add(totals: dict[str, jax.Array], time: jax.Array, step: Step) -> dict[str,
             x = jnp.maximum(old, x)
         return jnp.where(counts, old + x if name.startswith("reward_") else x, old)
 
-    return {name: total(name, old) for name, old in totals.items()}
+    more = jax.tree.map(jnp.add, sums, summed(new.signals))
+    return {name: total(name, old) for name, old in totals.items()}, _where(counts, more, sums)
 
 
 TOTALS = View(_no_totals, _add)

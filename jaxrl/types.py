@@ -56,6 +56,9 @@ class Transition:
     terminated: jax.Array  # bool: the MDP ended, no value after it
     truncated: jax.Array  # bool: the clock or a recording ended it, bootstrap from `next_obs`
     valid: jax.Array  # bool; False: the simulation was not finite, learn nothing from it
+    # See `envs.types.State`. `executed` is not among them, because `action` is that already.
+    # `teacher` is in the units of `action`.
+    signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

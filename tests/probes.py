@@ -52,6 +52,8 @@ class Probe:
     bound: float = struct.field(pytree_node=False, default=1.0)  # of the action; inf: none
     discrete: bool = struct.field(pytree_node=False, default=False)
     split: bool = struct.field(pytree_node=False, default=False)
+    # Gives |action| as `cost`, and half the action as the `executed` one, which is what acts.
+    signals: bool = struct.field(pytree_node=False, default=False)
 
     @property
     def observation_space(self):
@@ -65,11 +67,15 @@ class Probe:
     def reset(self, key: jax.Array) -> State:
         cue = jax.random.rademacher(key, (), jnp.float32)
         data = ProbeData(cue, jnp.zeros(()), jnp.zeros(0))
-        return first_state(data, self._obs(data), {"reward_paid": jnp.zeros(()), "cue": data.cue})
+        metrics = {"reward_paid": jnp.zeros(()), "cue": data.cue}
+        signals = {"cost": jnp.zeros(()), "executed": jnp.zeros(1)} if self.signals else {}
+        return first_state(data, self._obs(data), metrics, signals)
 
     def step(self, state: State, action: jax.Array) -> State:
         cue, t = state.data.cue, state.data.t
         action = 2.0 * action - 1.0 if self.discrete else action[0]
+        action = 0.5 * action if self.signals else action
+        signals = {"cost": jnp.abs(action), "executed": action[None]} if self.signals else {}
         last = t + 1 >= self.length
         miss = (action - self.goal - self.goal_cue * cue) ** 2
         reward = self.pays + self.pays_cue * cue
@@ -82,6 +88,7 @@ class Probe:
             terminated=last & jnp.logical_not(self.truncates),
             truncated=last & self.truncates,
             metrics={"reward_paid": reward, "cue": cue},
+            signals=signals,
         )
 
     def _obs(self, data: ProbeData) -> Any:

@@ -115,6 +115,31 @@ def test_reward_metrics_are_summed_and_others_are_those_of_the_last_step():
 
 
 @struct.dataclass
+class Costly(Walk):
+    """Gives x as `cost`, [x, 1] as `objectives`, and the action as `executed`."""
+
+    def reset(self, key: jax.Array) -> State:
+        zeros = {"cost": jnp.zeros(()), "objectives": jnp.zeros(2), "executed": jnp.zeros(1)}
+        return super().reset(key).replace(signals=zeros)
+
+    def step(self, state: State, action: jax.Array) -> State:
+        new = super().step(state, action)
+        objectives = jnp.stack([new.data, jnp.ones(())])
+        signals = {"cost": new.data, "objectives": objectives, "executed": action}
+        return new.replace(signals=signals)
+
+
+@pytest.mark.parametrize("breaks", [np.inf, 5.5])
+def test_signals_are_summed_over_the_episode(breaks):
+    episodes = evaluated(Costly(breaks=breaks))
+    assert episodes["nonfinite"].any() == np.isfinite(breaks)
+    for name in ("signal_cost", "signal_objectives_0"):
+        np.testing.assert_allclose(episodes[name], episodes["return"], rtol=1e-6)
+    np.testing.assert_array_equal(episodes["signal_objectives_1"], episodes["length"])
+    assert not any("executed" in name for name in episodes)
+
+
+@struct.dataclass
 class Pass(Walk):
     """Succeeds between 5 and 6: on the way to the edge, or where `edge` ends the episode."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.transforms.base import Transform, check_count
-from envs.types import Env, State
+from envs.types import ACTION_SIGNALS, Env, State
 
 
 @struct.dataclass
@@ -31,7 +31,11 @@ class ActionRepeat(Transform):
                 k: v + state.metrics[k] if k.startswith("reward_") else v
                 for k, v in new.metrics.items()
             }
-            new = new.replace(reward=state.reward + new.reward, metrics=metrics)
+            signals = {
+                k: old if k in ACTION_SIGNALS else old + new.signals[k]
+                for k, old in state.signals.items()
+            }
+            new = new.replace(reward=state.reward + new.reward, metrics=metrics, signals=signals)
             ended = state.terminated | state.truncated
             return jax.tree.map(lambda old, x: jnp.where(ended, old, x), state, new)
 
@@ -42,8 +46,9 @@ class ActionRepeat(Transform):
 def action_repeat(env: Env, n: int) -> ActionRepeat:
     """Holds every action for `n` steps of `env`.
 
-    A time limit inside `env` goes on counting its own steps. Rewards are sums over these
-    steps, but a task's `goal_reward` stays that of a single one.
+    A time limit inside `env` goes on counting its own steps. Rewards and signals are sums over
+    these steps, but a task's `goal_reward` stays that of a single one. Signals that are actions
+    are those of the first step.
 
     Raises:
       ValueError: `n` < 1.

@@ -45,7 +45,7 @@ def delay(env: Env, obs_steps: int = 0, reward_steps: int = 0) -> Delay:
     Until the first late observation arrives, the episode's first one is repeated. What
     reward is still under way when an episode of `env` ends is paid then, so returns are
     unchanged. Time limits belong inside: one around this loses what is under way when it
-    cuts an episode off. The flags and the metrics are never late.
+    cuts an episode off. The flags, the metrics and the signals are never late.
 
     Raises:
       ValueError: a negative number of steps.

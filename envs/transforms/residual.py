@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform
-from envs.types import Box, Env, Space, State, acting_key
+from envs.types import ACTION_SIGNALS, Box, Env, Space, State, acting_key
 
 
 @struct.dataclass
@@ -55,6 +55,11 @@ class Residual(Transform):
         own = state.info[self.slot]
         action = self.combine(own["action"], action)
         state = self.env.step(state, action)
+        signals = {
+            k: self.correction(own["action"], x) if k in ACTION_SIGNALS else x
+            for k, x in state.signals.items()
+        }
+        state = state.replace(signals=signals)
         return self._ask_base(state, own | {"time": own["time"] + 1}, own["carry"])
 
     def combine(self, base_action: jax.Array, correction: jax.Array) -> jax.Array:

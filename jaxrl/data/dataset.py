@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Box, Env
+from envs.types import ACTION_SIGNALS, Box, Env
 from jaxrl.data.replay import Trajectories
 from jaxrl.nn import spaces as acting
 from jaxrl.ops.moments import Moments
@@ -89,9 +89,17 @@ class Dataset:
         want = jax.tree.map(lambda b: b.shape, wanted, is_leaf=lambda b: isinstance(b, Box))
         if have != want:
             raise ValueError(f"data: observations have shape {have}, the environment's {want}")
-        scaled = acting.from_env(space)(action)
-        scaled = np.clip(scaled, -1.0, 1.0) if self.bounded else scaled
-        return self.steps.replace(action=scaled.astype(np.float32))
+        from_env = acting.from_env(space)
+
+        def scaled(x):
+            x = from_env(x)
+            return (np.clip(x, -1.0, 1.0) if self.bounded else x).astype(np.float32)
+
+        signals = self.steps.signals
+        return self.steps.replace(
+            action=scaled(action),
+            signals={k: scaled(x) if k in ACTION_SIGNALS else x for k, x in signals.items()},
+        )
 
     def source_for(self, env: Env) -> tuple[Transition, Trajectories | None]:
         """What `replay.draw_recorded` reads; raises as `steps_for` does."""
@@ -159,11 +167,13 @@ class Dataset:
 
 
 def concatenate(*datasets: Dataset) -> Dataset:
-    """All episodes of several data sets of one environment."""
+    """All episodes of several data sets of one environment, with what all of them recorded."""
     join = lambda *x: np.concatenate(x)
     shared = set.intersection(*(set(d.extras) for d in datasets))
+    common = sorted(set.intersection(*(set(d.steps.signals) for d in datasets)))
+    with_common = lambda steps: steps.replace(signals={k: steps.signals[k] for k in common})
     return Dataset(
-        jax.tree.map(join, *(d.steps for d in datasets)),
+        jax.tree.map(join, *(with_common(d.steps) for d in datasets)),
         {k: join(*(d.extras[k] for d in datasets)) for k in sorted(shared)},
         datasets[0].metadata,
         bounded=all(d.bounded for d in datasets),
@@ -179,8 +189,11 @@ def from_arrays(
     truncated: np.ndarray,
     extras: dict[str, np.ndarray] | None = None,
     metadata: dict[str, Any] | None = None,
+    signals: dict[str, np.ndarray] | None = None,
 ) -> Dataset:
     """A data set from flat arrays [T, ...]; the last step ends an episode in any case.
+
+    `signals`: [T] or [T, ...] by name, see `envs.types.State`.
 
     Raises:
       ValueError: no steps, an array that does not fit the others or is not finite (of `extras`
@@ -189,7 +202,7 @@ def from_arrays(
     rows = np.size(terminated)
     if rows == 0:
         raise ValueError("data: no steps")
-    arrays = {"obs": obs, "action": action, "next_obs": next_obs}
+    arrays = {"obs": obs, "action": action, "next_obs": next_obs, "signals": signals or {}}
     flat = {"reward": reward, "terminated": terminated, "truncated": truncated}
     for path, x in jax.tree_util.tree_leaves_with_path(arrays | flat):
         if why := fault(x, rows, path[0].key in flat):
@@ -213,6 +226,7 @@ def from_arrays(
         column(terminated),
         column(truncated),
         np.ones((len(terminated), 1), bool),
+        column(_single(signals or {})),
     )
     return Dataset(steps, extras or {}, metadata or {})
 

@@ -8,6 +8,7 @@ The arrays of a file, all with one leading axis of T steps:
     terminals          [T] the MDP ended
     timeouts           [T] optional: the clock ended the episode
     next_observations  [T, obs] optional: else the next row, and steps without one are dropped
+    signals/NAME       [T] or [T, ...] optional: see `envs.types.State`
     infos/NAME         [T] optional: the task's metrics; others are not read
     metadata           optional: a text of JSON
 """
@@ -45,6 +46,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
         "terminals": dataset.steps.terminated[:, 0],
         "timeouts": dataset.steps.truncated[:, 0],
     }
+    arrays |= {f"signals/{k}": v[:, 0] for k, v in dataset.steps.signals.items()}
     arrays |= {f"infos/{k}": v for k, v in dataset.extras.items()}
     try:
         text = json.dumps(dataset.metadata)
@@ -121,6 +123,7 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
         for k, v in arrays.items()
         if k.startswith("infos/") and v.shape == (rows,) and v.dtype.kind in REAL
     }
+    signals = {k.removeprefix("signals/"): v for k, v in arrays.items() if k.startswith("signals/")}
     keep = np.ones(rows, bool)
     if any(k.split("/")[0] == "next_observations" for k in arrays):
         next_obs = _unflatten(path, arrays, "next_observations")
@@ -148,6 +151,7 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
         timeouts[keep],
         _rows(extras, keep),
         metadata,
+        _rows(signals, keep),
     )
 
 
@@ -202,6 +206,7 @@ def _metadata(path: Path, text: Any) -> dict:
 def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:
     """One line on the first array that is not [rows, ...] finite numbers."""
     known = ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts")
+    known += ("signals",)
     for name, x in arrays.items():
         if name.split("/")[0] not in known:
             continue

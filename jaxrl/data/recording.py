@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Env, State
+from envs.types import ACTION_SIGNALS, Env, State
 from jaxrl import episodes
 from jaxrl.data.dataset import Dataset, from_arrays
 from jaxrl.episodes import Step, View, episode_limit
@@ -42,8 +42,10 @@ def record(
     def transition(step: Step) -> tuple[Transition, dict[str, jax.Array]]:
         old, new = step.before, step.after
         terminated, truncated = new.terminated, new.truncated & ~new.terminated
+        signals = dict(new.signals)
+        action = signals.pop("executed", step.action)
         steps = Transition(
-            old.obs, step.action, new.reward, new.obs, terminated, truncated, step.finite
+            old.obs, action, new.reward, new.obs, terminated, truncated, step.finite, signals
         )
         return steps, new.metrics
 
@@ -86,6 +88,7 @@ def record(
         truncated,
         extras={k: np.asarray(v, np.float32) for k, v in metrics.items()},
         metadata=metadata,
+        signals=steps.signals,
     )
 
 
@@ -137,6 +140,10 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
         obs=entries(dataset.steps.obs) | {env.entry: now},
         next_obs=entries(dataset.steps.next_obs) | {env.entry: after},
         action=np.asarray(env.correction(now, dataset.steps.action), np.float32),
+        signals={
+            k: np.asarray(env.correction(now, x), np.float32) if k in ACTION_SIGNALS else x
+            for k, x in dataset.steps.signals.items()
+        },
     )
     return dataclasses.replace(dataset, steps=steps, bounded=False)
 
@@ -175,4 +182,8 @@ def from_replay(
         column.terminated[keep],
         (column.truncated | cut)[keep],
         metadata=metadata,
+        signals={
+            k: np.asarray(to_env(x[keep]) if k in ACTION_SIGNALS else x[keep])
+            for k, x in column.signals.items()
+        },
     )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs.types import summed
 from jaxrl.types import Transition
 
 
@@ -52,6 +53,8 @@ class Batch:
     next_obs: Any  # where they led
     discount: jax.Array  # [B] gamma^steps, 0 where the MDP terminated
     weight: jax.Array  # [B] 1, or 0 where the first step is not to be learned from
+    # [B, ...] float32, discounted sums like `reward`. `teacher` is that of the first step.
+    signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
 def empty(example: Transition, rows: int, num_envs: int) -> Replay:
@@ -121,13 +124,21 @@ def n_step(w: Window, gamma: jax.Array | float) -> Batch:
     at_last, count = _at_last(w)
     powers = jnp.asarray(gamma) ** jnp.arange(w.alive.shape[0])[:, None]
     first = jax.tree.map(lambda x: x[0], w.steps)
+
+    def total(x):  # [length, B, ...] -> [B, ...]
+        pad = (1,) * (x.ndim - 2)
+        alive, scale = (y.reshape(y.shape + pad) for y in (w.alive, powers))
+        return jnp.where(alive, scale * x, 0.0).sum(0)
+
+    sums = jax.tree.map(total, summed(w.steps.signals))
     return Batch(
         obs=first.obs,
         action=first.action,
-        reward=jnp.where(w.alive, powers * w.steps.reward, 0.0).sum(0),
+        reward=total(w.steps.reward),
         next_obs=at_last(w.steps.next_obs),
         discount=jnp.where(at_last(w.steps.terminated), 0.0, jnp.asarray(gamma) ** count),
         weight=w.alive[0].astype(jnp.float32),
+        signals={k: sums.get(k, x) for k, x in first.signals.items()},
     )
 
 

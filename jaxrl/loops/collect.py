@@ -7,20 +7,52 @@ import math
 import jax
 import jax.numpy as jnp
 
+from envs.types import ACTION_SIGNALS, Box, Discrete
 from envs.vector import VecState, fold_keys
+from jaxrl.episodes import signal_totals
+from jaxrl.nn import spaces
 from jaxrl.types import Metrics
 
 
 def episode_metrics(stepped: VecState) -> Metrics:
-    """Of one vectorised step, scalars: see `jaxrl.types.Metrics`; `metric_*` are means over N."""
+    """Of one vectorised step, scalars: see `jaxrl.types.Metrics`; `metric_*` are means over N.
+
+    `episode_signal_NAME` is the sum of a signal over the episodes that ended.
+    """
     done = stepped.done
     task = {f"metric_{k}": v.astype(jnp.float32).mean() for k, v in stepped.now.metrics.items()}
+    totals = {
+        f"episode_{name}": jnp.where(done, x, 0.0).sum()
+        for name, x in signal_totals(stepped.episode_signals, 1).items()
+    }
     return task | {
+        **totals,
         "episodes": done.sum(),
         "episode_return": jnp.where(done, stepped.episode_return, 0.0).sum(),
         "episode_length": jnp.where(done, stepped.episode_length, 0).sum(),
         "nonfinite_count": stepped.nonfinite.sum(),
     }
+
+
+def stored(
+    action: jax.Array, signals: dict[str, jax.Array], space: Box | Discrete
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What a replay keeps of a step: the action that was carried out, and the signals.
+
+    Args:
+      action: [..., A] the proposed one in [-1, 1], or [...] of a discrete space.
+      signals: of the step, [..., ...]. `executed` replaces `action`. It and `teacher` are in the
+        environment's units and are brought to [-1, 1].
+      space: of the environment's actions.
+    """
+    if not signals.keys() & set(ACTION_SIGNALS):
+        return action, signals
+    squash = lambda x: x
+    if isinstance(space, Box):
+        from_env = spaces.from_env(space)
+        squash = lambda x: jnp.clip(from_env(x), -1.0, 1.0)
+    signals = {k: squash(x) if k in ACTION_SIGNALS else x for k, x in signals.items()}
+    return signals.pop("executed", action), signals
 
 
 def over_time(metrics: Metrics, psum) -> Metrics:

@@ -71,6 +71,7 @@ class Batch:
     valid: jax.Array  # [B] bool; False: its simulation was not finite, counts as 0 in every mean
     key: jax.Array  # [B] one key per transition, for whatever noise the update draws
     shared_key: jax.Array  # [] the same on every device
+    signals: dict[str, jax.Array] = struct.field(default_factory=dict)  # [B, ...], as `reward`
     share: float = struct.field(pytree_node=False, default=1.0)  # of the batch, on this device
 
     def mean(self, x: jax.Array) -> jax.Array:
@@ -163,8 +164,10 @@ def online(
     starts_at = lambda steps: math.ceil(steps / steps_per_iteration)
     learning_at, actor_at = starts_at(c.learning_starts), starts_at(c.actor_starts)
 
-    no, obs = np.zeros((), bool), example_obs(env)
-    example = Transition(obs, np.zeros(size, np.float32), np.zeros((), np.float32), obs, no, no, no)
+    example = example_step(env)
+    obs = example.obs
+    if prior_data is not None:
+        prior_data = with_signals(prior_data, example)
     to_batch = batcher(c)
 
     def init(key: jax.Array, config: Config = config) -> OnlineState:
@@ -204,14 +207,16 @@ def online(
                 fold_keys(k_noise, env_state.index), hp
             )
             done = stepped.done.reshape((-1,) + (1,) * (noise.ndim - 1))
+            kept, signals = rollout.stored(action, stepped.now.signals, env.action_space)
             step = Transition(
                 obs=env_state.obs,
-                action=action,
+                action=kept,
                 reward=stepped.now.reward,
                 next_obs=stepped.final_obs,
                 terminated=stepped.now.terminated,
                 truncated=stepped.now.truncated,
                 valid=~stepped.nonfinite,
+                signals=signals,
             )
             return (stepped, jnp.where(done, fresh, noise)), (
                 step,
@@ -351,8 +356,36 @@ def update_if(
 
 def example_obs(env: Env) -> Any:
     """Zeros shaped like one observation."""
-    obs = jax.eval_shape(env.reset, jax.random.key(0)).obs
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), obs)
+    return example_step(env).obs
+
+
+def example_step(env: Env) -> Transition:
+    """Zeros shaped like one stored step."""
+
+    def step(key):
+        state, no = env.reset(key), jnp.zeros((), bool)
+        action = jnp.zeros(action_size_of(env), jnp.float32)
+        action, signals = rollout.stored(action, state.signals, env.action_space)
+        return Transition(state.obs, action, state.reward, state.obs, no, no, no, signals)
+
+    shapes = jax.eval_shape(step, jax.random.key(0))
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+def with_signals(data: tuple[Transition, Any], example: Transition) -> tuple[Transition, Any]:
+    """Recorded data with the signals of `example` alone.
+
+    Raises:
+      ValueError: one of them was not recorded.
+    """
+    steps, trajectories = data
+    missing = sorted(example.signals.keys() - steps.signals.keys())
+    if missing:
+        raise ValueError(
+            f"prior: signal {missing[0]!r} was not recorded, the environment gives it;"
+            f" recorded are {sorted(steps.signals)}"
+        )
+    return steps.replace(signals={k: steps.signals[k] for k in example.signals}), trajectories
 
 
 def update_loop(
@@ -424,6 +457,7 @@ def batcher(c: Config) -> Callable[..., Batch]:
             b.weight > 0,
             keys,
             jax.random.fold_in(shared_key, 2 * c.batch_size),
+            signals=b.signals,
             share=b.weight.shape[0] / c.batch_size,
         )
 

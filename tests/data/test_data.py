@@ -9,7 +9,7 @@ import pytest
 from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from probes import assert_same
+from probes import Probe, assert_same
 
 import envs
 from envs.transforms import time_limit
@@ -340,6 +340,17 @@ def test_a_recording_is_cut_before_a_step_that_is_not_finite():
     recorded = record(time_limit(Walk(breaks=4.5), 5), 6)
     assert np.isfinite(recorded.steps.next_obs).all() and np.isfinite(recorded.steps.reward).all()
     assert recorded.steps.truncated[recorded.ends].all() and (recorded.lengths < 5).all()
+
+
+def test_a_recording_has_the_action_carried_out_and_the_signals():
+    env = Probe(length=3.0, signals=True)
+    policy = Policy((), lambda: (), lambda *_: (jnp.full(1, 0.8), ()))
+    dataset = recording.record(policy, env, 2, KEY)
+    assert (dataset.steps.action == np.float32(0.4)).all() and len(dataset) == 6
+    assert set(dataset.steps.signals) == {"cost"}
+    np.testing.assert_array_equal(dataset.steps.signals["cost"], np.full((6, 1), 0.4, np.float32))
+    both = data.concatenate(dataset, recording.record(policy, Probe(length=3.0), 1, KEY))
+    assert both.steps.signals == {} and len(both) == 9
 
 
 def test_an_environment_that_breaks_at_once_or_no_episode_at_all_is_an_error():

@@ -70,6 +70,23 @@ def test_a_file_comes_back_bit_for_bit(tmp_path, suffix, dict_obs):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
+def test_signals_come_back_bit_for_bit(tmp_path, suffix):
+    rng = np.random.default_rng(1)
+    signals = {"cost": rng.normal(size=T), "force": rng.normal(size=(T, 6))}
+    steps = made().steps
+    flat = (steps.obs, steps.action, steps.reward, steps.next_obs, steps.terminated)
+    flat = [x[:, 0] for x in (*flat, steps.truncated)]
+    dataset, path = from_arrays(*flat, signals=signals), tmp_path / f"data{suffix}"
+    data_files.save(dataset, path)
+    again = data_files.load(path)
+    assert again.steps.signals["force"].shape == (T, 1, 6)
+    assert_equal(again, dataset)
+    signals["cost"][3] = np.nan
+    with pytest.raises(ValueError, match="'signals/cost' row 3 is not finite"):
+        from_arrays(*flat, signals=signals)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_an_existing_file_is_not_overwritten(tmp_path, suffix):
     path = tmp_path / f"data{suffix}"
     path.write_bytes(b"mine")

@@ -173,6 +173,20 @@ def test_n_step_sums_what_was_earned_and_bootstraps_from_where_it_led(kind, rows
         assert_same(at(batch.action, b), at(kept.action, age, env))
 
 
+def test_n_step_sums_signals_like_the_reward_and_keeps_the_teacher_of_the_first_step():
+    kind = np.array([0, 0, 0, 3, 0, 0, 4, 5])[:, None]
+    steps = history(kind)
+    late = (np.arange(T) > 2)[:, None]
+    signals = {"cost": steps.reward, "both": np.stack([steps.reward] * 2, -1), "late": late}
+    steps = steps.replace(signals=signals | {"teacher": steps.action})
+    batch = n_step(window(replay.full(steps), np.arange(T), np.zeros(T, int), 3), 0.5)
+    np.testing.assert_array_equal(batch.signals["cost"], batch.reward)
+    np.testing.assert_array_equal(batch.signals["both"], np.stack([batch.reward] * 2, -1))
+    expected = [0.0, 0.25, 0.75 - 0.25, 1.0, 1.75, 1.5, 1.0, 0.0]  # step 3 ends, 6 ends, 7 broke
+    np.testing.assert_array_equal(batch.signals["late"], expected)
+    np.testing.assert_array_equal(batch.signals["teacher"], steps.action[:, 0])
+
+
 @laws
 @given(arrays(np.int8, (T, N), elements=st.integers(0, 3)), gammas, st.sampled_from([1, 3, L]))
 def test_n_step_targets_are_those_of_rlax(kind, gamma, n):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import Line
 
 import envs
 from envs.transforms import residual, time_limit
@@ -101,6 +102,14 @@ def test_a_residual_on_a_residual_sees_both_actions():
     )
     np.testing.assert_array_equal(obs["base_action_1"], 0.0)
     assert np.abs(obs["base_action"]).max() > 0.1
+
+
+def test_signals_that_are_actions_become_corrections():
+    base = Policy((), lambda: (), lambda *_: (jnp.array([0.25]), ()))
+    wrapped = residual(Line(signals=True), base, 0.5)
+    state = wrapped.step(wrapped.reset(KEYS[0]), jnp.array([1.0]))  # 0.75, executed: 0.5
+    np.testing.assert_allclose(state.signals["executed"], [0.5])
+    np.testing.assert_allclose(state.signals["cost"], state.data.x**2)
 
 
 def test_the_task_s_expert_is_none_for_corrections():

@@ -102,6 +102,14 @@ def test_action_repeat_stops_adding_where_the_episode_ends():
     assert {(True, False), (False, True)} <= ends
 
 
+def test_action_repeat_sums_signals_but_not_those_that_are_actions():
+    env = action_repeat(Line(gain=0.0, signals=True), 4)
+    state = env.step(env.reset(KEY), jnp.array([0.25]))
+    np.testing.assert_allclose(state.signals["cost"], 4 * state.data.x**2, rtol=1e-6)
+    np.testing.assert_allclose(state.signals["objectives"][1], 1 + 2 + 3 + 4)
+    assert state.signals["executed"] == 0.25
+
+
 def test_action_repeat_ignores_how_the_last_episode_ended():
     """After an auto-reset the flags in the state are still those of the episode before."""
     env = action_repeat(FOREVER, 3)

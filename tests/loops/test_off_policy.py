@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
+from flax import struct
 from probes import CLOCK, Probe, assert_same, differ
 from scipy import stats
 
 from jaxrl.data import dataset as data
-from jaxrl.data import replay
+from jaxrl.data import recording, replay
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac, td3
 from jaxrl.learners.offline import bc, iql, td3_bc
@@ -20,6 +21,7 @@ from jaxrl.loops import off_policy
 from jaxrl.loops.off_policy import Batch
 from jaxrl.nn import spaces as acting
 from jaxrl.ops import optim
+from jaxrl.types import Policy
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -730,6 +732,47 @@ def test_a_poisoned_environment_reaches_no_gradient_and_no_statistic():
     leaves = jax.tree.leaves((state.agent, state.obs_moments, state.replay.steps.reward))
     assert all(np.isfinite(x).all() for x in leaves)
     assert not np.asarray(state.replay.steps.valid[: int(state.replay.size)]).all()
+
+
+def idle(c, action_size, psum):
+    """An algorithm that learns nothing and draws uniform actions."""
+    none = lambda agent, batch, hp: (agent, {})
+    act = lambda actor, obs, key, deterministic: jax.random.uniform(key, (action_size,), minval=-1)
+    return off_policy.Algorithm(lambda *_: Idle(), none, none, act)
+
+
+@struct.dataclass
+class Idle:
+    actor: tuple = ()
+
+
+def test_the_action_carried_out_is_stored_and_signals_travel_to_batch_and_report():
+    env = Probe(length=2.0, truncates=True, bound=2.0, signals=True)
+    config = off_policy.Config(num_envs=3, unroll_length=2, replay_size=12, n_step=2, gamma=0.9)
+    learner = off_policy.online(env, config, idle, lambda c: None)
+    state, metrics = jax.jit(learner.step)(learner.init(KEY))
+    steps = jax.tree.map(lambda x: np.asarray(x[:2]), state.replay.steps)
+    assert set(steps.signals) == {"cost"}
+    action, cost = steps.action[..., 0], steps.signals["cost"]
+    np.testing.assert_allclose(cost, 2.0 * np.abs(action), rtol=1e-6)  # in units of the bound
+    assert 0.3 < np.abs(action).max() <= 0.5
+    np.testing.assert_allclose(metrics["episode_signal_cost"], cost.sum(), rtol=1e-5)
+    assert metrics["episodes"] == 3
+    w = replay.window(state.replay, jnp.zeros(1, int), jnp.zeros(1, int), 2)
+    batch = off_policy.batcher(config)(w, KEY[None], KEY, state.obs_moments, config)
+    np.testing.assert_allclose(batch.signals["cost"], cost[0, :1] + 0.9 * cost[1, :1], rtol=1e-6)
+
+    recorded = recording.from_replay(jax.tree.map(lambda x: x[None], state), 0, env)
+    np.testing.assert_allclose(
+        recorded.steps.signals["cost"], np.abs(recorded.steps.action[..., 0]), rtol=1e-6
+    )
+
+
+def test_prior_data_without_a_signal_of_the_environment_are_refused():
+    env = Probe(signals=True)
+    plain = recording.record(Policy((), lambda: (), lambda *_: (jnp.zeros(1), ())), Probe(), 2, KEY)
+    with pytest.raises(ValueError, match="^prior: signal 'cost' was not recorded"):
+        sac.make(env, SAC.replace(prior_ratio=0.5), plain)
 
 
 def test_seeds_are_independent_and_equal_single_runs():
