@@ -24,6 +24,7 @@ class Args(script.Args):
     env: str = ""  # default: what the data set says
     data: Path = Path("data/demos.npz")  # .npz or .hdf5, see jaxrl/data/files.py
     terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
+    cut_at: int = 0  # steps; ends episodes of a file that does not flag their ends
     total_steps: float = 10_000  # updates per seed
     num_evals: int = 5
     eval_episodes: int = 128
@@ -34,7 +35,7 @@ def main() -> int:
     args = script.parse(Args)
     config = args.config
     imitation.validate(config)
-    dataset = data_files.load(args.data, args.terminals_are_timeouts)
+    dataset = data_files.load(args.data, args.terminals_are_timeouts, args.cut_at)
     script.env_of_data(args, dataset)
     env = script.prepare(args, runtime.default_devices(args.seeds))
     learner = imitation.make(env, config, dataset)

@@ -30,6 +30,7 @@ class Args(script.Args):
     env: str = ""  # default: what the data set says
     data: Path = Path("data.npz")  # .npz or .hdf5, see jaxrl/data/files.py
     terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
+    cut_at: int = 0  # steps; ends episodes of a file that does not flag their ends
     learner: str = "iql"  # bc, td3_bc or iql
     weighted: float = 0.0  # temperature of return-weighted sampling; 0: uniform
     normalize_reward: bool = False  # scale rewards by 1000 / (best - worst return), as IQL does
@@ -48,7 +49,7 @@ def defaults(learner: str, total_steps: str) -> Any:
 
 def main() -> int:
     args = script.parse(defaults, learner="iql", total_steps=str(Args.total_steps))
-    dataset = data_files.load(args.data, args.terminals_are_timeouts)
+    dataset = data_files.load(args.data, args.terminals_are_timeouts, args.cut_at)
     unpaid = args.terminals_are_timeouts and not dataset.steps.reward.any()
     if unpaid and args.learner != "bc":
         raise ValueError(f"{args.data}: every reward is 0, from which only bc learns")

@@ -30,7 +30,7 @@ class Args(script.Args):
 def defaults(env: str, data: str) -> Args:
     recorded = {}
     if Path(data).exists():
-        dataset = data_files.load(data)
+        dataset = data_files.load(data, say=lambda line: None)  # `main` says it
         env = env or dataset.metadata.get("env", "")
         recorded = script.recorded_options(dataset, env)
     preset = RLPD.get(env, Preset(total_steps=250_000, config=sac.RLPD))

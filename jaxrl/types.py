@@ -55,7 +55,7 @@ class Transition:
     next_obs: Any  # what the action led to: the final observation where the episode ended
     terminated: jax.Array  # bool: the MDP ended, no value after it
     truncated: jax.Array  # bool: the clock or a recording ended it, bootstrap from `next_obs`
-    valid: jax.Array  # bool; False: the simulation was not finite, learn nothing from it
+    valid: jax.Array  # bool; False: not finite, or `next_obs` is unknown: learn nothing from it
     # See `envs.types.State`. `executed` is not among them, because `action` is that already.
     # `teacher` is in the units of `action`.
     signals: dict[str, jax.Array] = struct.field(default_factory=dict)

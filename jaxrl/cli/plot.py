@@ -156,7 +156,7 @@ def _two_dimensions(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, tupl
     obs = dataset.steps.obs
     flat = obs["obs"] if isinstance(obs, dict) and "obs" in obs else obs
     leaves = flat.values() if isinstance(flat, dict) else [flat]
-    x = np.concatenate([leaf.reshape(len(dataset), -1) for leaf in leaves], 1)
+    x = np.concatenate([data.few_entries(leaf) for leaf in leaves], 1)
     if isinstance(obs, dict) and "goal" in obs:
         return x[:, 0], x[:, 1], ("observation 0", "observation 1")
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)

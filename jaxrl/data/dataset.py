@@ -17,6 +17,8 @@ from jaxrl.ops.moments import Moments
 from jaxrl.types import Transition
 
 REAL = "biuf"  # the kinds of dtypes that are real numbers
+TOLERANCE = 1e-3  # of the range of an action, by which a recorded one may be beyond its bounds
+MAX_ENTRIES = 256  # of an observation, that summaries of a data set look at
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,10 @@ class Dataset:
     """Episodes one after another: the replay's layout with a single column.
 
     Every episode ends by `terminated` or `truncated`. Actions are in the environment's
-    units; corrections of a base policy may lie outside its bounds. Arrays are NumPy and are
-    not to be written to.
+    units; corrections of a base policy may lie outside its bounds. `steps.valid` is False where
+    the next observation was not recorded: `steps.next_obs` repeats the observation there, cloning
+    learns from the step, and what bootstraps leaves it out. Arrays are NumPy and are not to be
+    written to.
     """
 
     steps: Transition  # [T, 1, ...]
@@ -33,6 +37,7 @@ class Dataset:
     metadata: dict[str, Any] = field(default_factory=dict)  # plain JSON values
     trajectories: Trajectories | None = None  # how likely each episode is drawn; None: uniform
     bounded: bool = True  # actions are within the bounds
+    name: str = "data"  # what errors call it: the file that it was read from
 
     def __len__(self) -> int:
         return self.steps.reward.shape[0]
@@ -64,7 +69,7 @@ class Dataset:
           ValueError: the task does not measure it.
         """
         if "success" not in self.extras:
-            raise ValueError("data: the task measures no success")
+            raise ValueError(f"{self.name}: the task measures no success")
         return np.maximum.reduceat(self.extras["success"], self.starts) > 0
 
     def steps_for(self, env: Env) -> Transition:
@@ -76,19 +81,21 @@ class Dataset:
         space = env.action_space
         if not isinstance(space, Box):
             raise ValueError(f"action_space={space}: data sets are for continuous actions")
-        action = self.steps.action
+        action, of = self.steps.action, self._recorded_in()
         if action.shape[2:] != space.shape:
-            raise ValueError(f"data: actions have shape {action.shape[2:]}, not {space.shape}")
-        outside = (action < space.lows - 1e-3) | (action > space.highs + 1e-3)
-        if self.bounded and outside.any():
-            row, _, *entry = np.argwhere(outside)[0].tolist()
-            x, low, high = (a[tuple(entry)] for a in (action[row, 0], space.lows, space.highs))
-            raise ValueError(f"data: actions[{row}]{entry}={x:g} is outside {low:g} .. {high:g}")
+            raise ValueError(
+                f"{self.name}: actions have shape {action.shape[2:]}{of}, not {space.shape}"
+            )
+        if self.bounded:
+            self._check_bounds(space)
+        self._check_lengths(getattr(env, "limit", None))
         wanted = env.observation_space
         have = jax.tree.map(lambda x: x.shape[2:], self.steps.obs)
         want = jax.tree.map(lambda b: b.shape, wanted, is_leaf=lambda b: isinstance(b, Box))
         if have != want:
-            raise ValueError(f"data: observations have shape {have}, the environment's {want}")
+            raise ValueError(
+                f"{self.name}: observations have shape {have}{of}, the environment's {want}"
+            )
         from_env = acting.from_env(space)
 
         def scaled(x):
@@ -101,9 +108,65 @@ class Dataset:
             signals={k: scaled(x) if k in ACTION_SIGNALS else x for k, x in signals.items()},
         )
 
+    def _recorded_in(self) -> str:
+        """The environment that the metadata name, for a message."""
+        return f" (metadata: env={self.metadata['env']!r})" if "env" in self.metadata else ""
+
+    def _check_lengths(self, limit: int | None) -> None:
+        """Prints which episode is longer than the environment's time limit."""
+        lengths = self.lengths
+        if limit is None or lengths.max() <= limit:
+            return
+        i = int(lengths.argmax())
+        print(
+            f"{self.name}: episode {i} (rows {self.starts[i]} .. {self.ends[i]}) has {lengths[i]}"
+            f" steps, the environment's limit is {limit}: ends without a flag? cut_at={limit} cuts"
+            " there"
+        )
+
+    def _check_bounds(self, space: Box) -> None:
+        """Raises where an action is beyond the bounds by over `TOLERANCE` of their range, and
+        prints how many are by less: `steps_for` clips those."""
+        action, low, high = self.steps.action, space.lows, space.highs
+        beyond = np.maximum(low - action, action - high)
+        size = np.where(np.isfinite(high - low), high - low, 1.0)
+        rounding = 1e-6 * np.maximum(size, np.minimum(np.abs(low), np.abs(high)))
+        outside = beyond > TOLERANCE * size + rounding
+        if outside.any():
+            row, _, *entry = np.argwhere(outside)[0].tolist()
+            x, least, most = (a[tuple(entry)] for a in (action[row, 0], low, high))
+            raise ValueError(
+                f"{self.name}: actions[{row}]{entry}={x:g} is outside {least:g} .. {most:g}"
+            )
+        clipped = (beyond > rounding).reshape(len(self), -1).any(1)
+        if clipped.any():
+            print(
+                f"{self.name}: actions of {clipped.sum()} of {len(self)} steps are up to"
+                f" {beyond.max():.2g} beyond their bounds, and are clipped"
+            )
+
     def source_for(self, env: Env) -> tuple[Transition, Trajectories | None]:
-        """What `replay.draw_recorded` reads; raises as `steps_for` does."""
+        """What `replay.draw_recorded` reads; raises as `steps_for` does.
+
+        Raises:
+          ValueError: also, where no step has a next observation.
+        """
+        valid, reward = self.steps.valid, self.steps.reward
+        if not valid.any():
+            raise ValueError(
+                f"{self.name}: no step has a next observation, only cloning learns from it"
+            )
+        if reward.any() and not reward[valid].any():
+            print(
+                f"{self.name}: all reward is at steps without a next observation, which are left"
+                " out here; flag them as terminals if the task ends there"
+            )
         return self.steps_for(env), self.trajectories
+
+    def for_cloning(self) -> Dataset:
+        """The same data for a learner that asks for no next observation: every step is valid."""
+        steps = self.steps.replace(valid=np.ones_like(self.steps.valid))
+        return dataclasses.replace(self, steps=steps)
 
     def obs_moments(self) -> Moments:
         """Mean and variance of the observations."""
@@ -113,20 +176,33 @@ class Dataset:
         return Moments(np.float32(len(self)), single(mean), single(var))
 
     def take(self, episodes: np.ndarray) -> Dataset:
-        """A data set of the episodes with these numbers, in this order.
+        """A data set of some episodes.
+
+        Args:
+          episodes: their numbers, in the order wanted, or a mask [E] of bool.
 
         Raises:
-          ValueError: no numbers.
+          ValueError: none, a number that is no episode, a mask that is not [E].
         """
-        if not np.size(episodes):
-            raise ValueError("data: no episodes to take")
-        rows = [np.arange(self.starts[e], self.ends[e] + 1) for e in np.atleast_1d(episodes)]
-        rows = np.concatenate(rows)
-        return Dataset(
-            jax.tree.map(lambda x: x[rows], self.steps),
-            {k: v[rows] for k, v in self.extras.items()},
-            self.metadata,
-            bounded=self.bounded,
+        count = len(self.ends)
+        chosen = np.atleast_1d(np.asarray(episodes))
+        if chosen.dtype == bool:
+            if chosen.shape != (count,):
+                raise ValueError(
+                    f"{self.name}: a mask of shape {chosen.shape} for {count} episodes"
+                )
+            chosen = np.flatnonzero(chosen)
+        if not chosen.size:
+            raise ValueError(f"{self.name}: no episodes to take")
+        wrong = (chosen < 0) | (chosen >= count)
+        if wrong.any():
+            raise ValueError(f"{self.name}: episode {chosen[wrong][0]}: there are 0 .. {count - 1}")
+        rows = np.concatenate([np.arange(self.starts[e], self.ends[e] + 1) for e in chosen])
+        return dataclasses.replace(
+            self,
+            steps=jax.tree.map(lambda x: x[rows], self.steps),
+            extras={k: v[rows] for k, v in self.extras.items()},
+            trajectories=None,
         )
 
     def successful(self) -> Dataset:
@@ -137,7 +213,7 @@ class Dataset:
         """
         ever = self.success
         if not ever.any():
-            raise ValueError(f"data: success rate 0 in {len(ever)} episodes")
+            raise ValueError(f"{self.name}: success rate 0 in {len(ever)} episodes")
         return self.take(np.flatnonzero(ever))
 
     def weighted(self, temperature: float = 0.1, baseline: np.ndarray | None = None) -> Dataset:
@@ -167,16 +243,43 @@ class Dataset:
 
 
 def concatenate(*datasets: Dataset) -> Dataset:
-    """All episodes of several data sets of one environment, with what all of them recorded."""
+    """All episodes of several data sets of one environment.
+
+    Keeps the metrics and signals that all of them recorded, and the metadata that none
+    contradicts. Weights are left out, as by `take`.
+
+    Raises:
+      ValueError: no data sets, of different environments, or of different shapes.
+    """
+    if not datasets:
+        raise ValueError("concatenate: no data sets")
+    shape = lambda d: jax.tree.map(lambda x: x.shape[2:], (d.steps.obs, d.steps.action))
+    for key in ("env", "env_overrides"):
+        naming = [d for d in datasets if key in d.metadata]
+        for each in naming:
+            if each.metadata[key] != naming[0].metadata[key]:
+                raise ValueError(
+                    f"concatenate: {each.name} has {key}={each.metadata[key]!r}, others have"
+                    f" {naming[0].metadata[key]!r}"
+                )
+    for each in datasets:
+        if shape(each) != shape(datasets[0]):
+            raise ValueError(
+                f"concatenate: {each.name} has observations and actions of shape {shape(each)},"
+                f" others {shape(datasets[0])}"
+            )
     join = lambda *x: np.concatenate(x)
     shared = set.intersection(*(set(d.extras) for d in datasets))
     common = sorted(set.intersection(*(set(d.steps.signals) for d in datasets)))
     with_common = lambda steps: steps.replace(signals={k: steps.signals[k] for k in common})
+    every = {k: v for d in datasets for k, v in d.metadata.items()}
+    agreed = lambda k: all(d.metadata.get(k, every[k]) == every[k] for d in datasets)
     return Dataset(
         jax.tree.map(join, *(with_common(d.steps) for d in datasets)),
         {k: join(*(d.extras[k] for d in datasets)) for k in sorted(shared)},
-        datasets[0].metadata,
+        {k: v for k, v in every.items() if agreed(k)},
         bounded=all(d.bounded for d in datasets),
+        name=datasets[0].name if len(datasets) == 1 else "data",
     )
 
 
@@ -190,10 +293,20 @@ def from_arrays(
     extras: dict[str, np.ndarray] | None = None,
     metadata: dict[str, Any] | None = None,
     signals: dict[str, np.ndarray] | None = None,
+    valid: np.ndarray | None = None,
+    name: str = "data",
 ) -> Dataset:
     """A data set from flat arrays [T, ...]; the last step ends an episode in any case.
 
-    `signals`: [T] or [T, ...] by name, see `envs.types.State`.
+    Args:
+      obs, next_obs: arrays or dicts of arrays.
+      action: [T, A] in the environment's units.
+      reward, terminated, truncated: [T].
+      extras: the task's metrics, [T] each.
+      metadata: plain JSON values.
+      signals: [T] or [T, ...] by name, see `envs.types.State`.
+      valid: [T] False where `next_obs` is not known; default: it is everywhere.
+      name: what errors call it.
 
     Raises:
       ValueError: no steps, an array that does not fit the others or is not finite (of `extras`
@@ -201,19 +314,21 @@ def from_arrays(
     """
     rows = np.size(terminated)
     if rows == 0:
-        raise ValueError("data: no steps")
+        raise ValueError(f"{name}: no steps")
     arrays = {"obs": obs, "action": action, "next_obs": next_obs, "signals": signals or {}}
     flat = {"reward": reward, "terminated": terminated, "truncated": truncated}
+    if valid is not None:
+        flat["valid"] = valid
     for path, x in jax.tree_util.tree_leaves_with_path(arrays | flat):
         if why := fault(x, rows, path[0].key in flat):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ValueError(f"data: array {name!r} {why}")
+            array = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"{name}: array {array!r} {why}")
     shapes = [jax.tree.map(lambda x: np.shape(x)[1:], tree) for tree in (obs, next_obs)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"data: obs have shape {shapes[0]}, next_obs {shapes[1]}")
-    for name, x in (extras or {}).items():
+        raise ValueError(f"{name}: obs have shape {shapes[0]}, next_obs {shapes[1]}")
+    for key, x in (extras or {}).items():
         if np.shape(x) != (rows,):
-            raise ValueError(f"data: array 'extras/{name}' has shape {np.shape(x)}, not ({rows},)")
+            raise ValueError(f"{name}: array 'extras/{key}' has shape {np.shape(x)}, not ({rows},)")
     terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
     truncated &= ~terminated
     truncated[-1] |= ~terminated[-1]
@@ -225,10 +340,10 @@ def from_arrays(
         column(_single(next_obs)),
         column(terminated),
         column(truncated),
-        np.ones((len(terminated), 1), bool),
+        column(np.ones(rows, bool) if valid is None else np.array(valid, bool)),
         column(_single(signals or {})),
     )
-    return Dataset(steps, extras or {}, metadata or {})
+    return Dataset(steps, extras or {}, metadata or {}, name=name)
 
 
 def fault(x: Any, rows: int, flat: bool) -> str | None:
@@ -247,3 +362,14 @@ def fault(x: Any, rows: int, flat: bool) -> str | None:
 
 def _single(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
+
+
+def few_entries(x: np.ndarray) -> np.ndarray:
+    """At most `MAX_ENTRIES` entries of each row, evenly spaced, as float64. [T, ...] -> [T, entries]
+
+    Summaries that compare entries with each other would take hours on images.
+    """
+    flat = np.reshape(x, (len(x), -1))
+    chosen = np.unique(np.linspace(0, flat.shape[1] - 1, MAX_ENTRIES).astype(int))
+    chosen = chosen if flat.shape[1] > MAX_ENTRIES else slice(None)
+    return flat[:, chosen].astype(np.float64)

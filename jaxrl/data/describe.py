@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.data.dataset import Dataset
+from jaxrl.data.dataset import Dataset, few_entries
 
 COMPONENTS, BINS = 3, 10  # of the grid that coverage counts: its axes, and cells along each
 
@@ -51,7 +51,8 @@ def coverage(dataset: Dataset, reference: Dataset | None = None) -> float:
     The axes of the grid are the first `COMPONENTS` principal components of the reference's (or
     the data's own) states and actions, each entry scaled to variance 1, with `BINS` cells over
     the range of each; what lies beyond falls into more cells of that size. What other
-    components hold is not seen, and more steps visit more cells: compare sets of equal size.
+    components hold is not seen, and more steps visit more cells: compare sets of equal size. Of
+    wide observations, such as images, 256 evenly spaced entries are looked at.
     """
     x, ref = (_pairs(d) for d in (dataset, reference or dataset))
     mean, std = ref.mean(0), ref.std(0)
@@ -70,7 +71,7 @@ def coverage(dataset: Dataset, reference: Dataset | None = None) -> float:
 def _pairs(dataset: Dataset) -> np.ndarray:
     """States and actions, flat. [T, entries]"""
     leaves = [*jax.tree.leaves(dataset.steps.obs), dataset.steps.action]
-    return np.concatenate([x.reshape(len(dataset), -1) for x in leaves], 1).astype(np.float64)
+    return np.concatenate([few_entries(x) for x in leaves], 1)
 
 
 def references(dataset: Dataset) -> tuple[float, float] | None:

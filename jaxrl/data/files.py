@@ -7,26 +7,44 @@ The arrays of a file, all with one leading axis of T steps:
     rewards            [T] optional where `terminals_are_timeouts`: then 0
     terminals          [T] the MDP ended
     timeouts           [T] optional: the clock ended the episode
-    next_observations  [T, obs] optional: else the next row, and steps without one are dropped
+    next_observations  [T, obs] optional: else the next row
+    valid              [T] optional: False where `next_observations` is made up
     signals/NAME       [T] or [T, ...] optional: see `envs.types.State`
     infos/NAME         [T] optional: the task's metrics; others are not read
     metadata           optional: a text of JSON
+
+Other arrays are ignored, and those of HDF5 are not even read. Without `next_observations` the last
+step of a timed-out episode has no next observation. The step is kept, with its action, reward and
+metrics, and marked as not `valid`: cloning learns from it, what bootstraps leaves it out.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrl.data.dataset import REAL, Dataset, fault, from_arrays
+from jaxrl.data.dataset import REAL, Dataset, fault, few_entries, from_arrays
 
 HDF5 = (".hdf5", ".h5")
+FLAT = ("actions", "rewards", "terminals", "timeouts", "valid")
+TREES = ("observations", "next_observations", "signals")
+BY_HAND = "give its arrays to jaxrl.data.dataset.from_arrays"
+OTHERS = {  # formats that people try, by their ending
+    ".pkl": "a pickle is never read, because reading one runs its code",
+    ".pickle": "a pickle is never read, because reading one runs its code",
+    ".npy": "holds one array, a data set needs several: np.savez",
+    ".hdf": "rename HDF5 to .hdf5",
+    ".parquet": f"a table, as of LeRobot: read it with pandas and {BY_HAND}",
+    ".zarr": f"a Zarr store: {BY_HAND}",
+}
+JUMP = 10.0  # times the usual change of an observation looks like an end without a flag
+SHOWN = 8  # names of arrays in a message
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
@@ -48,6 +66,8 @@ def save(dataset: Dataset, path: str | Path) -> None:
     }
     arrays |= {f"signals/{k}": v[:, 0] for k, v in dataset.steps.signals.items()}
     arrays |= {f"infos/{k}": v for k, v in dataset.extras.items()}
+    if not dataset.steps.valid.all():
+        arrays["valid"] = dataset.steps.valid[:, 0]
     try:
         text = json.dumps(dataset.metadata)
     except (TypeError, ValueError) as error:
@@ -87,28 +107,37 @@ def _write(path: Path, suffix: str, arrays: dict[str, np.ndarray], metadata: str
             file.create_dataset(name, data=x, compression="gzip")
 
 
-def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
+def load(
+    path: str | Path,
+    terminals_are_timeouts: bool = False,
+    cut_at: int = 0,
+    say: Callable[[str], None] = print,
+) -> Dataset:
     """Reads a data set from `.npz` or HDF5, ours or any in this layout.
 
     Args:
       path: the file.
       terminals_are_timeouts: `terminals` only mark where a recording ends, and its task is to
         give the rewards (OGBench).
+      cut_at: steps after which an episode ends by the clock, for a file that does not flag its
+        ends; 0: the flags are complete.
+      say: is given one line for each thing that a reader must know: steps without a next
+        observation, and jumps that look like ends without a flag.
 
     Raises:
-      ValueError: no such file, damaged, an array missing, of a wrong shape, or not finite; one
-        line that names the array and the row.
+      ValueError: no such file, an unknown format, damaged, links to other files, an array missing,
+        of a wrong shape, or not finite; one line that names the file, the array and the row.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    read = _read_hdf5 if path.suffix in HDF5 else _read_npz
+    read = _reader(path)
+    if cut_at < 0:
+        raise ValueError(f"cut_at={cut_at}: must be at least 1, or 0 for no cut")
     arrays, metadata = read(path)
     if terminals_are_timeouts and "actions" in arrays:
         arrays.setdefault("rewards", np.zeros(arrays["actions"].shape[:1], np.float32))
     for name in ("actions", "rewards", "terminals"):
         if name not in arrays:
-            raise ValueError(f"{path}: array {name!r} is missing; it has {', '.join(arrays)}")
+            raise _missing(path, name, arrays)
     rows = len(arrays["actions"]) if arrays["actions"].ndim else 0
     if rows == 0:
         raise ValueError(f"{path}: array 'actions' is empty")
@@ -118,52 +147,124 @@ def load(path: str | Path, terminals_are_timeouts: bool = False) -> Dataset:
     timeouts = arrays.get("timeouts", np.zeros(rows)).astype(bool)
     if terminals_are_timeouts:
         terminals, timeouts = np.zeros_like(terminals), terminals | timeouts
-    extras = {
-        k.removeprefix("infos/"): v.astype(np.float32)
-        for k, v in arrays.items()
-        if k.startswith("infos/") and v.shape == (rows,) and v.dtype.kind in REAL
-    }
+    if cut_at:
+        timeouts |= _age(terminals | timeouts) % cut_at == cut_at - 1
     signals = {k.removeprefix("signals/"): v for k, v in arrays.items() if k.startswith("signals/")}
-    keep = np.ones(rows, bool)
+    timeouts[-1] = True  # the file ends here
+    timeouts &= ~terminals
     if any(k.split("/")[0] == "next_observations" for k in arrays):
         next_obs = _unflatten(path, arrays, "next_observations")
         have, after = (jax.tree.map(lambda x: x.shape[1:], each) for each in (obs, next_obs))
         if have != after:
             raise ValueError(f"{path}: observations have shape {have}, next_observations {after}")
+        valid = arrays.get("valid", np.ones(rows)).astype(bool)
     else:
-        # Where a time-out led was not recorded: such a step is dropped, and the one before it
-        # ends the episode. What a terminal step led to has no value: its own observation stands.
-        following = np.where(terminals, np.arange(rows), np.minimum(np.arange(rows) + 1, rows - 1))
-        next_obs = _rows(obs, following)
-        timeouts[-1] = True
-        keep = terminals | ~timeouts
-        timeouts = np.append(~keep[1:], False)
-    if not keep.any():
-        raise ValueError(
-            f"{path}: no step is left: every one is a time-out without next_observations"
+        # The own observation stands where none follows: nothing bootstraps from it.
+        ends = terminals | timeouts
+        next_obs = _rows(obs, np.arange(rows) + ~ends)
+        valid = ~timeouts
+        if jumps := _jumps(obs, ends):
+            say(
+                f"{path}: {len(jumps)} steps change the observation over {JUMP:g} times as much as"
+                f" usual, the first at row {jumps[0]}: ends of episodes without a flag? cut_at=STEPS"
+                " cuts there"
+            )
+    if not valid.all():
+        say(
+            f"{path}: {(~valid).sum()} of {rows} steps have no next observation, the first at row"
+            f" {(~valid).argmax()}: cloning learns from them, learners that bootstrap leave them out"
         )
     return from_arrays(
-        _rows(obs, keep),
-        arrays["actions"][keep],
-        arrays["rewards"][keep],
-        _rows(next_obs, keep),
-        terminals[keep],
-        timeouts[keep],
-        _rows(extras, keep),
+        obs,
+        arrays["actions"],
+        arrays["rewards"],
+        next_obs,
+        terminals,
+        timeouts,
+        _extras(arrays, rows),
         metadata,
-        _rows(signals, keep),
+        signals=signals,
+        valid=valid,
+        name=str(path),
     )
+
+
+def _extras(arrays: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    """The task's metrics among the arrays, [T] numbers each."""
+    return {
+        k.removeprefix("infos/"): v.astype(np.float32)
+        for k, v in arrays.items()
+        if k.startswith("infos/") and v.shape == (rows,) and v.dtype.kind in REAL
+    }
+
+
+def _age(ends: np.ndarray) -> np.ndarray:
+    """Steps since the begin of each row's episode. ends: [T] bool"""
+    rows = np.arange(len(ends))
+    begins = np.where(np.append(True, ends[:-1]), rows, 0)
+    return rows - np.maximum.accumulate(begins)
+
+
+def _jumps(obs: Any, ends: np.ndarray) -> list[int]:
+    """Rows within an episode after which observations change `JUMP` times as much as usual."""
+    flat = np.concatenate([few_entries(x) for x in jax.tree.leaves(obs)], 1)
+    spread = np.maximum(flat.std(0), 1e-6)
+    moved = np.linalg.norm(np.diff(flat, axis=0) / spread, axis=1)
+    inside = ~ends[:-1]
+    if not (moved[inside] > 0).any():
+        return []
+    often, most = np.quantile(moved[inside & (moved > 0)], [0.5, 0.9])
+    return np.flatnonzero(inside & (moved > JUMP * often) & (moved > 3 * most)).tolist()
+
+
+def _reader(path: Path) -> Callable[[Path], tuple[dict[str, np.ndarray], dict]]:
+    """The function that reads this format; ValueError with the way in for those of others."""
+    if path.is_dir():
+        raise ValueError(f"{path}: {_folder(path)}")
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: is no regular file")
+    if path.suffix in HDF5:
+        return _read_hdf5
+    if path.suffix == ".npz":
+        return _read_npz
+    hint = OTHERS.get(path.suffix.lower(), "an unknown format")
+    raise ValueError(f"{path}: {hint}; data sets are read from .npz, .hdf5 and .h5")
+
+
+def _folder(path: Path) -> str:
+    if (path / "meta/info.json").exists():
+        return f"a LeRobot folder, which is not read; {BY_HAND}"
+    if (path / "data/main_data.hdf5").exists():
+        return "a Minari data set: read it with jaxrl.data.minari.from_minari(ID)"
+    return "is a folder; data sets are read from .npz, .hdf5 and .h5"
+
+
+def _missing(path: Path, name: str, have: Iterable[str]) -> ValueError:
+    """One line that names some of the arrays that there are."""
+    have = list(have)
+    if any(n.startswith("data/demo_") for n in have):
+        return ValueError(f"{path}: a robomimic file, which is not read; {BY_HAND}")
+    more = f" and {len(have) - SHOWN} more" if len(have) > SHOWN else ""
+    listed = ", ".join(have[:SHOWN]) or "no arrays"
+    return ValueError(f"{path}: array {name!r} is missing; it has {listed}{more}")
 
 
 def _rows(tree: Any, rows: Any) -> Any:
     return {k: v[rows] for k, v in tree.items()} if isinstance(tree, Mapping) else tree[rows]
 
 
+def _used(name: str) -> bool:
+    """Whether an array of this name is read."""
+    return name in FLAT or name.split("/")[0] in (*TREES, "infos")
+
+
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     arrays, name = {}, None
     try:
         with np.load(path, allow_pickle=False) as file:
-            for name in file.files:
+            for name in file.files:  # also those that are not used: zip checks each one's sum
                 arrays[name] = np.asarray(file[name])
     except Exception as error:  # a damaged file makes NumPy, zipfile and zlib raise anything
         raise _damaged(path, ".npz", name, error) from None
@@ -176,14 +277,60 @@ def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     try:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("metadata")
-            found: list[str] = []
-            file.visititems(lambda n, x: found.append(n) if isinstance(x, h5py.Dataset) else None)
-            for name in found:
-                if not name.startswith("metadata"):
-                    arrays[name] = np.asarray(file[name][()])
+            found = datasets_of(file)
+            for name, x in found.items():
+                fits = not name.startswith("infos/") or x.ndim == 1
+                if _used(name) and fits:
+                    arrays[name] = np.asarray(x[()])
+            if not {"actions", "rewards", "terminals"} & arrays.keys():
+                raise Refused(str(_missing(path, "actions", found)))
+    except Refused as error:
+        message = str(error)
+        raise ValueError(message if str(path) in message else f"{path}: {message}") from None
     except Exception as error:  # as above, of HDF5
         raise _damaged(path, "HDF5", name, error) from None
     return arrays, _metadata(path, text)
+
+
+class Refused(ValueError):
+    """What HDF5 could do and is not let do."""
+
+
+def datasets_of(file: Any) -> dict[str, Any]:
+    """Every array of an open HDF5 file, by name.
+
+    HDF5 can present bytes of any other file as an array of its own. What leads out of the file is
+    refused: an untrusted data set must not be able to read the disk.
+
+    Raises:
+      Refused: an external or soft link, external storage or a virtual data set, by its name.
+    """
+    h5py = _h5py()
+    found: dict[str, Any] = {}
+
+    def links(group: Any) -> None:
+        for key in group:
+            link = group.get(key, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
+                name = f"{group.name}/{key}".lstrip("/")
+                raise Refused(f"{name!r} is {kind}, which is not followed: store the array itself")
+
+    def visit(name: str, x: Any) -> None:
+        if isinstance(x, h5py.Group):
+            links(x)
+            return
+        if not isinstance(x, h5py.Dataset):
+            return
+        if x.external:
+            raise Refused(f"array {name!r} is stored in another file, which is not read")
+        if x.is_virtual:
+            raise Refused(f"array {name!r} is a virtual data set, which is not read")
+        found[name] = x
+
+    links(file)
+    file.visititems(visit)
+    return found
 
 
 def _damaged(path: Path, kind: str, name: str | None, error: Exception) -> ValueError:
@@ -205,14 +352,12 @@ def _metadata(path: Path, text: Any) -> dict:
 
 def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:
     """One line on the first array that is not [rows, ...] finite numbers."""
-    known = ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts")
-    known += ("signals",)
     for name, x in arrays.items():
-        if name.split("/")[0] not in known:
+        if name.startswith("infos/"):
             continue
         if x.ndim == 1 and name == "actions":
             raise ValueError(f"{path}: array 'actions' has shape {x.shape}, allowed is ({rows}, A)")
-        if why := fault(x, rows, flat=name in ("rewards", "terminals", "timeouts")):
+        if why := fault(x, rows, flat=name in FLAT[1:]):
             raise ValueError(f"{path}: array {name!r} {why}")
 
 
@@ -227,7 +372,7 @@ def _unflatten(path: Path, arrays: dict[str, np.ndarray], name: str) -> Any:
         return arrays[name]
     parts = {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
     if not parts:
-        raise ValueError(f"{path}: array {name!r} is missing; it has {', '.join(arrays)}")
+        raise _missing(path, name, arrays)
     return parts
 
 

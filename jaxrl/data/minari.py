@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl.data.dataset import REAL, Dataset, from_arrays
-from jaxrl.data.files import _rows
+from jaxrl.data.files import _h5py, _rows, datasets_of
+
+METADATA = "jaxrl_metadata"  # where Minari's own keep ours, as a text of JSON
 
 
 def _minari():
@@ -23,9 +27,12 @@ def _minari():
 def from_minari(dataset_id: str) -> Dataset:
     """A local Minari data set (download it first with `minari download ID`).
 
+    Its metadata are those that `to_minari` was given, if it wrote the data set, and its name.
+
     Raises:
-      ValueError: there is no such data set here, it is damaged, or its observations are neither
-        arrays nor a dict of arrays.
+      ValueError: there is no such data set here, it is damaged or leads to other files, its
+        observations are neither arrays nor a dict of arrays, or the arrays of an episode do not fit
+        each other: which episode.
     """
     minari = _minari()
     try:
@@ -35,7 +42,9 @@ def from_minari(dataset_id: str) -> Dataset:
     except Exception as error:  # its texts and its HDF5, when damaged, raise anything
         raise _unreadable(dataset_id, error) from None
     try:
-        return _from_episodes(source.iterate_episodes(), {"minari": dataset_id})
+        _check_files(source)
+        kept = json.loads(source.storage.metadata.get(METADATA, "{}"))
+        return _from_episodes(source.iterate_episodes(), kept | {"minari": dataset_id})
     except Exception as error:
         raise _unreadable(dataset_id, error) from None
 
@@ -45,14 +54,18 @@ def _unreadable(dataset_id: str, error: Exception) -> ValueError:
     return ValueError(f"Minari data set {dataset_id!r} cannot be read ({why})")
 
 
+def _check_files(source: Any) -> None:
+    """Refuses HDF5 that leads to other files, as `files.load` does."""
+    for path in Path(source.storage.data_path).glob("*.hdf5"):
+        with _h5py().File(path, "r") as file:
+            datasets_of(file)
+
+
 def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
     columns: dict[str, list] = {k: [] for k in ("obs", "next", "action", "reward", "term", "trunc")}
     extras: list[dict] = []
-    for episode in episodes:
-        entries = episode.observations
-        for entry in entries.values() if isinstance(entries, Mapping) else [entries]:
-            if isinstance(entry, Mapping | tuple):
-                raise ValueError(f"observations hold a {type(entry).__name__}, not only arrays")
+    for i, episode in enumerate(episodes):
+        entries = _observations(i, episode)
         columns["obs"].append(_rows(entries, slice(None, -1)))
         columns["next"].append(_rows(entries, slice(1, None)))
         columns["action"].append(episode.actions)
@@ -62,6 +75,10 @@ def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
         truncated[-1] |= not episode.terminations[-1]
         columns["trunc"].append(truncated)
         extras.append(_metrics(episode.infos or {}, len(truncated)))
+        shapes = _shapes(columns["obs"][-1], episode.actions)
+        first = _shapes(columns["obs"][0], columns["action"][0])
+        if shapes != first:
+            raise ValueError(f"episode {i}: observations and actions are {shapes}, not {first}")
 
     def join(parts):
         if isinstance(parts[0], dict):
@@ -78,6 +95,34 @@ def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
     )
 
 
+def _observations(i: int, episode: Any) -> Any:
+    """The observations of episode `i`, whose arrays must fit each other."""
+    entries = episode.observations
+    for entry in entries.values() if isinstance(entries, Mapping) else [entries]:
+        if isinstance(entry, Mapping | tuple):
+            raise ValueError(f"observations hold a {type(entry).__name__}, not only arrays")
+    steps = len(episode.actions)
+    if steps == 0:
+        raise ValueError(f"episode {i}: no steps")
+    for name in ("rewards", "terminations", "truncations"):
+        if len(getattr(episode, name)) != steps:
+            raise ValueError(
+                f"episode {i}: {len(getattr(episode, name))} {name} for {steps} actions"
+            )
+    named = entries if isinstance(entries, Mapping) else {"": entries}
+    for key, entry in named.items():
+        if len(entry) != steps + 1:
+            name = f"observations/{key}".rstrip("/")
+            raise ValueError(
+                f"episode {i}: {len(entry)} {name} for {steps} actions, not {steps + 1}"
+            )
+    return entries
+
+
+def _shapes(obs: Any, action: Any) -> Any:
+    return jax.tree.map(lambda x: np.shape(x)[1:], (obs, action))
+
+
 def _metrics(infos: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
     """The numbers of every step [steps]; the infos of a reset, where recorded, come first."""
     found = {k: np.asarray(v) for k, v in infos.items() if not isinstance(v, Mapping)}
@@ -86,7 +131,7 @@ def _metrics(infos: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
 
 
 def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
-    """Writes a local Minari data set, which `from_minari` reads back equal.
+    """Writes a local Minari data set, which `from_minari` reads back equal, metadata included.
 
     Args:
       dataset: ours.
@@ -95,23 +140,33 @@ def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
       **about: passed to Minari (author, description, ...).
 
     Raises:
-      ValueError: a data set of that name exists, or a step leads elsewhere than the next one of
-        its episode begins, which Minari has no place for.
+      ValueError: a data set of that name exists, the data do not fit the spaces of `env`, or a
+        step leads elsewhere than the next one of its episode begins or to nothing that was
+        recorded, which Minari has no place for.
     """
     minari = _minari()
     from minari.data_collector import EpisodeBuffer
 
     from envs.adapters.gymnasium import to_gymnasium_space
 
+    dataset.steps_for(env)
     buffers = []
     steps = dataset.steps
+    if not steps.valid.all():
+        row = int((~steps.valid[:, 0]).argmax())
+        raise ValueError(
+            f"{dataset.name}: where step {row} led was not recorded, and Minari wants every"
+            " episode's last observation"
+        )
     apart = np.zeros(len(dataset) - 1, bool)
     for now, after in zip(*map(jax.tree.leaves, (steps.obs, steps.next_obs)), strict=True):
         apart |= (now[1:] != after[:-1]).any(tuple(range(1, now.ndim)))
     apart[dataset.ends[:-1]] = False
     if apart.any():
         row = int(apart.argmax())
-        raise ValueError(f"data: next_obs[{row}] is not obs[{row + 1}], as Minari wants it")
+        raise ValueError(
+            f"{dataset.name}: next_obs[{row}] is not obs[{row + 1}], as Minari wants it"
+        )
     for i, (start, end) in enumerate(zip(dataset.starts, dataset.ends, strict=True)):
         rows = slice(start, end + 1)
         path = lambda obs, last, rows=rows, end=end: np.concatenate(
@@ -134,10 +189,13 @@ def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
                 infos=infos or None,
             )
         )
-    return minari.create_dataset_from_buffers(
+    kept = json.dumps(dataset.metadata)
+    made = minari.create_dataset_from_buffers(
         dataset_id=dataset_id,
         buffer=buffers,
         observation_space=to_gymnasium_space(env.observation_space),
         action_space=to_gymnasium_space(env.action_space),
         **about,
     )
+    made.storage.update_metadata({METADATA: kept})
+    return made

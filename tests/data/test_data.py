@@ -1,5 +1,7 @@
 """Data sets against loops over their episodes; recordings against evaluation."""
 
+import dataclasses
+import time
 from functools import partial
 
 import jax
@@ -19,7 +21,9 @@ from jaxrl.data import describe as data_stats
 from jaxrl.data import recording
 from jaxrl.data.dataset import Dataset, from_arrays
 from jaxrl.episodes import evaluate
+from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.off_policy import sac
+from jaxrl.learners.offline import bc, iql
 from jaxrl.types import Policy
 
 laws = settings(max_examples=30, deadline=None, derandomize=True)
@@ -121,6 +125,57 @@ def test_take_is_those_episodes_in_that_order(structure, draw):
     np.testing.assert_array_equal(taken.returns, dataset.returns[chosen])
 
 
+def test_take_follows_a_mask_of_episodes():
+    dataset = made(FIVE)
+    mask = np.array([True, False, True, False, False])
+    assert_same(dataset.take(mask).steps, dataset.take([0, 2]).steps)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "message"),
+    [
+        (np.array([True, False]), r"a mask of shape \(2,\) for 5 episodes"),
+        (np.zeros(5, bool), "no episodes to take"),
+        ([0, 5], r"episode 5: there are 0 .. 4"),
+        ([-1], r"episode -1: there are 0 .. 4"),
+    ],
+)
+def test_take_refuses_what_names_no_episodes(episodes, message):
+    with pytest.raises(ValueError, match=f"^data: {message}$"):
+        made(FIVE).take(episodes)
+
+
+def test_concatenate_keeps_the_metadata_that_no_data_set_contradicts():
+    a = made(FIVE, env="hopper", kind="expert", expert_return=9.0)
+    b = made(FIVE, env="hopper", kind="random", expert_return=9.0, seed=3)
+    expected = {"env": "hopper", "expert_return": 9.0, "seed": 3}
+    b.metadata["seed"] = 3
+    assert data.concatenate(a, b).metadata == expected
+
+
+def narrow(dataset):
+    keep = lambda obs: {"obs": obs["obs"]}
+    steps = dataset.steps.replace(obs=keep(dataset.steps.obs), next_obs=keep(dataset.steps.obs))
+    return Dataset(steps, dataset.extras, name="narrow.npz")
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([], "no data sets"),
+        ([made(FIVE, env="a"), made(FIVE, env="b")], "data has env='b', others have 'a'"),
+        (
+            [made(FIVE), made(FIVE, env_overrides={"mass": 1}), made(FIVE, env_overrides={})],
+            "data has env_overrides={}, others have {'mass': 1}",
+        ),
+        ([made(FIVE), narrow(made(FIVE))], "narrow.npz has observations and actions of shape"),
+    ],
+)
+def test_concatenate_refuses_data_of_different_environments(sets, message):
+    with pytest.raises(ValueError, match=f"^concatenate: {message}"):
+        data.concatenate(*sets)
+
+
 def test_concatenate_holds_all_episodes_and_the_metrics_that_all_measured():
     a, b = made(FIVE, 1, task="a"), made(FIVE[:2], 2)
     b.extras["height"] = np.zeros(len(b), np.float32)
@@ -204,6 +259,11 @@ class Shaped:
     observation_space: dict | Box = struct.field(pytree_node=False)
     action_space: Box = struct.field(pytree_node=False)
 
+    def reset(self, key: jax.Array) -> State:
+        is_box = lambda x: isinstance(x, Box)
+        zeros = jax.tree.map(lambda b: jnp.zeros(b.shape), self.observation_space, is_leaf=is_box)
+        return first_state(jnp.zeros(()), zeros)
+
 
 MAZE_OBS = {"obs": Box((3,)), "goal": Box((2,))}
 FITS = Shaped(MAZE_OBS, Box((2,), (-2.0, 0.0), (4.0, 1.0)))
@@ -240,6 +300,88 @@ def test_steps_for_refuses_what_does_not_fit_the_environment(env, message):
     with pytest.raises(ValueError, match=message) as error:
         dataset.steps_for(env)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("bound", "action", "refused"),
+    [
+        (0.002, 0.0020001, False),
+        (0.002, 0.0028, True),  # an absolute tolerance of 1e-3 would let it pass
+        (500.0, 500.4, False),
+        (500.0, 502.0, True),
+    ],
+)
+def test_actions_may_be_beyond_their_bounds_by_a_share_of_their_range(
+    bound, action, refused, capsys
+):
+    env = Shaped(MAZE_OBS, Box((2,), -bound, bound))
+    dataset = with_actions([[0.0, 0.0], [0.0, action], [0.0, 0.0]])
+    if refused:
+        with pytest.raises(ValueError, match=r"^data: actions\[1\]\[1\]=.* is outside"):
+            dataset.steps_for(env)
+        return
+    assert dataset.steps_for(env).action.max() == 1.0
+    assert "data: actions of 1 of 3 steps are up to" in capsys.readouterr().out
+
+
+def test_actions_at_their_bounds_but_for_rounding_are_clipped_without_a_word(capsys):
+    env = Shaped(MAZE_OBS, Box((2,), -1.0, 1.0))
+    with_actions([[1.0000001, -1.0000001]]).steps_for(env)
+    assert capsys.readouterr().out == ""
+
+
+def test_errors_name_the_file_and_the_environment_that_the_data_are_of():
+    dataset = made(FIVE, env="hopper")
+    named = dataclasses.replace(dataset, name="data/hopper.npz")
+    env = Shaped(MAZE_OBS, Box((3,), -1.0, 1.0))
+    message = r"^data/hopper.npz: actions have shape \(2,\) \(metadata: env='hopper'\), not"
+    with pytest.raises(ValueError, match=message):
+        named.take([0, 1]).steps_for(env)
+
+
+# --- Steps whose next observation is not known ---
+
+
+def unfollowed(rows) -> Dataset:
+    dataset = with_actions(np.zeros((4, 2)))
+    dataset.steps.valid[rows] = False
+    return dataset
+
+
+def test_cloning_keeps_steps_without_a_next_observation_and_bootstrapping_leaves_them_out():
+    dataset = unfollowed([3])
+    for learner, kept in ((bc, [True] * 4), (iql, [True] * 3 + [False])):
+        made_of = learner.make(FITS, learner.Config(), dataset).data[0]
+        assert made_of.valid[:, 0].tolist() == kept
+    rows = imitation.make(FITS, imitation.Config(horizon=2, execute=2), dataset).data
+    assert rows.end.tolist() == [3] * 4  # the last action is one that a plan learns
+
+
+def test_bootstrapping_says_that_no_reward_is_left(capsys):
+    dataset = unfollowed([3])
+    dataset.steps.reward[:] = 0.0
+    dataset.steps.reward[3] = 1.0
+    dataset.for_cloning().source_for(FITS)
+    assert capsys.readouterr().out == ""
+    dataset.source_for(FITS)
+    assert capsys.readouterr().out.startswith("data: all reward is at steps without a next obs")
+
+
+def test_an_episode_beyond_the_time_limit_is_named_with_its_rows(capsys):
+    dataset = with_actions(np.zeros((6, 2)))
+    dataset.steps.truncated[1] = True  # episodes of 2 and 4 steps
+    dataset.steps_for(time_limit(FITS, 4))
+    assert capsys.readouterr().out == ""
+    dataset.steps_for(time_limit(FITS, 3))
+    expected = "data: episode 1 (rows 2 .. 5) has 4 steps, the environment's limit is 3"
+    assert capsys.readouterr().out.startswith(expected)
+
+
+def test_data_without_any_next_observation_are_for_cloning_alone():
+    dataset = unfollowed([0, 1, 2, 3])
+    bc.make(FITS, bc.Config(), dataset)
+    with pytest.raises(ValueError, match="^data: no step has a next observation, only cloning"):
+        iql.make(FITS, iql.Config(), dataset)
 
 
 # --- Recording ---
@@ -515,6 +657,16 @@ def test_coverage_of_data_that_do_not_vary_is_of_one_cell():
     point = spread(0.0)
     assert data_stats.coverage(point) == 1.0
     assert data_stats.coverage(point, spread(1.0)) < 0.02
+
+
+def test_statistics_of_images_take_seconds():
+    rng = np.random.default_rng(0)
+    obs = rng.random((200, 64, 64, 3), np.float32)  # all 12,288 entries took minutes
+    end = np.ones(200, bool)
+    dataset = from_arrays(obs, np.zeros((200, 1)), np.zeros(200), obs, end, ~end)
+    begin = time.perf_counter()
+    assert 0 < data_stats.coverage(dataset) <= 1
+    assert time.perf_counter() - begin < 20
 
 
 def test_success_is_counted_once_per_episode_and_left_out_where_it_is_not_measured():

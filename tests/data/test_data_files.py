@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import re
 import sys
@@ -12,9 +13,6 @@ import numpy as np
 import pytest
 from probes import assert_same
 
-import envs
-from envs.adapters.gymnasium import to_gymnasium_space
-from envs.types import Box
 from jaxrl.data import files as data_files
 from jaxrl.data.dataset import Dataset, from_arrays
 
@@ -133,8 +131,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, suffix, er
     ("package", "use"),
     [
         ("h5py", lambda: data_files.save(made(), "data.hdf5")),
-        ("minari", lambda: minari.from_minari("walk-v0")),
-        ("minari", lambda: minari.to_minari(made(), "walk-v0", None)),
     ],
 )
 def test_a_package_that_is_missing_is_named_with_how_to_get_it(tmp_path, monkeypatch, package, use):
@@ -183,28 +179,57 @@ def path(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("terminals", "timeouts", "kept", "led_to", "terminated", "truncated"),
+    ("terminals", "timeouts", "led_to", "truncated"),
     [
         # The last step leads nowhere that was recorded.
-        ([], [], [0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [], [4]),
-        ([], [2], [0, 1, 3, 4], [1, 2, 4, 5], [], [1, 4]),
-        ([2], [], [0, 1, 2, 3, 4], [1, 2, 2, 4, 5], [2], [4]),
-        ([2, 5], [3], [0, 1, 2, 4, 5], [1, 2, 2, 5, 5], [2, 5], []),
-        ([2], [2], [0, 1, 2, 3, 4], [1, 2, 2, 4, 5], [2], [4]),
-        ([1], [3, 4], [0, 1, 2], [1, 1, 3], [1], [2]),
-        ([5], [], [0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 5], [5], []),
+        ([], [], [1, 2, 3, 4, 5, 5], [5]),
+        ([], [2], [1, 2, 2, 4, 5, 5], [2, 5]),
+        ([2], [], [1, 2, 2, 4, 5, 5], [5]),
+        ([2, 5], [3], [1, 2, 2, 3, 5, 5], [3]),
+        ([2], [2], [1, 2, 2, 4, 5, 5], [5]),
+        ([1], [3, 4], [1, 1, 3, 3, 4, 5], [3, 4, 5]),
+        ([5], [], [1, 2, 3, 4, 5, 5], []),
     ],
 )
-def test_without_next_observations_a_step_leads_to_the_next_row_or_is_dropped(
-    path, terminals, timeouts, kept, led_to, terminated, truncated
+def test_without_next_observations_a_step_leads_to_the_next_row_or_is_not_valid(
+    path, terminals, timeouts, led_to, truncated
 ):
     good = arrays(terminals=flags(*terminals).astype(np.float32), timeouts=flags(*timeouts))
-    steps = data_files.load(write(path, good)).steps
-    assert steps.reward[:, 0].tolist() == kept
-    np.testing.assert_array_equal(steps.obs[:, 0], good["observations"][kept])
+    said = []
+    steps = data_files.load(write(path, good), say=said.append).steps
+    assert steps.reward[:, 0].tolist() == list(range(6))
+    np.testing.assert_array_equal(steps.obs[:, 0], good["observations"])
     np.testing.assert_array_equal(steps.next_obs[:, 0], good["observations"][led_to])
-    assert np.array(kept)[steps.terminated[:, 0]].tolist() == terminated
-    assert np.array(kept)[steps.truncated[:, 0]].tolist() == truncated
+    assert np.flatnonzero(steps.terminated).tolist() == terminals
+    assert np.flatnonzero(steps.truncated).tolist() == truncated
+    assert np.flatnonzero(~steps.valid).tolist() == truncated
+    count, first = len(truncated), (truncated or [0])[0]
+    words = f"{path}: {count} of 6 steps have no next observation, the first at row {first}"
+    assert [line.split(":")[-2] + ":" for line in said] == [words.split(":")[-1] + ":"] * bool(
+        count
+    )
+    assert all(line.startswith(words) for line in said)
+
+
+def test_a_step_without_a_next_observation_stays_so_in_a_saved_file(path, tmp_path):
+    first = data_files.load(write(path, arrays(timeouts=flags(2))))
+    copy = tmp_path / f"copy{path.suffix}"
+    data_files.save(first, copy)
+    said = []
+    again = data_files.load(copy, say=said.append)
+    assert_equal(again, first)
+    assert len(said) == 1 and "2 of 6 steps have no next observation" in said[0]
+
+
+def test_success_and_reward_at_a_flagged_end_survive(path):
+    """Demonstrations that succeed by their last action, whose end is flagged as a time-out."""
+    end = flags(2, 5)
+    good = arrays(
+        timeouts=end, rewards=end.astype(float), actions=np.where(end, 1.0, -0.5)[:, None]
+    )
+    dataset = data_files.load(write(path, good | {"infos/success": end}))
+    assert dataset.returns.tolist() == [1, 1] and dataset.success.all()
+    assert (dataset.steps.action > 0).sum() == 2 and len(dataset.successful()) == 6
 
 
 def test_with_next_observations_every_step_is_kept_and_keeps_how_it_ended(path):
@@ -220,21 +245,22 @@ def test_terminals_may_only_mark_where_recordings_end(path):
     """As in OGBench, which has neither time-outs nor rewards."""
     good = arrays(terminals=flags(2, 5), timeouts=None, rewards=None)
     dataset = data_files.load(write(path, good), terminals_are_timeouts=True)
-    assert not dataset.steps.terminated.any() and dataset.ends.tolist() == [1, 3]
-    np.testing.assert_array_equal(dataset.steps.next_obs[:, 0], good["observations"][[1, 2, 4, 5]])
+    assert not dataset.steps.terminated.any() and dataset.ends.tolist() == [2, 5]
+    led_to = good["observations"][[1, 2, 2, 4, 5, 5]]
+    np.testing.assert_array_equal(dataset.steps.next_obs[:, 0], led_to)
     assert (dataset.returns == 0).all()
 
 
-def test_entries_of_a_dict_and_metrics_are_dropped_with_their_steps(path):
+def test_entries_of_a_dict_and_metrics_are_read(path):
     x = np.arange(6.0)
     entries = {"observations/obs": x[:, None], "observations/goal": -x[:, None]}
     infos = {"infos/speed": x, "infos/qpos": np.zeros((6, 3)), "infos/count": x[:4]}
     infos["infos/name"] = np.array(["a"] * 6)
     good = arrays(observations=None, timeouts=flags(2), **entries, **infos)
     dataset = data_files.load(write(path, good))
-    assert dataset.steps.obs["obs"].ravel().tolist() == [0, 1, 3, 4]
-    assert dataset.steps.next_obs["goal"].ravel().tolist() == [-1, -2, -4, -5]
-    assert_same(dataset.extras, {"speed": np.array([0, 1, 3, 4], np.float32)})
+    assert dataset.steps.obs["obs"].ravel().tolist() == [0, 1, 2, 3, 4, 5]
+    assert dataset.steps.next_obs["goal"].ravel().tolist() == [-1, -2, -2, -4, -5, -5]
+    assert_same(dataset.extras, {"speed": x.astype(np.float32)})
 
 
 def test_integers_and_doubles_become_single_precision(path):
@@ -289,7 +315,7 @@ def nan_at(row, *shape):
         ({"actions": np.zeros(())}, "array 'actions' is empty"),
         ({"rewards": np.array(["one"] * 6)}, "array 'rewards' holds .*, not numbers"),
         ({"rewards": np.zeros(6, complex)}, "array 'rewards' holds complex128, not numbers"),
-        ({"timeouts": flags(*range(6))}, "no step is left"),
+        ({"valid": np.ones(5, bool)}, r"'valid' has shape \(5,\), but there are 6 rows"),
         (
             {"next_observations": np.zeros((6, 5))},
             r"observations have shape \(2,\), next_observations \(5,\)",
@@ -325,7 +351,161 @@ def test_metadata_that_is_not_a_dict_is_left_out(path):
 def test_no_file_is_one_line(path):
     assert "no such file" in refused(path)
     path.mkdir()
-    assert "no such file" in refused(path)
+    assert "is a folder; data sets are read from" in refused(path)
+    path.rmdir()
+    os.mkfifo(path)  # reading it would wait for ever
+    assert "is no regular file" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("data.pkl", "a pickle is never read, because reading one runs its code"),
+        ("data.hdf", "rename HDF5 to .hdf5"),
+        ("data.parquet", "a table, as of LeRobot: read it with pandas and give its arrays to"),
+        ("data.npy", "holds one array, a data set needs several"),
+        ("data.txt", "an unknown format; data sets are read from .npz, .hdf5 and .h5"),
+    ],
+)
+def test_the_format_of_others_is_named_with_the_way_in(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"x")
+    assert message in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        ("meta/info.json", "a LeRobot folder, which is not read; give its arrays to"),
+        ("data/main_data.hdf5", "a Minari data set: read it with jaxrl.data.minari.from_minari"),
+    ],
+)
+def test_a_folder_of_others_is_named_with_the_way_in(tmp_path, inside, message):
+    (tmp_path / inside).parent.mkdir()
+    (tmp_path / inside).write_text("{}")
+    assert message in refused(tmp_path)
+
+
+@needs_h5py
+def test_a_robomimic_file_is_named_in_a_short_line(tmp_path):
+    path = tmp_path / "data.hdf5"
+    with h5py.File(path, "w") as file:
+        for k in range(200):
+            file[f"data/demo_{k}/actions"] = np.zeros((2, 2))
+            file[f"data/demo_{k}/obs/object"] = np.zeros((2, 2))
+    line = refused(path)
+    assert "a robomimic file, which is not read; give its arrays to" in line
+    assert len(line) < 200 + len(str(path))
+
+
+def test_the_names_of_many_arrays_are_not_all_listed(path):
+    many = {f"observations/{i}": np.zeros((6, 1)) for i in range(50)}
+    line = refused(write(path, many))
+    assert "array 'actions' is missing; it has" in line and "and 42 more" in line
+
+
+@needs_h5py
+def test_arrays_that_are_not_used_are_not_read(tmp_path, monkeypatch):
+    path = write(tmp_path / "data.hdf5", arrays(timeouts=flags(2)))
+    with h5py.File(path, "a") as file:
+        file["images/front"] = np.zeros((6, 8, 8), np.uint8)
+        file["infos/qpos"] = np.zeros((6, 3))
+    read, whole = [], h5py.Dataset.__getitem__
+    note = lambda self, key, **how: read.append(self.name) or whole(self, key, **how)
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", note)
+    data_files.load(path)
+    assert sorted(read) == ["/actions", "/observations", "/rewards", "/terminals", "/timeouts"]
+
+
+@needs_h5py
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (
+            lambda file, secret: file.create_dataset(
+                "rewards", (6,), "u1", external=[(secret, 0, 6)]
+            ),
+            "array 'rewards' is stored in another file, which is not read",
+        ),
+        (
+            lambda file, secret: file.__setitem__("rewards", h5py.ExternalLink(secret, "/rewards")),
+            "'rewards' is an external link, which is not followed",
+        ),
+        (
+            lambda file, secret: file.__setitem__("infos", h5py.ExternalLink(secret, "/")),
+            "'infos' is an external link, which is not followed",
+        ),
+        (
+            lambda file, secret: file.__setitem__("extra/deep", h5py.SoftLink("/infos/x")),
+            "'extra/deep' is a soft link, which is not followed",
+        ),
+        (
+            lambda file, secret: file.create_virtual_dataset("rewards", virtual(secret)),
+            "array 'rewards' is a virtual data set, which is not read",
+        ),
+    ],
+)
+def test_hdf5_that_leads_to_other_files_is_refused_by_name(tmp_path, add, message):
+    secret = tmp_path / "secret.hdf5"
+    secret.write_bytes(b"password")
+    path = write(tmp_path / "data.hdf5", arrays(rewards=None))
+    with h5py.File(path, "a") as file:
+        add(file, str(secret))
+    assert message in refused(path)
+
+
+def virtual(secret):
+    layout = h5py.VirtualLayout((6,), "f4")
+    layout[:] = h5py.VirtualSource(secret, "rewards", (6,))
+    return layout
+
+
+# --- Ends without a flag ---
+
+
+def walks(episodes=20, length=30):
+    """A file of random walks that begin anew without a word."""
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0.5, 1, (episodes, 1, 2)) * (-1) ** np.arange(episodes)[:, None, None]
+    x = (start + rng.normal(0, 0.02, (episodes, length, 2)).cumsum(1)).reshape(-1, 2)
+    rows = episodes * length
+    return {
+        "observations": x,
+        "actions": np.zeros((rows, 1)),
+        "rewards": np.zeros(rows),
+        "terminals": np.zeros(rows),
+    }
+
+
+def test_jumps_of_the_observation_are_named_with_the_first_row(path):
+    said = []
+    data_files.load(write(path, walks()), say=said.append)
+    assert said[0].startswith(f"{path}: 19 steps change the observation over 10 times")
+    assert "the first at row 29: ends of episodes without a flag? cut_at=STEPS cuts" in said[0]
+
+
+def test_cut_at_ends_episodes_by_the_clock(path):
+    said = []
+    dataset = data_files.load(write(path, walks()), cut_at=30, say=said.append)
+    assert dataset.lengths.tolist() == [30] * 20 and dataset.steps.truncated.sum() == 20
+    assert [line.split(":")[-2] for line in said] == [
+        " 20 of 600 steps have no next observation, the first at row 29"
+    ]
+    flagged = arrays(terminals=flags(3))
+    ends = data_files.load(write(path.with_name(f"flagged{path.suffix}"), flagged), cut_at=3).ends
+    assert ends.tolist() == [2, 3, 5]  # the clock starts anew after a flag
+
+
+def test_a_cut_below_0_is_refused(path):
+    write(path, arrays())
+    with pytest.raises(ValueError, match="^cut_at=-1: must be at least 1, or 0 for no cut$"):
+        data_files.load(path, cut_at=-1)
+
+
+def test_an_everyday_recording_has_no_jumps(path):
+    said = []
+    flagged = walks() | {"timeouts": np.arange(600) % 30 == 29}
+    data_files.load(write(path, flagged), say=said.append)
+    assert len(said) == 1 and "no next observation" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -386,167 +566,3 @@ def test_a_file_with_a_damaged_stretch_is_one_line_or_reads_as_before(path):
             assert str(error).startswith(str(path)) and "\n" not in str(error)
             lines += 1
     assert lines >= 10
-
-
-# --- Minari ---
-
-SPACES = {False: Box((3,)), True: {"obs": Box((3,)), "goal": Box((2,))}}
-
-
-class Spaces:
-    """What an export needs of an environment."""
-
-    action_space = Box((2,), -1.0, 1.0)
-
-    def __init__(self, dict_obs):
-        self.observation_space = SPACES[dict_obs]
-
-
-@pytest.fixture
-def minari(tmp_path, monkeypatch):
-    module = pytest.importorskip("minari", reason="Minari data sets need minari")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    return module
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # it wants an author, a link, ...
-@pytest.mark.parametrize("dict_obs", [False, True])
-def test_a_minari_data_set_comes_back_equal(minari, dict_obs):
-    dataset = made(dict_obs)
-    minari.to_minari(dataset, "test/walk-v0", Spaces(dict_obs), description="three episodes")
-    again = minari.from_minari("test/walk-v0")
-    assert_equal(again, dataset)
-    assert again.metadata == {"minari": "test/walk-v0"}
-    theirs = minari.load_dataset("test/walk-v0")
-    assert (theirs.total_episodes, theirs.total_steps) == (3, T)
-    assert theirs.storage.metadata["description"] == "three episodes"
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_minari_data_set_fits_the_environment_that_it_is_of(minari):
-    env = envs.make("point_maze_open")
-    obs = {"obs": np.zeros((4, 4)), "goal": np.ones((4, 2))}
-    done = np.array([False, True, False, True])
-    dataset = from_arrays(obs, np.full((4, 2), 0.5), np.ones(4), obs, done, ~done & False)
-    theirs = minari.to_minari(dataset, "maze-v0", env)
-    episode = next(iter(theirs.iterate_episodes()))
-    assert theirs.observation_space.contains({k: v[0] for k, v in episode.observations.items()})
-    assert theirs.action_space.contains(episode.actions[0])
-    minari.from_minari("maze-v0").steps_for(env)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("reset_info", [True, False])
-def test_metrics_of_others_are_those_of_the_steps(minari, reset_info):
-    """A reset has infos too, where they were recorded; texts are no metrics."""
-    from minari.data_collector import EpisodeBuffer
-
-    first = [-1.0] if reset_info else []
-    buffers = [
-        EpisodeBuffer(
-            observations=np.zeros((n + 1, 3), np.float32),
-            actions=np.zeros((n, 2), np.float32),
-            rewards=[1.0] * n,
-            terminations=[False] * n,
-            truncations=[False] * n,  # an episode ends all the same
-            infos={
-                "speed": np.array([*first, *range(n)]),
-                "name": ["a"] * (n + len(first)),
-                "qpos": np.zeros((n + 1, 2)),
-            },
-        )
-        for n in (2, 3)
-    ]
-    minari.create_dataset_from_buffers(
-        "others-v0",
-        buffers,
-        observation_space=to_gymnasium_space(SPACES[False]),
-        action_space=to_gymnasium_space(Spaces.action_space),
-    )
-    dataset = minari.from_minari("others-v0")
-    assert_same(dataset.extras, {"speed": np.array([0, 1, 0, 1, 2], np.float32)})
-    assert dataset.lengths.tolist() == [2, 3] and dataset.steps.truncated[[1, 4]].all()
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_existing_minari_data_set_is_not_overwritten(minari):
-    old = made()
-    minari.to_minari(old, "walk-v0", Spaces(False))
-    with pytest.raises(ValueError, match="walk-v0"):
-        minari.to_minari(made(), "walk-v0", Spaces(False))
-    assert_equal(minari.from_minari("walk-v0"), old)
-
-
-def test_a_minari_data_set_that_is_not_here_is_one_line(minari):
-    with pytest.raises(ValueError, match="^no Minari data set 'walk-v0' on this machine$"):
-        minari.from_minari("walk-v0")
-
-
-def test_a_minari_data_set_cannot_hold_steps_that_lead_elsewhere(minari):
-    dataset = made()
-    dataset.steps.next_obs[4] += 1.0
-    with pytest.raises(ValueError, match=r"^data: next_obs\[4\] is not obs\[5\], as Minari wants"):
-        minari.to_minari(dataset, "walk-v0", Spaces(False))
-    with pytest.raises(ValueError, match="^no Minari data set"):
-        minari.from_minari("walk-v0")
-
-
-def without_rewards(folder):
-    with h5py.File(folder / "main_data.hdf5", "a") as file:
-        del file["episode_1"]["rewards"]
-
-
-def with_nan(folder):
-    with h5py.File(folder / "main_data.hdf5", "a") as file:
-        file["episode_1"]["observations"][1] = np.nan
-
-
-def cut(name):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:90])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    "damage, why",
-    [
-        (cut("main_data.hdf5"), ""),
-        (cut("metadata.json"), ""),
-        (without_rewards, "rewards"),
-        (with_nan, "data: array 'next_obs' row 4 is not finite"),
-    ],
-)
-def test_a_damaged_minari_data_set_is_one_line(minari, tmp_path, damage, why):
-    minari.to_minari(made(), "walk-v0", Spaces(False))
-    damage(tmp_path / "walk-v0" / "data")
-    with pytest.raises(ValueError) as error:
-        minari.from_minari("walk-v0")
-    message = str(error.value)
-    assert message.startswith("Minari data set 'walk-v0' cannot be read (") and why in message
-    assert "\n" not in message
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_nested_observations_of_minari_are_refused(minari):
-    from gymnasium import spaces
-    from minari.data_collector import EpisodeBuffer
-
-    x = np.zeros((3, 2), np.float32)
-    no = [False, False]
-    buffer = EpisodeBuffer(
-        observations={"hand": {"touch": x}},
-        actions=x[:2],
-        rewards=[0.0, 0.0],
-        terminations=no,
-        truncations=no,
-    )
-    space = spaces.Box(-np.inf, np.inf, (2,))
-    minari.create_dataset_from_buffers(
-        "hand-v0",
-        [buffer],
-        observation_space=spaces.Dict({"hand": spaces.Dict({"touch": space})}),
-        action_space=to_gymnasium_space(Spaces.action_space),
-    )
-    with pytest.raises(
-        ValueError, match=r"'hand-v0' cannot be read \(observations hold a dict, not only arrays"
-    ):
-        minari.from_minari("hand-v0")

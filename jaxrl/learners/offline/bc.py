@@ -88,6 +88,7 @@ def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     """Behaviour cloning of a `jaxrl.data.Dataset`; see `jaxrl.loops.offline.learner`."""
+    dataset = None if dataset is None else dataset.for_cloning()
     return offline.learner(env, config, algorithm, validate, dataset)
 
 
