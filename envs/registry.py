@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import numbers
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,6 +52,31 @@ def names() -> list[str]:
     return sorted(TASKS)
 
 
+def _remembered(make: Callable[..., Env]) -> Callable[..., Env]:
+    """`make`, whose environments `made_by` knows as long as they live."""
+
+    @functools.wraps(make)
+    def wrapped(name: str, **overrides) -> Env:
+        env = make(name, **overrides)
+        key = id(env)
+        forget = lambda _: _made.pop(key, None)
+        _made[key] = weakref.ref(env, forget), name, overrides
+        return env
+
+    return wrapped
+
+
+# By the identity of the environment, which its fields may not hash.
+_made: dict[int, tuple[weakref.ref, str, dict[str, Any]]] = {}
+
+
+def made_by(env: Any) -> tuple[str, dict[str, Any]] | None:
+    """The name and the overrides that `make` made this very object from; None: it did not."""
+    reference, name, overrides = _made.get(id(env), (lambda: None, "", {}))
+    return (name, overrides) if reference() is env else None
+
+
+@_remembered
 def make(name: str, **overrides) -> Env:
     """Builds an environment with its time limit.
 

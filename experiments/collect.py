@@ -14,15 +14,19 @@ import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
+from pydantic import Field
 
 from experiments import papers
 from experiments.claims import common
-from jaxrl.cli import runs, script
+from jaxrl.cli import script
 from jaxrl.report import log
+from jaxrl.report.files import Option, Schema
 from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.run import folder
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"
@@ -35,6 +39,19 @@ PAGES = {
 }
 
 
+class Result(Schema):
+    """What a preset reached on one task: an entry of results/LEARNER.json."""
+
+    learner: str
+    env: str
+    env_overrides: dict[str, Option]
+    config: dict[str, Option]
+    train: folder.Train
+    seconds: Annotated[float, Field(ge=0)]
+    env_steps: Annotated[list[int], Field(min_length=1)]
+    returns: Annotated[list[common.Seeds], Field(min_length=1, alias="return")]
+
+
 @dataclass
 class Args:
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # finished run directories to add
@@ -44,9 +61,11 @@ class Args:
 
 def entry(run_dir: Path) -> dict:
     """One task's result: settings, every seed's learning curve, cost."""
-    config = runs.read_config(run_dir)
+    config = folder.read_config(run_dir)
     records = log.read(run_dir)
     evals = [r for r in records if r["kind"] == "eval"]
+    if config["learner"] == folder.ROAD:
+        raise ValueError(f"{run_dir} holds several runs: choose {run_dir}/base or .../residual")
     if not evals or evals[-1]["env_steps"] != config["train"]["total_steps"]:
         raise ValueError(f"{run_dir} is not finished")
     if "sweep" in config["train"]:
@@ -57,8 +76,8 @@ def entry(run_dir: Path) -> dict:
         "env_overrides": config["env_overrides"],
         "config": config["config"],
         "train": config["train"],
-        "versions": config["versions"],
-        "hardware": config["hardware"],
+        "versions": config.get("versions", {}),
+        "hardware": config.get("hardware", ""),
         "seconds": evals[-1]["seconds"],
         "env_steps": [r["env_steps"] for r in evals],
         "return": [[x if x is None else round(x, 3) for x in r["return"]] for r in evals],
@@ -85,7 +104,7 @@ def table(results: list[dict]) -> str:
 
 def of_presets() -> list[dict]:
     """The results of all presets, of all learners."""
-    return [r for name in LEARNERS for r in json.loads((RESULTS / f"{name}.json").read_text())]
+    return [r for name in LEARNERS for r in common.read(RESULTS / f"{name}.json", Result)]
 
 
 def claims(results: Path = RESULTS) -> dict[str, papers.Claim]:
@@ -99,9 +118,7 @@ def claims(results: Path = RESULTS) -> dict[str, papers.Claim]:
         if name in found:
             raise ValueError(f"{path}: the claim {found[name].path} has this name already")
         raw = results / f"{name}.json"
-        rows = common.compared(
-            module.COMPARISONS, json.loads(raw.read_text()) if raw.exists() else []
-        )
+        rows = common.compared(module.COMPARISONS, common.read(raw))
         found[name] = papers.Claim(
             name, f"{family}/{name}.py", module.__doc__ or "", module.COMPARISONS, tuple(rows)
         )
@@ -154,7 +171,7 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     args = tyro.cli(Args)
-    results = json.loads(args.out.read_text()) if args.out.exists() else []
+    results = common.read(args.out, Result)
     new = [entry(run) for run in args.runs]
     replaced = {r["env"] for r in new}
     if len(learners := {r["learner"] for r in results + new}) > 1:

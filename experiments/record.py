@@ -57,9 +57,12 @@ def random_policy(env) -> Policy:
 
 def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
     """The first checkpoint whose evaluation reached `share` of the way to the last."""
-    evals = [r for r in log.read(run_dir) if r["kind"] == "eval"]
-    curve = {r["env_steps"]: np.ravel(r["return"])[seed_index] for r in evals}
+    evals = [r for r in log.read(run_dir) if r["kind"] == "eval" and "return" in r]
+    of_seed = lambda r: np.ravel(np.array(r["return"], float))[seed_index]
+    curve = {r["env_steps"]: of_seed(r) for r in evals}
     values = list(curve.values())
+    if not np.isfinite(values).all():
+        raise ValueError(f"{run_dir}: an evaluation has no return; choose --kinds random expert")
     if len(values) < 2:
         raise ValueError(f"{run_dir} was evaluated once only: train with --num-evals 2 or more")
     wanted = values[0] + share * (values[-1] - values[0])

@@ -34,7 +34,7 @@ from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
 from jaxrl.report import files, log, terminal
 from jaxrl.report.summary import wilson
-from jaxrl.run import checkpoint, runtime
+from jaxrl.run import checkpoint, folder, runtime
 from jaxrl.run.plan import count_iterations
 
 EVAL_EPISODES = 128  # after every part of a stage
@@ -75,10 +75,10 @@ def description(args: Args, rl: ppo.Config) -> dict:
     """What a road that goes on must have in common with the one that began."""
     made_of = ("demos", "noise", "bc_updates", "rl_steps", "scale", "seed")
     options = script.numbers(args.env_options)
-    about = runs.describe("refine", args.env, options, args.base, {})
+    about = folder.describe(folder.ROAD, args.env, options, args.base, {})
     settings = {
         "base": about["config"],
-        "rl": runs.describe("ppo", args.env, options, rl, {})["config"],
+        "rl": folder.describe("ppo", args.env, options, rl, {})["config"],
     }
     config = {f"{part}.{k}": v for part, each in settings.items() for k, v in each.items()}
     return about | {"config": config, "train": {name: getattr(args, name) for name in made_of}}
@@ -183,7 +183,8 @@ def main() -> int:
     env = envs.make(args.env, **script.numbers(args.env_options))
     scripted(env, args.noise)  # ValueError where the task has no expert
     run_dir = args.run_dir or script.new_run_dir(f"refine_{args.env}")
-    script.open_run(run_dir, description(args, rl), args.resume)
+    about = description(args, rl) | {"command": folder.command()}
+    folder.open_run(run_dir, about, args.resume)
 
     demos = run_dir / "demos.npz"
     if not demos.exists():

@@ -1,3 +1,3 @@
 """Policy learning as pure functions on thousands of simulated environments."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

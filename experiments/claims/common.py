@@ -13,18 +13,46 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from jaxrl.cli import runs
 from jaxrl.report import terminal
+from jaxrl.report.files import Schema, read_json
 from jaxrl.report.summary import bootstrap_interval, difference_interval, iqm, verdict
 from jaxrl.run import runtime
 from jaxrl.run.train import train
 from jaxrl.types import Learner
 
 RESULTS = Path(__file__).parent.parent / "results"
+
+
+Seeds = Annotated[list[float | None], Field(min_length=1)]  # a number of each; null: undefined
+
+
+class Entry(Schema):
+    """What a variant reached on one task: an entry of results/CLAIM.json."""
+
+    task: str
+    variant: str
+    metric: str
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    steps: Annotated[list[int], Field(min_length=1)]
+    values: Annotated[list[Seeds], Field(min_length=1)]
+
+
+def read(path: Path, schema: type[Schema] = Entry) -> list[dict]:
+    """The entries of a results file; none if there is no file.
+
+    Raises:
+      ValueError: one is not what `schema` says; names the file and the entry.
+    """
+    try:
+        return read_json(path, list[schema])
+    except FileNotFoundError:
+        return []
 
 
 @dataclass(frozen=True)
@@ -135,8 +163,7 @@ def spread(values: np.ndarray, lower_is_better: bool = False) -> str:
 
 
 def load(name: str) -> list[dict]:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    return read(RESULTS / f"{name}.json")
 
 
 def save(name: str, entries: list[dict]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs import nearest
-from jaxrl.cli import runs
 from jaxrl.data import dataset as data
 from jaxrl.data import describe as data_stats
 from jaxrl.report import files, log, terminal
 from jaxrl.report.summary import bootstrap_interval, iqm, mean_interval
+from jaxrl.run import folder
 
 CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
 MAX_POINTS = 150  # per curve; more are averaged in groups
@@ -246,17 +245,16 @@ def _names(run_dirs: Sequence[Path]) -> list[str]:
 
 def _unit(run_dir: Path) -> str:
     """What a step of the run is."""
-    offline = _config(run_dir).get("learner") in runs.OFFLINE
-    return "updates per seed" if offline else "environment steps per seed"
+    unit = _config(run_dir).get("unit", "env steps")
+    return f"{unit} per seed".replace("env ", "environment ")
 
 
 def _config(run_dir: Path) -> dict:
-    """`config.json`, or nothing: a curve can be drawn without it."""
+    """`config.json` with entries of the right types, or nothing: a curve can be drawn without it."""
     try:
-        config = json.loads((run_dir / "config.json").read_text())
-    except (OSError, ValueError):
+        return folder.read_config(run_dir)
+    except ValueError:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _config_labels(run_dir: Path, configs: int) -> list[str]:
@@ -307,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--x", default="env_steps", choices=("env_steps", "seconds"))
     args = parser.parse_args(argv)
-    folder = args.runs[0] if len(args.runs) == 1 else Path()
+    beside = args.runs[0] if len(args.runs) == 1 else Path()
     name = "learning_curve" if args.metric == "return" else args.metric
-    out = args.out or folder / f"{name}.png"
+    out = args.out or beside / f"{name}.png"
     print(learning_curve(args.runs, out, args.metric, args.x))

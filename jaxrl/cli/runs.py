@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
+import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,18 @@ import jax
 
 import envs
 from envs.transforms import residual
-from jaxrl import __version__
 from jaxrl.learners import registry
-from jaxrl.report.files import plain, whole
-from jaxrl.run import checkpoint, runtime
+from jaxrl.report.terminal import reason
+from jaxrl.run import checkpoint, folder
+from jaxrl.run.folder import describe as describe
+from jaxrl.run.folder import read_config as read_config
+from jaxrl.run.folder import versions as versions
+from jaxrl.run.folder import write_config as write_config
 from jaxrl.run.program import state_like
 from jaxrl.types import Learner, Policy
 
 BASE = "base"  # in a run directory: the run that a residual corrects
-SECTIONS = {"learner": str, "env": str, "env_overrides": dict, "config": dict, "train": dict}
-WORDS = {str: "text", dict: "an object {...}", list: "a list [...]", bool: "true or false"}
-WORDS |= {int: "a whole number", float: "a number"}
-OFFLINE = ("bc", "td3_bc", "iql", "imitation")  # learners whose steps are updates
+WORDS = {str: "text", tuple: "a list [...]", bool: "true or false", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -47,77 +46,24 @@ class Run:
         return self.learner.policy(jax.tree.map(lambda x: x[index], self.state))
 
 
-def describe(learner: str, env: str, env_overrides: dict, config: Any, train: dict) -> dict:
-    """What `config.json` holds: enough to build the same run again."""
-    return {
-        "jaxrl": __version__,
-        "learner": learner,
-        "env": env,
-        "env_overrides": env_overrides,
-        "config": {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)},
-        "train": train,
-        "versions": versions(),
-        "hardware": runtime.hardware(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The installed versions of the packages that results depend on."""
-    return {p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "flax")}
-
-
-def write_config(run_dir: Path, config: dict) -> None:
-    with whole(run_dir / "config.json") as part:
-        part.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def read_config(run_dir: Path) -> dict:
-    """Reads `config.json`; a missing or hand-damaged one is a one-line ValueError."""
-    path = Path(run_dir) / "config.json"
+def _check_learner(config: dict, path: Path) -> None:
+    """Raises ValueError where the learner or one of its settings does not exist or has another
+    type: one line that names the file and the entry."""
     try:
-        config = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{run_dir} is not a run: it has no config.json") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON ({error.msg})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-    _must_be(dict, config, f"{path}: all of it")
-    for name, kind in SECTIONS.items():
-        if name not in config:
-            raise ValueError(f"{path}: {name!r} is missing")
-        _must_be(kind, config[name], f"{path}: {name}")
-    return config
-
-
-def _must_be(kind: type, value: Any, name: str) -> None:
-    right = isinstance(value, int | float if kind is float else kind)
-    if not right or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{name}={value!r}: must be {WORDS[kind]}")
-
-
-def _check(config: dict, path: Path) -> None:
-    """Raises ValueError where what `read_config` returned is not a learner's run: which entry."""
-    learner, sweep = config["learner"], config["train"].get("sweep", {})
-    if learner not in registry.LEARNERS:
-        raise ValueError(f"{path}: learner={learner!r}: allowed are {', '.join(registry.LEARNERS)}")
-    _must_be(int, config["train"].get("seeds"), f"{path}: train.seeds")
-    _must_be(dict, sweep, f"{path}: train.sweep")
-    for name, values in sweep.items():
-        _must_be(list, values, f"{path}: train.sweep.{name}")
-    if "residual" in config:
-        about = config["residual"]
-        _must_be(dict, about, f"{path}: residual")
-        _must_be(int, about.get("seed_index"), f"{path}: residual.seed_index")
-        _must_be(float, about.get("scale"), f"{path}: residual.scale")
-    defaults = registry.module(learner).Config()
+        defaults = registry.module(config["learner"]).Config()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     known = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
     for name, value in config["config"].items():
         if name not in known:
-            raise ValueError(f"{path}: {learner} has no field {name!r}{envs.nearest(name, known)}")
-        kind = {int: float, tuple: list}.get(type(known[name]), type(known[name]))
-        if kind is not float or value != "inf":
-            _must_be(kind, value, f"{path}: config.{name}")
+            raise ValueError(
+                f"{path}: {config['learner']} has no field {name!r}{envs.nearest(name, known)}"
+            )
+        kind = {int: float, list: tuple}.get(type(known[name]), type(known[name]))
+        fits = {tuple: list, float: int | float}.get(kind, kind)
+        right = isinstance(value, fits) and (kind is bool or not isinstance(value, bool))
+        if kind in WORDS and not right and not (kind is float and value == "inf"):
+            raise ValueError(f"{path}: config.{name}={value!r}: must be {WORDS[kind]}")
 
 
 def keep_base(base: Path, run_dir: Path) -> None:
@@ -126,18 +72,18 @@ def keep_base(base: Path, run_dir: Path) -> None:
     Raises:
       ValueError: `base` is not a run, or has no whole checkpoint.
     """
-    folder = run_dir / BASE
-    if folder.exists():
+    kept = run_dir / BASE
+    if kept.exists():
         return
     run = load(base)
-    part = folder.with_name(f".{BASE}.part")
+    part = kept.with_name(f".{BASE}.part")
     shutil.rmtree(part, ignore_errors=True)
     step = Path("checkpoints") / f"{run.env_steps:012d}"
     shutil.copytree(base / step, part / step)
     if (base / BASE).exists():  # itself a residual
         shutil.copytree(base / BASE, part / BASE)
     shutil.copy(base / "config.json", part)
-    part.rename(folder)
+    part.rename(kept)
 
 
 def num_runs(train: dict) -> int:
@@ -145,44 +91,72 @@ def num_runs(train: dict) -> int:
     return train["seeds"] * math.prod(len(v) for v in train.get("sweep", {}).values())
 
 
-def build(config: dict, base: Run | None = None, **env_overrides) -> tuple[Any, Learner]:
-    """The environment and learner that `config.json` describes; a residual corrects `base`."""
-    if base is None:
-        env = envs.make(config["env"], **(config["env_overrides"] | env_overrides))
-    else:
+def build(config: dict, base: Run | None = None, env: Any = None, **overrides) -> tuple[Any, Any]:
+    """The environment and the learner that `config.json` describes.
+
+    A residual corrects `base`. `env` takes the place of what `config` names.
+    """
+    if base is not None:
         about = config["residual"]
         env = residual(base.env, base.policy(about["seed_index"]), about["scale"])
+    elif env is None:
+        env = envs.make(config["env"], **(config["env_overrides"] | overrides))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["config"].items()}
     fields = {k: math.inf if v == "inf" else v for k, v in fields.items()}
     module = registry.module(config["learner"])
     return env, module.make(env, module.Config(**fields))
 
 
-def load(run_dir: str | Path, step: int | None = None, **env_overrides) -> Run:
+def load(run_dir: str | Path, step: int | None = None, env: Any = None, **overrides) -> Run:
     """Loads a run's newest whole checkpoint, or the one at `step` env steps.
 
+    Args:
+      run_dir: the folder of the run.
+      step: of the checkpoint.
+      env: the environment, where `envs.make` did not make the one that the run began with.
+      **overrides: of the environment, on top of what the run began with.
+
     Raises:
-      ValueError: not a run, a damaged config or checkpoint, or no such step.
+      ValueError: not a run, a damaged config or checkpoint, no such step, or a run that another
+        version wrote.
     """
     run_dir = Path(run_dir)
-    config = read_config(run_dir)
-    _check(config, run_dir / "config.json")
+    path = run_dir / folder.FILE
+    config = folder.read_config(run_dir)
+    folder.check_version(config, run_dir)
+    if config["learner"] == folder.ROAD:
+        raise ValueError(f"{run_dir} holds several runs: choose {run_dir}/base or .../residual")
+    for name in ("learner", "env"):  # of code to import: yours, not whatever this file may name
+        own, colon, _ = str(config[name]).partition(":")
+        if colon and own.split(".")[0] in sys.stdlib_module_names:
+            raise ValueError(f"{path}: {name}={config[name]!r}: {own} is of Python itself")
+    _check_learner(config, path)
+    if config["env"] is None and env is None and "residual" not in config:
+        raise ValueError(
+            f"{run_dir} does not say how its environment is made: give it as runs.load(env=...),"
+            " or make it by envs.make('MODULE:FUNCTION') before training"
+        )
     base = None
     if "residual" in config:
-        base = load(run_dir / BASE, **(config["env_overrides"] | env_overrides))
-    env, learner = build(config, base, **env_overrides)
+        base = load(run_dir / BASE, None, env, **(config["env_overrides"] | overrides))
+    try:
+        env, learner = build(config, base, env, **overrides)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (TypeError, OverflowError) as error:  # a list of the wrong things, in this file
+        raise ValueError(f"{path}: {reason(error)}") from None
     runs = num_runs(config["train"])
     like = {"learner": state_like(learner, runs)}
-    folder = run_dir / "checkpoints"
+    saved = run_dir / "checkpoints"
     if step is None:
         try:
-            step, tree, complaints = checkpoint.restore_newest(folder, like)
+            step, tree, complaints = checkpoint.restore_newest(saved, like)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
         for complaint in complaints:
             print(f"warning: {complaint}; using the one at {step} steps")
-    elif step not in checkpoint.steps(folder):
-        raise ValueError(f"no checkpoint at step {step}; there are {checkpoint.steps(folder)}")
+    elif step not in checkpoint.steps(saved):
+        raise ValueError(f"no checkpoint at step {step}; there are {checkpoint.steps(saved)}")
     else:
-        tree = checkpoint.restore(folder, step, like)
+        tree = checkpoint.restore(saved, step, like)
     return Run(env, learner, tree["learner"], config, step)

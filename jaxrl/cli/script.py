@@ -6,7 +6,6 @@ import argparse
 import ast
 import hashlib
 import itertools
-import json
 import math
 import sys
 import time
@@ -26,7 +25,7 @@ from jaxrl.report.files import cannot_write
 from jaxrl.report.summary import bootstrap_interval, iqm
 from jaxrl.report.terminal import run as run  # every script ends by `script.run(main)`
 from jaxrl.report.terminal import table
-from jaxrl.run import hosts, runtime
+from jaxrl.run import folder, hosts, runtime
 from jaxrl.run.plan import validate
 from jaxrl.run.train import Result, train
 from jaxrl.types import Learner
@@ -104,7 +103,9 @@ def _words() -> list[str]:
         return words
     if known.run_dir is None:
         raise ValueError("--resume needs --run-dir: which run is to go on?")
-    by, *begun = runs.read_config(known.run_dir).get("command") or [script]
+    config = folder.read_config(known.run_dir)
+    folder.check_version(config, known.run_dir)
+    by, *begun = config.get("command") or [script]
     if by != script:
         raise ValueError(f"{known.run_dir} was begun by {by}: resume with that, not {script}")
     return [*map(_dashed, begun), *words]
@@ -194,7 +195,8 @@ def launch(
         settings["sweep"] = sweep
     settings["seed"] = args.seed
     validate(learner, **settings, keep_checkpoints=args.keep_checkpoints)
-    description = runs.describe(name, args.env, numbers(args.env_options), learner.config, settings)
+    options, unit = numbers(args.env_options), folder.unit_of(learner)
+    description = folder.describe(name, args.env, options, learner.config, settings, unit)
     about = about or {}
     if data_file is not None:
         with data_file.open("rb") as f:
@@ -208,7 +210,7 @@ def launch(
 
     def opened() -> Path:
         run_dir = args.run_dir or new_run_dir(f"{'sweep' if sweep else name}_{args.env}")
-        open_run(run_dir, description, args.resume)
+        folder.open_run(run_dir, description | {"command": folder.command()}, args.resume)
         if base is not None:
             runs.keep_base(base["run"], run_dir)
         return run_dir
@@ -246,46 +248,6 @@ def new_run_dir(name: str) -> Path:
             continue
         except OSError as error:
             raise cannot_write(run_dir, error) from error
-
-
-def open_run(run_dir: Path, description: dict[str, Any], resume: bool) -> None:
-    """Writes `config.json` into a new run directory, or checks the one being resumed, which may
-    go on for more steps than it was begun with.
-
-    Raises:
-      ValueError: the directory holds more than a `config.json` (and this is no resume), which
-        is all that a start leaves which failed; or no run; or one with another setting.
-      RuntimeError: it cannot be written.
-    """
-    if not resume:
-        is_new = not run_dir.exists() or (run_dir.is_dir() and _is_unused(run_dir))
-        if not is_new:
-            raise ValueError(f"run_dir={run_dir} exists: add --resume to go on, or choose another")
-        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        runs.write_config(run_dir, description | {"command": command})
-        return
-    saved = runs.read_config(run_dir)
-    now = json.loads(json.dumps(description))  # as it would read back
-    for section in ("learner", "env", "env_overrides", "config", "train", "residual"):
-        old, new = saved.get(section), now.get(section)
-        if not isinstance(old, dict):
-            old, new = {section: old}, {section: new}
-        for name in sorted(set(old) | set(new)):
-            if name == "devices" or old.get(name) == new.get(name):
-                continue
-            more = name == "total_steps" and isinstance(old.get(name), int)
-            if not more or new[name] < old[name]:
-                raise ValueError(
-                    f"cannot resume {run_dir}: its {name} is {old.get(name)}, not {new.get(name)}"
-                )
-    if saved["train"] != now["train"]:  # of more steps, or devices
-        if "command" in saved and saved["train"]["total_steps"] != now["train"]["total_steps"]:
-            saved["command"] += ["--total-steps", str(now["train"]["total_steps"])]
-        runs.write_config(run_dir, saved | {"train": now["train"]})
-
-
-def _is_unused(run_dir: Path) -> bool:
-    return {path.name for path in run_dir.iterdir()} <= {"config.json", ".config.part.json"}
 
 
 def with_schedule(config: Any, total_steps: float) -> Any:
@@ -329,10 +291,9 @@ def report(
                 f"{values.min():.{digits}f} .. {values.max():.{digits}f}",
             ]
         )
-    unit = "updates" if runs.read_config(run_dir)["learner"] in runs.OFFLINE else "env steps"
     rate = result.env_steps * _num_runs(result) / max(result.seconds, 1e-9)
     table(
-        f"{result.env_steps:,} {unit} per seed, {result.seconds:.0f} s of training"
+        f"{result.env_steps:,} {folder.unit_of(learner)} per seed, {result.seconds:.0f} s of training"
         f" ({rate:,.0f} steps/s), compiled in {result.compile_seconds:.0f} s",
         ["", "IQM over seeds", "95% interval", "min .. max"],
         rows,

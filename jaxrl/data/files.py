@@ -24,12 +24,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+from pydantic import Field
 
 from jaxrl.data.dataset import REAL, Dataset, fault, few_entries, from_arrays
+from jaxrl.report.files import Option, Schema, parse
 
 HDF5 = (".hdf5", ".h5")
 FLAT = ("actions", "rewards", "terminals", "timeouts", "valid")
@@ -45,6 +47,18 @@ OTHERS = {  # formats that people try, by their ending
 }
 JUMP = 10.0  # times the usual change of an observation looks like an end without a flag
 SHOWN = 8  # names of arrays in a message
+
+
+class Metadata(Schema):
+    """What is read of a data set's metadata; all of it is optional, and other entries are kept."""
+
+    env: Annotated[str, Field(min_length=1)] = ""  # as for `envs.make`
+    env_overrides: dict[str, Option] = {}
+    kind: str = ""
+    learner: str = ""
+    env_steps: Annotated[int, Field(ge=0)] = 0  # after how much training
+    random_return: float = 0.0  # the means that normalised scores count from ...
+    expert_return: float = 1.0  # ... and to
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
@@ -341,13 +355,8 @@ def _damaged(path: Path, kind: str, name: str | None, error: Exception) -> Value
 
 
 def _metadata(path: Path, text: Any) -> dict:
-    if text is None:
-        return {}
-    try:
-        metadata = json.loads(str(text))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: metadata is not JSON ({error})") from None
-    return metadata if isinstance(metadata, dict) else {}
+    """One line on the first entry that is not of the type in `Metadata`."""
+    return {} if text is None else parse(str(text), Metadata, f"{path}: metadata")
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:

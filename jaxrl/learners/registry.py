@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 # Name: the module, which has `Config` and `make`.
 LEARNERS = {
@@ -21,11 +22,25 @@ LEARNERS = {
 
 
 def module(name: str) -> ModuleType:
-    """The module of the learner `name`.
+    """The module of the learner `name`: of this registry, or MODULE:make for one of your own.
 
     Raises:
       ValueError: there is no such learner.
     """
-    if name not in LEARNERS:
-        raise ValueError(f"learner={name!r}: allowed are {', '.join(sorted(LEARNERS))}")
-    return importlib.import_module(LEARNERS[name])
+    own, colon, function = name.partition(":")
+    if name not in LEARNERS and not colon:
+        allowed = ", ".join(sorted(LEARNERS))
+        raise ValueError(f"learner={name!r}: allowed are {allowed}, or MODULE:make")
+    try:
+        found = importlib.import_module(LEARNERS.get(name, own))
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"learner={name!r}: cannot import {own!r} ({error})") from None
+    if colon and not (function == "make" and hasattr(found, "make") and hasattr(found, "Config")):
+        raise ValueError(f"learner={name!r}: the module must have `Config` and `make`")
+    return found
+
+
+def name_of(config: Any) -> str:
+    """The name under which `module` finds the learner that has this config."""
+    own = type(config).__module__
+    return next((name for name, path in LEARNERS.items() if path == own), f"{own}:make")

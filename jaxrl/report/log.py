@@ -16,16 +16,32 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from jaxrl.report import terminal
-from jaxrl.report.files import cannot_write, whole
+from jaxrl.report.files import Schema, cannot_write, parse, read_bytes, whole
 
 FILE = "metrics.jsonl"
 PER_SEED_TAGS = 16  # with more seeds (or configs) TensorBoard gets the mean only
+
+
+Values = Annotated[list[float | None], Field(min_length=1)]  # [seeds]
+Metric = Values | Annotated[list[Values], Field(min_length=1)]  # or [configs, seeds]
+
+
+class Record(Schema):
+    """A line of `metrics.jsonl`; every other entry is a metric."""
+
+    __pydantic_extra__: dict[str, Metric]
+    kind: Literal["train", "eval"]
+    env_steps: Annotated[int, Field(ge=0, le=2**53)]
+    seconds: Annotated[float, Field(ge=0)] | None
+    steps_per_second: Annotated[float, Field(ge=0)] | None
 
 
 class Logger:
@@ -159,7 +175,7 @@ def truncate(run_dir: str | os.PathLike, env_steps: float) -> None:
 def set_aside(run_dir: str | os.PathLike) -> Path | None:
     """Renames the records of a run, if there are any, to metrics.N.jsonl, which it returns."""
     path = Path(run_dir) / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     numbered = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
     free = next(p for p in numbered if not p.exists())
@@ -169,20 +185,35 @@ def set_aside(run_dir: str | os.PathLike) -> Path | None:
 
 def _parse(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
     """Lines with their records, and whether the file ends where a line does."""
-    if not path.exists():
+    try:
+        *lines, tail = read_bytes(path).split(b"\n")
+    except FileNotFoundError:
         return [], True
-    *lines, tail = path.read_bytes().split(b"\n")
-    parsed = []
+    parsed, shape = [], None
     for number, line in enumerate(lines, 1):
+        where = f"{path}, line {number}"
         try:
-            record = json.loads(line)
-            record["kind"], record["env_steps"] + 0  # every reader relies on these
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines) and not tail:
+            json.loads(line)
+        except (ValueError, RecursionError):
+            if number == len(lines) and not tail:  # cut off by a crash of the machine
                 return parsed, False
-            raise ValueError(f"{path}, line {number}: not a record of metrics") from error
+        record = parse(line, Record, where)
+        for name, value in record.items():
+            if not isinstance(value, list):
+                continue
+            have = tuple(_shape_of(value))
+            shape = shape or have
+            if have != shape:
+                raise ValueError(f"{where}: {name} has shape {have}: must be {shape} as before")
         parsed.append((line, record))
     return parsed, not tail
+
+
+def _shape_of(value: Any) -> Iterator[int]:
+    """The shape of a metric, [seeds] or [configs, seeds]; -1 where rows differ in length."""
+    yield len(value)
+    if isinstance(value[0], list):
+        yield len(value[0]) if len({len(row) for row in value}) == 1 else -1
 
 
 # --- Sinks ---
@@ -261,7 +292,7 @@ class _WandB:
             ) from error
         kept = run_dir / "wandb_id" if run_dir else None
         resumed = kept is not None and kept.exists()  # goes on in the same W&B run
-        run_id = kept.read_text().strip() if resumed else uuid.uuid4().hex[:8]
+        run_id = read_bytes(kept).decode().strip() if resumed else uuid.uuid4().hex[:8]
         try:
             if run_dir:
                 run_dir.mkdir(parents=True, exist_ok=True)

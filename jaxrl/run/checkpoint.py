@@ -9,19 +9,32 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from pydantic import AfterValidator, Field
 
+from jaxrl.report.files import Schema, check_regular, read_json
 from jaxrl.report.terminal import reason
 
 KEEP = 3  # newest checkpoints that stay on disk, unless told otherwise
 
-# Orbax narrates every save, and logs what it raises as well.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+class Entry(Schema):
+    """One array of a checkpoint."""
+
+    shape: list[Annotated[int, Field(ge=0, le=2**62)]]
+    dtype: Annotated[str, AfterValidator(lambda name: str(jnp.dtype(name)))]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+MANIFEST = dict[str, Entry]  # of `manifest.json`: every array by its name
+ABOUT = dict[str, Any]  # of `about.json`
 
 
 class DamagedCheckpoint(ValueError):
@@ -41,36 +54,62 @@ def save(
     """
     final = folder / f"{step:012d}"
     _mend(folder)
-    for left in (*folder.glob("*.tmp"), *folder.glob("*.old")):  # by a kill
-        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob("*.tmp"):  # by a kill
+        _remove(left)
     temporary, replaced = final.with_suffix(".tmp"), final.with_suffix(".old")
     arrays = _to_host(tree)
     manifest = {
         name: {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": _digest(x)}
         for name, x in arrays.items()
     }
-    hook = sys.unraisablehook
-    sys.unraisablehook = _without_echo(hook)
     try:
         temporary.mkdir(parents=True)
-        with _checkpointer() as checkpointer:
+        with _quiet_orbax(), _checkpointer() as checkpointer:
             full = {name: x for name, x in arrays.items() if x.size}  # Orbax refuses empty ones
             checkpointer.save((temporary / "arrays").absolute(), full)
         (temporary / "manifest.json").write_text(json.dumps(manifest))
         (temporary / "about.json").write_text(json.dumps(about or {}))
-        if final.exists():
+        if os.path.lexists(final):  # a link that leads nowhere, too
+            _remove(replaced)
             os.rename(final, replaced)
         os.rename(temporary, final)
     except Exception as error:  # tensorstore reports a full disk as a ValueError
         shutil.rmtree(temporary, ignore_errors=True)
-        if replaced.exists() and not final.exists():
+        if os.path.lexists(replaced) and not os.path.lexists(final):
             os.rename(replaced, final)
         raise RuntimeError(f"cannot write checkpoint {final}: {reason(error)}") from error
-    sys.unraisablehook = hook
-    shutil.rmtree(replaced, ignore_errors=True)
+    for left in folder.glob("*.old"):  # by a kill, or just now
+        _remove(left)
     for old in [s for s in steps(folder) if s <= step][:-keep] if keep else []:
-        shutil.rmtree(folder / f"{old:012d}", ignore_errors=True)
+        _remove(folder / f"{old:012d}")
     return final
+
+
+def _remove(path: Path) -> None:
+    """A folder with all it holds, a file or a link; nothing if there is none."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Orbax narrates every save, and logs what it raises as well; not within.
+
+    Where an error leaves the block, Orbax's other threads go on to fail, then or later: what they
+    say of it is dropped for good.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = _without_echo(hook)
+    try:
+        yield
+        sys.unraisablehook = hook
+    finally:
+        logger.setLevel(level)
 
 
 def _without_echo(hook: Any) -> Any:
@@ -83,19 +122,33 @@ def steps(folder: Path) -> list[int]:
     """Steps of the finished checkpoints, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return sorted(int(p.name) for p in folder.iterdir() if _is_step(p.name))
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name == f"{int(name):012d}"
 
 
 def digests(folder: Path, step: int) -> dict[str, str]:
     """The SHA-256 of every array of `folder/<step>`, by name: runs are alike where these are."""
-    manifest = json.loads((folder / f"{step:012d}" / "manifest.json").read_text())
+    manifest = read_json(folder / f"{step:012d}" / "manifest.json", MANIFEST)
     return {name: entry["sha256"] for name, entry in manifest.items()}
 
 
 def about_of(folder: Path, step: int) -> dict[str, Any]:
-    """What `save` was given as `about`; nothing if it was written before there was any."""
-    path = folder / f"{step:012d}" / "about.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What `save` was given as `about`; nothing if it was written before there was any.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    return _about_of(folder / f"{step:012d}")
+
+
+def _about_of(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path / "about.json", ABOUT)
+    except FileNotFoundError:
+        return {}
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:
@@ -106,17 +159,21 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     Raises:
       DamagedCheckpoint: unreadable, altered, or of another program (names the entry).
     """
-    path = folder / f"{step:012d}"
+    return _restore(folder / f"{step:012d}", like)
+
+
+def _restore(path: Path, like: Any) -> Any:
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        about_of(folder, step)  # whole, too
+        manifest = read_json(path / "manifest.json", MANIFEST)
+        _about_of(path)  # whole, too
+        check_regular(path)
         empty = {
             k: np.zeros(v["shape"], v["dtype"]) for k, v in manifest.items() if 0 in v["shape"]
         }
         restore_args = {
             name: ocp.RestoreArgs(restore_type=np.ndarray) for name in manifest if name not in empty
         }
-        with _checkpointer() as checkpointer:
+        with _quiet_orbax(), _checkpointer() as checkpointer:
             arrays = checkpointer.restore(
                 (path / "arrays").absolute(),
                 args=ocp.args.PyTreeRestore(restore_args=restore_args),
@@ -163,19 +220,24 @@ def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
         raise FileNotFoundError(f"no checkpoint in {folder}")
     complaints: list[str] = []
     for step in reversed(available):
-        try:
-            return step, restore(folder, step, like), complaints
-        except DamagedCheckpoint as error:
-            complaints.append(str(error))
+        path = folder / f"{step:012d}"
+        for candidate in (path, path.with_suffix(".old")):
+            if candidate != path and not candidate.exists():
+                continue
+            try:
+                return step, _restore(candidate, like), complaints
+            except DamagedCheckpoint as error:
+                complaints.append(str(error))
     raise DamagedCheckpoint("; ".join(complaints))
 
 
 def _mend(folder: Path) -> None:
     """Puts back what a kill between the two renames of `save` left aside."""
     for aside in folder.glob("*.old"):
-        if not aside.with_suffix("").exists():
+        whole = aside.with_suffix("")
+        if _is_step(whole.name) and not os.path.lexists(whole):
             with contextlib.suppress(OSError):  # another process was first, or may not write
-                os.rename(aside, aside.with_suffix(""))
+                os.rename(aside, whole)
 
 
 def _checkpointer() -> ocp.Checkpointer:

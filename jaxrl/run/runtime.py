@@ -152,6 +152,19 @@ def several_devices() -> bool:
     return not jaxlib.__version__.startswith("0.11.")
 
 
+def settings() -> dict[str, bool | str]:
+    """The settings of JAX and XLA that change what a run computes.
+
+    A run records them, and goes on under the same ones only.
+    """
+    import jax
+
+    names = ("enable_x64", "default_prng_impl", "threefry_partitionable", "debug_nans")
+    found = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    flags = re.findall(r"--(xla_\w*fast_math\w*)(?:=(\S*))?", os.environ.get("XLA_FLAGS", ""))
+    return found | {name: value or "true" for name, value in flags}
+
+
 def hardware() -> str:
     """The device, the CPU's model and cores, main memory."""
     import jax

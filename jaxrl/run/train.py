@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxrl.report.files import plain
 from jaxrl.report.log import FILE, Logger, read, set_aside
-from jaxrl.run import checkpoint, hosts
+from jaxrl.run import checkpoint, folder, hosts
 from jaxrl.run.interrupt import Interrupt
 from jaxrl.run.plan import validate
 from jaxrl.run.program import Program, configs_of
@@ -137,6 +137,14 @@ def train(
                     f" {step} steps, not {learner.steps_per_iteration} each"
                 )
             evals = _evals(run_dir, step)
+    if run_dir is not None and "config" not in logging:  # else the caller has written it
+        settings = {"total_steps": int(total_steps), "seeds": seeds, "seed": seed}
+        settings |= {"num_evals": num_evals, "eval_episodes": eval_episodes, "devices": devices}
+        settings |= {"sweep": {k: plain(v) for k, v in sweep.items()}} if sweep else {}
+        description = folder.describe_learner(learner, settings)
+        shared = ("learner", "env", "env_overrides", "settings")
+        begin = lambda: folder.open_run(run_dir, description, resume and saved is not None, shared)
+        hosts.by_main("run directory", begin)
     if not hosts.is_main():
         logging |= {"quiet": True, "wandb": None}
     iteration = int(saved["iterations"]) if saved else 0

@@ -21,8 +21,8 @@ from jaxrl.cli import play, runs
 from jaxrl.data import recording
 from jaxrl.episodes import evaluate, film
 from jaxrl.learners.on_policy import ppo
-from jaxrl.report import terminal
-from jaxrl.run import checkpoint
+from jaxrl.report import log, terminal
+from jaxrl.run import checkpoint, folder
 from jaxrl.types import Policy
 
 # JAX warns of the fork that reads a film back.
@@ -171,8 +171,8 @@ def test_a_machine_that_cannot_render_says_how_to_mend_it_and_goes_on(tmp_path):
 
 
 def run_python(*arguments, cwd=None, **env):
-    root = str(Path(__file__).parents[2])
-    env = {**os.environ, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu", **env}
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "JAX_PLATFORMS": "cpu", **env}
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
@@ -330,10 +330,31 @@ def test_ctrl_c_is_a_word_not_a_traceback(command, capsys, tmp_path, monkeypatch
         ("config.gamma", "high", "config.gamma='high': must be a number"),
         ("config.normalize_obs", 1, "config.normalize_obs=1: must be true or false"),
         ("train", None, "train=None: must be an object"),
-        ("train", {}, "train.seeds=None: must be a whole number"),
+        ("train", {}, "train.total_steps is missing"),
+        ("train.seeds", True, "train.seeds=True: must be a whole number"),
+        ("train.seeds", 1.0, "train.seeds=1.0: must be a whole number"),
+        ("train.seeds", 0, "train.seeds=0: must be at least 1"),
+        ("train.total_steps", -5, "train.total_steps=-5: must be at least 1"),
+        ("train.sweep", {"gamma": []}, "train.sweep.gamma=[]: must be a list that is not empty"),
+        ("train.sweep", {"gamma": [True]}, "train.sweep.gamma.0=True: must be a number"),
+        ("command", 5, "command=5: must be a list"),
+        ("command", [5], "command.0=5: must be text"),
+        ("jaxrl", None, "jaxrl=None: must be text"),
+        ("settings", {"jax_enable_x64": []}, "settings.jax_enable_x64=[]: must be "),
+        ("env_overrides", {"reward": {}}, "env_overrides.reward={}: must be "),
+        ("env_overrides", {"reward": "rich"}, "reward='rich': "),
+        ("env_overrides", {"rewards": "dense"}, "task 'point_maze_open' has no option 'rewards'"),
+        ("env", "os:getcwd", "env='os:getcwd': os is of Python itself"),
+        ("learner", "os:make", "learner='os:make': os is of Python itself"),
+        ("learner", "nowhere_at_all:make", "learner='nowhere_at_all:make': cannot import"),
+        ("config.num_envs", -1, "num_envs=-1: must be a whole number"),
+        ("config.num_envs", 4.5, "num_envs=4.5: must be a whole number"),
+        ("config.actor_hidden", ["wide"], "actor_hidden=('wide',): must be a tuple"),
         ("train.seeds", "two", "train.seeds='two': must be a whole number"),
         ("train.sweep", [1], "train.sweep=[1]: must be an object"),
-        ("residual", {"seed_index": 0}, "residual.scale=None: must be a number"),
+        ("residual", {}, "residual.run is missing"),
+        ("residual", {"run": "x", "seed_index": 0, "scale": True}, "residual.scale=True: must be"),
+        ("residual", {"run": "x", "seed_index": -1, "scale": 1}, "residual.seed_index=-1: must"),
     ],
 )
 def test_a_config_file_broken_by_hand_names_what_is_wrong(run_dir, tmp_path, name, value, message):
@@ -344,6 +365,29 @@ def test_a_config_file_broken_by_hand_names_what_is_wrong(run_dir, tmp_path, nam
     with pytest.raises(ValueError) as caught:
         runs.load(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: {message}")
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.1", "1.2.0", "banana"])
+def test_a_run_of_another_version_names_both_versions(run_dir, command, capsys, tmp_path, version):
+    config = json.loads((run_dir / "config.json").read_text()) | {"jaxrl": version}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert command(tmp_path) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.count("\n") == 1 and f"{tmp_path} was written by jaxrl {version}, which jaxrl" in said
+    )
+    with pytest.raises(ValueError, match=f"was written by jaxrl {version}, which jaxrl 0.2"):
+        folder.open_run(tmp_path, config, resume=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_fifo_in_place_of_a_file_is_refused_instead_of_waited_for(run_dir, tmp_path, name):
+    (tmp_path / "config.json").write_bytes((run_dir / "config.json").read_bytes())
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    read = {"config.json": runs.read_config, "metrics.jsonl": log.read}[name]
+    with pytest.raises(ValueError, match=f"{name}: must be a regular file, not a FIFO$"):
+        read(tmp_path)
 
 
 def test_a_config_file_is_written_whole_or_not_at_all(run_dir, tmp_path, monkeypatch):

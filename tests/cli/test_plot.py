@@ -19,7 +19,9 @@ NAN = float("nan")
 def make_run(run_dir, train=None, evals=None, sweep=None, env="hopper", learner="ppo"):
     """A run directory whose records have step 1000 k; train and evals: {metric: [T, ...]}."""
     run_dir.mkdir()
-    config = {"learner": learner, "env": env, "train": {"sweep": sweep or {}}}
+    train_of = {"total_steps": 1, "seeds": 1, "sweep": sweep or {}}
+    config = {"jaxrl": "0.2.0", "learner": learner, "env": env, "env_overrides": {}, "config": {}}
+    config |= {"train": train_of, "unit": "updates" if learner == "bc" else "env steps"}
     (run_dir / "config.json").write_text(json.dumps(config))
     for kind, metrics in (("train", train or {}), ("eval", evals or {})):
         if not metrics:

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jaxrl
 from jaxrl.cli import runs, script
 from jaxrl.data import dataset as data
 from jaxrl.data import files as data_files
+from jaxrl.run import folder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
@@ -19,7 +21,14 @@ import rlpd  # noqa: E402
 import sac  # noqa: E402
 import sweep  # noqa: E402
 
-DESCRIPTION = {"learner": "ppo", "env": "ant", "env_overrides": {}, "config": {}, "train": {}}
+DESCRIPTION = {
+    "jaxrl": jaxrl.__version__,
+    "learner": "ppo",
+    "env": "ant",
+    "env_overrides": {},
+    "config": {},
+    "train": {"total_steps": 8, "seeds": 1},
+}
 PRESET = {"physics": "fast", "time_limit": "100"}
 
 
@@ -50,40 +59,35 @@ def test_an_option_without_a_value_is_refused(monkeypatch, capsys):
 def test_a_run_goes_on_with_the_flags_that_began_it(monkeypatch, tmp_path):
     def description(args):
         train = {"seeds": args.seeds, "total_steps": int(args.total_steps)}
-        return {
-            "learner": "ppo",
-            "env": args.env,
-            "env_overrides": {},
-            "config": {},
-            "train": train,
-        }
+        command = {"command": folder.command()}
+        return DESCRIPTION | {"env": args.env, "train": train} | command
 
     begun = parse(monkeypatch, "--env", "ant", "--seeds", "3", "--run-dir", str(tmp_path / "run"))
-    script.open_run(begun.run_dir, description(begun), resume=False)
+    folder.open_run(begun.run_dir, description(begun), resume=False)
     moved = (tmp_path / "run").rename(tmp_path / "moved")
 
     args = parse(monkeypatch, "--run-dir", str(moved), "--resume")
     assert (args.env, args.seeds, args.run_dir) == ("ant", 3, moved)
-    script.open_run(moved, description(args), resume=True)
+    folder.open_run(moved, description(args), resume=True)
 
     other = parse(
         monkeypatch, "--run-dir", str(moved), "--resume", "--total-steps", "2e6", "--env", "hopper"
     )
     with pytest.raises(ValueError, match="its env is ant, not hopper"):
-        script.open_run(moved, description(other), resume=True)
+        folder.open_run(moved, description(other), resume=True)
     unlike = description(args) | {"train": {"seeds": 3, "total_steps": 2_000_000, "weighted": 1.0}}
     with pytest.raises(ValueError, match="its weighted is None, not 1.0"):
-        script.open_run(moved, unlike, resume=True)
+        folder.open_run(moved, unlike, resume=True)
     assert runs.read_config(moved)["train"]["total_steps"] == 1_000_000  # as it was
 
     longer = parse(monkeypatch, "--run-dir", str(moved), "--resume", "--total-steps", "2e6")
-    script.open_run(moved, description(longer), resume=True)
+    folder.open_run(moved, description(longer), resume=True)
     assert runs.read_config(moved)["train"]["total_steps"] == 2_000_000
     with pytest.raises(ValueError, match="its total_steps is 2000000, not 1000000"):
-        script.open_run(moved, description(args), resume=True)
+        folder.open_run(moved, description(args), resume=True)
     again = parse(monkeypatch, "--run-dir", str(moved), "--resume")
     assert (again.total_steps, again.seeds) == (2_000_000, 3)
-    script.open_run(moved, description(again), resume=True)
+    folder.open_run(moved, description(again), resume=True)
 
     monkeypatch.setattr(sys, "argv", ["sac.py", "--run-dir", str(moved), "--resume"])
     with pytest.raises(ValueError, match=r"was begun by ppo\.py: resume with that, not sac\.py"):
@@ -92,7 +96,7 @@ def test_a_run_goes_on_with_the_flags_that_began_it(monkeypatch, tmp_path):
 
 def test_a_run_goes_on_however_its_flags_are_spelt(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["ppo.py", "--total_steps", "5", "--run_dir", str(tmp_path)])
-    script.open_run(tmp_path, DESCRIPTION, resume=False)
+    folder.open_run(tmp_path, DESCRIPTION | {"command": folder.command()}, resume=False)
     for flags in (["--run_dir", str(tmp_path)], [f"--run_dir={tmp_path}"]):
         args = parse(monkeypatch, *flags, "--resume")
         assert args.total_steps == 5 and args.run_dir == tmp_path
@@ -104,12 +108,12 @@ def test_a_run_goes_on_however_its_flags_are_spelt(monkeypatch, tmp_path):
 
 
 def test_a_directory_that_holds_only_what_a_failed_start_left_is_new(tmp_path):
-    script.open_run(tmp_path, DESCRIPTION, resume=False)
-    script.open_run(tmp_path, DESCRIPTION | {"env": "hopper"}, resume=False)
+    folder.open_run(tmp_path, DESCRIPTION, resume=False)
+    folder.open_run(tmp_path, DESCRIPTION | {"env": "hopper"}, resume=False)
     assert runs.read_config(tmp_path)["env"] == "hopper"
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(ValueError, match="exists: add --resume"):
-        script.open_run(tmp_path, DESCRIPTION, resume=False)
+        folder.open_run(tmp_path, DESCRIPTION, resume=False)
 
 
 def test_runs_that_begin_in_the_same_second_get_directories_of_their_own(monkeypatch, tmp_path):

@@ -335,17 +335,30 @@ def test_an_entry_of_a_dict_is_named(path):
 @pytest.mark.parametrize("text", ["{not json", "", "[" * 100_000, "1" * 5000])
 def test_metadata_that_is_not_json_is_one_line(tmp_path, text):
     path = write(tmp_path / "data.npz", arrays(), text)
-    assert "metadata is not JSON" in refused(path)
+    assert re.search("metadata( line 1)?: not JSON", refused(path))
 
 
 @needs_h5py
 def test_metadata_of_hdf5_that_is_not_json_is_one_line(tmp_path):
     path = write(tmp_path / "data.hdf5", arrays(), "{not json")
-    assert "metadata is not JSON" in refused(path)
+    assert re.search("metadata( line 1)?: not JSON", refused(path))
 
 
-def test_metadata_that_is_not_a_dict_is_left_out(path):
-    assert data_files.load(write(path, arrays(), json.dumps([1]))).metadata == {}
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        ([1], "all of it=[1]: must be an object"),
+        ({"env": 5}, "env=5: must be text"),
+        ({"env": ""}, "env='': must be text that is not empty"),
+        ({"env_overrides": [1]}, "env_overrides=[1]: must be an object"),
+        ({"env_overrides": {"reward": {"a": 1}}}, "env_overrides.reward={'a': 1}: must be "),
+        ({"random_return": "low"}, "random_return='low': must be a number"),
+        ({"expert_return": True}, "expert_return=True: must be a number"),
+    ],
+)
+def test_metadata_of_the_wrong_types_name_the_file_and_the_entry(path, metadata, message):
+    line = refused(write(path, arrays(), json.dumps(metadata)))
+    assert line.startswith(f"{path}: metadata: {message}")
 
 
 def test_no_file_is_one_line(path):

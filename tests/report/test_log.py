@@ -102,6 +102,35 @@ def test_a_damaged_line_within_is_an_error_that_names_it(tmp_path, bad):
         log.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"kind": "test"}, "kind='test': must be one of 'train' or 'eval'"),
+        ({"env_steps": 1.0}, "env_steps=1.0: must be a whole number"),
+        ({"env_steps": True}, "env_steps=True: must be a whole number"),
+        ({"env_steps": -1}, "env_steps=-1: must be at least 0"),
+        ({"seconds": "1"}, "seconds='1': must be a number"),
+        ({"return": {}}, "return={}: must be a list"),
+        ({"return": 5}, "return=5: must be a list"),
+        ({"return": []}, "return=[]: must be a list that is not empty"),
+        ({"return": ["a"]}, "return.0='a': must be a number"),
+        ({"return": [True]}, "return.0=True: must be a number"),
+        ({"return": [1.0, 2.0]}, "return has shape (2,): must be (1,) as before"),
+        ({"return": [[1.0], [1.0, 2.0]]}, "return has shape (2, -1): must be"),
+    ],
+)
+def test_a_record_of_the_wrong_types_names_the_line_and_the_entry(tmp_path, change, message):
+    good = {"kind": "eval", "env_steps": 1, "seconds": 0.0, "steps_per_second": None}
+    good |= {"return": [None], "length": [3]}
+    lines = [json.dumps(x) + "\n" for x in (good, good | change)]
+    (tmp_path / "metrics.jsonl").write_text(lines[0])
+    assert log.read(tmp_path) == [good]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    with pytest.raises(ValueError) as caught:
+        log.read(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'metrics.jsonl'}, line 2: {message}")
+
+
 def test_a_run_that_has_logged_nothing_reads_as_no_records(tmp_path):
     assert log.read(tmp_path) == []
     (tmp_path / "metrics.jsonl").touch()

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -131,6 +132,53 @@ DAMAGES = {
 }
 
 
+def entry(**change):
+    """Changes one entry of the manifest; None leaves the field out."""
+
+    def damage(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        changed = manifest["['count']"] | change
+        manifest["['count']"] = {k: v for k, v in changed.items() if v is not None}
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+    return damage
+
+
+def in_place_of(name, make):
+    """`make(path)` where a file or folder was."""
+
+    def damage(path):
+        aside = path.parent / "aside"
+        (path / name if name else path).rename(aside)
+        make(path / name if name else path)
+
+    return damage
+
+
+def write(text):
+    return lambda path: path.write_text(text)
+
+
+DAMAGES |= {
+    "a manifest that is a list": in_place_of("manifest.json", write("[]")),
+    "a manifest of numbers": in_place_of("manifest.json", write('{"a": 5}')),
+    "no digest": entry(sha256=None),
+    "a short digest": entry(sha256="abc"),
+    "no shape": entry(shape=None),
+    "a shape of text": entry(shape="wide"),
+    "a shape below 0": entry(shape=[-1]),
+    "an unknown type": entry(dtype="complex31"),
+    "an about that is a number": in_place_of("about.json", write("5")),
+    "a manifest that is a FIFO": in_place_of("manifest.json", os.mkfifo),
+    "an about that is a FIFO": in_place_of("about.json", os.mkfifo),
+    "a FIFO among the arrays": lambda path: os.mkfifo(path / "arrays" / "fifo"),
+    "a folder that is a FIFO": in_place_of("", os.mkfifo),
+    "a folder that is a file": in_place_of("", write("")),
+    "a link to nowhere": in_place_of("", lambda path: path.symlink_to("nowhere")),
+    "a link to itself": in_place_of("", lambda path: path.symlink_to(path.name)),
+}
+
+
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_says_so_and_the_one_before_it_is_used(folder, damage):
     path = folder / f"{20:012d}"
@@ -224,6 +272,46 @@ def test_one_set_aside_by_a_save_that_was_killed_is_put_back(folder, then):
     else:
         assert checkpoint.restore_newest(folder, LIKE)[0] == 20
     assert checkpoint.steps(folder)[:2] == [10, 20] and not list(folder.glob("*.old"))
+
+
+@pytest.mark.parametrize("target", ["nowhere", f"{20:012d}"])
+def test_a_link_in_the_place_of_a_checkpoint_is_replaced_by_a_save(folder, target):
+    path = folder / f"{20:012d}"
+    shutil.rmtree(path)
+    path.symlink_to(target)
+    checkpoint.save(folder, 20, TREE)
+    assert path.is_dir() and not path.is_symlink()
+    assert checkpoint.restore_newest(folder, LIKE)[0] == 20
+
+
+@pytest.mark.parametrize("damage", ["cut", "a link to nowhere", "half an about"])
+def test_one_left_beside_a_damaged_checkpoint_is_used_in_its_place(folder, damage):
+    path = folder / f"{20:012d}"
+    shutil.copytree(path, path.with_suffix(".old"))
+    DAMAGES[damage](path)
+    step, tree, complaints = checkpoint.restore_newest(folder, LIKE)
+    assert step == tree["count"] == 20
+    assert len(complaints) == 1 and f"checkpoint {path} is damaged" in complaints[0]
+
+
+def test_what_only_looks_like_a_checkpoint_is_none(folder):
+    for name in ("20", "²", "0000000000xx", "notes.old"):
+        (folder / name).mkdir()
+    assert checkpoint.steps(folder) == [10, 20]
+    assert checkpoint.restore_newest(folder, LIKE)[0] == 20 and (folder / "notes.old").exists()
+
+
+def test_importing_and_saving_leave_the_log_of_others_alone(folder):
+    """Orbax logs through absl, whose logger is everyone's."""
+    code = "import logging; before = logging.getLogger('absl').level; import jaxrl.run.checkpoint\n"
+    code += "print(before == logging.getLogger('absl').level)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
+    level = logging.getLogger("absl").level
+    checkpoint.save(folder, 30, TREE)
+    cut(folder / f"{30:012d}")
+    checkpoint.restore_newest(folder, LIKE)
+    assert logging.getLogger("absl").level == level
 
 
 def test_a_half_written_checkpoint_of_a_killed_run_is_not_seen_and_is_overwritten(folder):
