@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import inspect
 import numbers
 import weakref
 from collections.abc import Callable
@@ -81,8 +82,9 @@ def make(name: str, **overrides) -> Env:
     """Builds an environment with its time limit.
 
     Args:
-      name: one of `names()`, or `SUITE/NAME` for an installed suite (brax,
-        playground, gymnax).
+      name: one of `names()`, `SUITE/NAME` for an installed suite (brax, playground, gymnax), or
+        `MODULE:FUNCTION` for your own: a function, of a module on PYTHONPATH, that returns an
+        `Env` and takes the overrides.
       **overrides: fields of the task (reward weights, ranges, ...), `time_limit`
         in control steps (None: no limit), and for MJX tasks `physics` ("accurate":
         the model's own solver options; "fast": the task's `FAST` options) and
@@ -92,6 +94,8 @@ def make(name: str, **overrides) -> Env:
       ValueError: unknown name or override, with the nearest matches, or a value of the wrong
         kind.
     """
+    if ":" in name:
+        return _own(name, overrides)
     if "/" in name:
         suite, _, task = name.partition("/")
         if suite not in ("brax", "playground", "gymnax"):
@@ -123,6 +127,29 @@ def make(name: str, **overrides) -> Env:
         given["sim"] = cls.simulator(**{k: v for k, v in overrides.items() if k in build})
     env = cls(**given)
     return limited(env, limit)
+
+
+def _own(name: str, overrides: dict[str, Any]) -> Env:
+    """What the function of `MODULE:FUNCTION` returns."""
+    path, _, function = name.partition(":")
+    try:
+        module = importlib.import_module(path)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"env={name!r}: cannot import {path!r} ({error}); is its folder on PYTHONPATH?"
+        ) from None
+    build = getattr(module, function, None)
+    if not callable(build):
+        near = nearest(function, vars(module))
+        raise ValueError(f"env={name!r}: {path} has no function {function!r}{near}")
+    try:
+        inspect.signature(build).bind(**overrides)
+    except TypeError as error:
+        raise ValueError(f"env={name!r}: {function} {error}") from None
+    env = build(**overrides)
+    if not (callable(getattr(env, "reset", None)) and callable(getattr(env, "step", None))):
+        raise ValueError(f"env={name!r}: must return an Env, not {type(env).__name__}")
+    return env
 
 
 def limited(env: Env, limit: int | None) -> Env:

@@ -40,7 +40,6 @@ from td3 import defaults as td3_defaults
 
 import envs.mjx.simulator  # noqa: F401  MJX is an import, too: tasks load it when they are made
 from jaxrl.cli import script
-from jaxrl.cli.runs import OFFLINE
 from jaxrl.data import dataset as data
 from jaxrl.learners import registry
 from jaxrl.learners.on_policy import ppo
@@ -50,6 +49,7 @@ from jaxrl.run import runtime
 from jaxrl.run.program import Program, configs_of
 from jaxrl.types import Learner
 
+OFFLINE = ("bc", "td3_bc", "iql", "imitation")  # whose steps are updates
 ONLINE = ("ppo", "sac", "td3", "dsac", "mdpo", "pmoe")
 FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.run.program`; the last evaluates
 CHILD = "--child"

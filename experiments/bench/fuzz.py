@@ -8,6 +8,11 @@ code, that names a setting before its first = or colon. Every `--cli`th configur
 learner's script as flags instead, which must end with exit code 0 or 2 and no traceback. Anything
 else (another exception, a hang) counts against us, and is printed with the settings that show it
 again: `--first 17 --configs 1`. Exit code 1 if there was any.
+
+    python experiments/bench/fuzz.py --files 2000
+
+instead mutates the files of a run, of a data set and of results, one entry each, by another type
+(`mutations.py`), and reads them as the commands do, in this process.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from traceback import extract_tb
 from typing import Any
 
 import jax
+import mutations
 import numpy as np
 import tyro
 from bench import write
@@ -83,6 +89,7 @@ TASKS = ("point_maze_open", "pendulum_swingup", "gymnax/Pendulum-v1", "gymnax/Ca
 @dataclass
 class Args:
     configs: int = 500
+    files: int = 0  # mutated files instead of settings
     first: int = 0
     seconds: int = 300  # for one of them, until it counts as a hang, which ends this
     tasks: tuple[str, ...] = TASKS
@@ -215,21 +222,55 @@ def recorded(env: Any) -> data.Dataset:
     return data.from_arrays(obs, action, np.ones(size), obs, no, ends)
 
 
+def mutate_files(args: Args) -> int:
+    """Reads `args.files` mutated files, and reports as `main`."""
+    runtime.setup(1)
+    started, outcomes, bad = time.time(), collections.Counter(), []
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        reads = mutations.prepare(root)
+        for number in range(args.first, args.first + args.files):
+            drawn = mutations.draw(number, root, reads)
+            said = f"{number}: {drawn.file.path}: {drawn.what}"
+            watchdog = threading.Timer(args.seconds, hangs, (said,))
+            watchdog.start()
+            try:
+                outcome = mutations.outcome(drawn, root)
+            except Exception as error:
+                outcome = f"broke: {type(error).__name__}"
+                why = terminal.reason(error)
+                bad.append({"number": number, "outcome": outcome, "what": drawn.what, "why": why})
+                print(f"{said}: {outcome}: {why}", flush=True)
+            watchdog.cancel()
+            outcomes[f"{drawn.file.path}: {outcome}"] += 1
+            if number % 100 == 99:
+                jax.clear_caches()
+    rows = [{"outcome": k, "files": v} for k, v in sorted(outcomes.items())]
+    write(args.out, "fuzz_files", args, rows + bad, {})
+    title = f"Mutated files, {time.time() - started:.0f} s"
+    terminal.table(title, ["outcome", "how many"], [[*r.values()] for r in rows])
+    return 1 if bad else 0
+
+
+def hangs(said: str) -> None:
+    """Ends the process; from a thread, since XLA lets no signal through."""
+    print(f"hangs: {said}", flush=True)
+    os._exit(1)
+
+
 def main() -> int:
     args = tyro.cli(Args)
+    if args.files:
+        return mutate_files(args)
     runtime.setup(2)
     jax.config.update("jax_disable_most_optimizations", True)  # half of the time to compile
     jax.config.update("jax_traceback_filtering", "off")  # to see who refused
     started, outcomes, bad = time.time(), collections.Counter(), []
 
-    def hangs(number: int, drawn: Drawn):  # a thread, since XLA lets no signal through
-        print(f"{number}: more than {args.seconds} s\n  {drawn}", flush=True)
-        os._exit(1)
-
     for number in range(args.first, args.first + args.configs):
         drawn = draw(number, args.tasks)
         by_cli = args.cli and number % args.cli == args.cli - 1
-        watchdog = threading.Timer(args.seconds, hangs, (number, drawn))
+        watchdog = threading.Timer(args.seconds, hangs, (f"{number}: {drawn}",))
         watchdog.start()
         try:
             outcome = by_script(drawn, args.seconds) if by_cli else one(drawn)

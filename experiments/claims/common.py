@@ -22,7 +22,7 @@ from jaxrl.cli import runs
 from jaxrl.report import terminal
 from jaxrl.report.files import Schema, read_json
 from jaxrl.report.summary import bootstrap_interval, difference_interval, iqm, verdict
-from jaxrl.run import runtime
+from jaxrl.run import folder, runtime
 from jaxrl.run.train import train
 from jaxrl.types import Learner
 
@@ -38,6 +38,7 @@ class Entry(Schema):
     task: str
     variant: str
     metric: str
+    seeds: folder.Count = 1
     seconds: Annotated[float, Field(ge=0)] = 0.0
     steps: Annotated[list[int], Field(min_length=1)]
     values: Annotated[list[Seeds], Field(min_length=1)]

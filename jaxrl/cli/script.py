@@ -7,6 +7,7 @@ import ast
 import hashlib
 import itertools
 import math
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -79,7 +80,7 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
     So `--help` shows a preset's values. Fields of a nested config are flags of their own
     (`--learning-rate`), or with `prefixes` begin with its name (`--base.learning-rate`).
     """
-    words = _words()
+    words = command_line()
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, value in peek.items():
         first.add_argument(f"--{name.replace('_', '-')}", default=value)
@@ -91,7 +92,7 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
     return args
 
 
-def _words() -> list[str]:
+def command_line() -> list[str]:
     """The command line; of a run that goes on, the one that began it and then what is new."""
     script, *given = [Path(sys.argv[0]).name, *sys.argv[1:]]
     words = [_dashed(word) for word in given]
@@ -238,7 +239,7 @@ def launch(
 
 def new_run_dir(name: str) -> Path:
     """Makes runs/NAME_TIME, or the like where that has been made within this second."""
-    first = Path("runs") / f"{name.replace('/', '_')}_{time.strftime('%Y%m%d-%H%M%S')}"
+    first = Path("runs") / f"{re.sub('[^A-Za-z0-9.-]', '_', name)}_{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):
         run_dir = first if number == 1 else first.with_name(f"{first.name}-{number}")
         try:
