@@ -5,15 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from jaxrl.run import runtime
-
 TESTS = Path(__file__).parent
-
-several_devices = pytest.mark.skipif(
-    not runtime.several_devices(), reason="jaxlib 0.11 dies compiling for several devices"
-)
 
 
 def process(module: str, code: str, **environment) -> subprocess.CompletedProcess:

@@ -304,7 +304,7 @@ def report(
         print(f"curve: {run_dir / 'learning_curve.png'}")
     if video:
         best = int(np.argmax(np.nan_to_num(final["return"].ravel(), nan=-math.inf))) if final else 0
-        one = jax.tree.map(lambda x: np.asarray(x)[best], learner.policy(result.state))
+        one = learner.policy(jax.tree.map(lambda x: x[best], result.state))
         if path := play.record_video(learner.env, one, run_dir / "video.mp4"):
             which = f" (--seed-index {best})" if _num_runs(result) > 1 else ""
             print(f"video: {path}{which}")

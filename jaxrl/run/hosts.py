@@ -14,8 +14,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from jaxrl.run import runtime
-
 
 def is_main() -> bool:
     """Whether this process is the one that writes and prints."""
@@ -26,11 +24,8 @@ def devices(count: int) -> list[Any]:
     """`count` devices, as many of every process.
 
     Raises:
-      ValueError: there are not so many, or they cannot be had evenly, or this jaxlib cannot
-        compile for more than one.
+      ValueError: there are not so many, or they cannot be had evenly.
     """
-    if count > 1 and not runtime.several_devices():
-        raise ValueError(f"devices={count}: jaxlib 0.11 dies compiling for more than 1")
     processes, available = jax.process_count(), jax.devices()
     each, rest = divmod(count, processes)
     if rest:

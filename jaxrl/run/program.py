@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrl.episodes import evaluate_runs, summarize
-from jaxrl.run import hosts
+from jaxrl.run import hosts, shards
 from jaxrl.types import Learner
 
 AXIS = "devices"
@@ -35,9 +35,7 @@ class Program:
         def shard_map(f, in_specs, out_specs):
             if devices == 1:
                 return f
-            return jax.shard_map(
-                f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-            )
+            return shards.shard_map(f, self.mesh, in_specs, out_specs)
 
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_runs))
         configs = jax.eval_shape(lambda: configs_of(learner.config, {}, num_runs, num_runs))
@@ -97,7 +95,8 @@ class Program:
         if share_runs:
             ins, outs = (P(AXIS), P()), P(AXIS)
         run_episodes = shard_map(eval_episodes_of, ins, outs)
-        self._evaluate = jax.jit(lambda policy, keys: summarize(run_episodes(policy, keys)))
+        policies = jax.vmap(learner.policy)  # which is written for one run
+        self._evaluate = jax.jit(lambda state, keys: summarize(run_episodes(policies(state), keys)))
         self._init_args = (keys, configs)
         self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
 
@@ -120,13 +119,12 @@ class Program:
         everywhere = lambda tree: _placed(tree, self._everywhere)
         per_run = lambda tree: _placed(tree, self._of_runs)
         state, sums = _placed(self._state_like, self._shardings), per_run(self._sums_like)
-        policy = per_run(self._learner.policy(self._state_like))
         self._eval_keys = self._replicate(self._eval_keys)
         n = everywhere(jax.ShapeDtypeStruct((), jnp.int32))
         self._data = self._replicate(self._data)
         functions = {  # the longest to compile first
             "step": (self._step, (state, sums, n, *everywhere(self._data))),
-            "eval": (self._evaluate, (policy, everywhere(self._eval_keys))),
+            "eval": (self._evaluate, (state, everywhere(self._eval_keys))),
             "init": (self._init, everywhere(self._init_args)),
         }
         pool = ThreadPoolExecutor(len(functions))
@@ -157,7 +155,7 @@ class Program:
 
     def evaluate(self, state) -> dict[str, jax.Array]:
         """Means over episodes, [runs]."""
-        return self._compiled["eval"](self._learner.policy(state), self._eval_keys)
+        return self._compiled["eval"](state, self._eval_keys)
 
 
 def state_like(learner: Learner, num_runs: int) -> Any:

@@ -130,8 +130,6 @@ def default_devices(num_runs: int, samples: int = 0, parts: int = 8) -> int:
     Looks at the environment only, since asking JAX would start it.
     """
     processes = num_processes()
-    if not several_devices():
-        return processes
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms not in ("", "cpu") or (platforms == "" and _has_accelerator()):
         return processes
@@ -142,14 +140,6 @@ def default_devices(num_runs: int, samples: int = 0, parts: int = 8) -> int:
     even = lambda d: samples % (d * 16) == parts % d == 0 and enough(d)
     shares = lambda d: num_runs % d == 0 or even(d)
     return processes * next((d for d in (8, 4, 2) if d <= cores and shares(d * processes)), 1)
-
-
-def several_devices() -> bool:
-    """Whether this jaxlib can compile for more than one; 0.11 dies under a `shard_map` (a null
-    pointer in Shardy's ManualComputationUnusedInputsPattern)."""
-    import jaxlib
-
-    return not jaxlib.__version__.startswith("0.11.")
 
 
 def settings() -> dict[str, bool | str]:

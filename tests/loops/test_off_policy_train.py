@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from helpers import process, several_devices
+from helpers import process
 from probes import Probe, assert_same
 from test_off_policy import DSAC, IQL, MDPO, OFFLINE, PMOE, SMALL, TD3, TD3_BC, recorded
 
@@ -76,7 +76,6 @@ def test_checkpoints_can_all_be_kept(tmp_path):
     assert checkpoint.steps(tmp_path / "checkpoints") == [x * PER for x in (5, 10, 15, 20)]
 
 
-@several_devices
 def test_a_step_is_traced_once_however_many_devices_share_it():
     """A second time took two seconds of every start on two devices."""
     code = """
@@ -103,7 +102,6 @@ for made in (PPO, MAKERS["dsac"]()):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@several_devices
 @pytest.mark.parametrize("num_envs, rows, whole", [(16, 24, False), (3, 128, True)])
 def test_devices_share_batches_and_where_they_can_the_replay(num_envs, rows, whole, tmp_path):
     """And a run begun on one goes on on two, and the other way round."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from helpers import several_devices
 from test_cli import QUICK
 
 from jaxrl.report import log
@@ -54,7 +53,6 @@ def arrays(run_dir, step):
     return {name: digest for name, digest in found.items() if "seconds" not in name}
 
 
-@several_devices
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])  # environments are shared, or whole runs
 def test_two_processes_equal_one(tmp_path, seeds):
@@ -68,7 +66,6 @@ def test_two_processes_equal_one(tmp_path, seeds):
     assert measured(tmp_path / "one") == measured(tmp_path / "two")
 
 
-@several_devices
 @pytest.mark.slow
 def test_a_signal_to_either_process_stops_both_and_they_resume(tmp_path):
     flags, folder = f"{TINY} --total-steps 12800", tmp_path / "run" / "checkpoints"
@@ -84,7 +81,6 @@ def test_a_signal_to_either_process_stops_both_and_they_resume(tmp_path):
     assert f"resumed at {step:,}" in said[0][0] and checkpoint.steps(folder)[-1] == 12800
 
 
-@several_devices
 @pytest.mark.slow
 def test_a_run_directory_that_exists_ends_both_at_once(tmp_path):
     (tmp_path / "mine").write_text("mine")

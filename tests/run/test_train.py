@@ -1,14 +1,16 @@
 """The driver: what is run is what was asked for, however it is split, stopped or resumed."""
 
+import dataclasses
 import os
 import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
-from helpers import process, several_devices
+from helpers import process
 from probes import Probe, assert_same, differ
 
 from jaxrl.learners.off_policy import sac
@@ -155,6 +157,19 @@ def both():
 def of_run(i, result):
     """Run i of many as if it were the only one."""
     return jax.tree.map(lambda x: x[i : i + 1], result.state)
+
+
+def test_a_policy_may_compute_its_parameters_from_the_state_of_one_run(both):
+    def policy(state):
+        members = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x), x]), state.params)
+        best = jnp.argmax(
+            jnp.stack([-1.0 * state.iteration, 1.0 * state.iteration]) + jnp.arange(2)
+        )
+        return LEARNER.policy(state.replace(params=jax.tree.map(lambda x: x[best], members)))
+
+    result = go(learner=dataclasses.replace(LEARNER, policy=policy), seeds=2)
+    for a, b in zip(result.evals, both.evals, strict=True):
+        assert_same(a, b)
 
 
 def test_seed_i_of_many_equals_the_single_run_of_seed_i(whole, both):
@@ -324,7 +339,6 @@ def test_a_checkpoint_of_another_run_is_refused(whole, tmp_path):
 # --- Devices ---
 
 
-@several_devices
 def test_devices_share_the_environments_and_change_only_rounding(tmp_path):
     """Two devices equal one; a run stopped on two goes on on one."""
     code = f"""
@@ -348,7 +362,6 @@ print([r["env_steps"] for r in records(r'{tmp_path}')])
     assert done.stdout.strip() == str([x * PER for x in (0, 4, 6, 8, 12, 12)])
 
 
-@several_devices
 def test_devices_share_whole_runs_where_those_divide():
     """Nothing is communicated: two runs on two devices are the two runs on one."""
     code = """
@@ -385,7 +398,7 @@ for a, b in zip(one.evals, two.evals, strict=True):
         (dict(seeds=0), r"seeds=0: must be"),
         (dict(seeds=1.5), r"seeds=1.5: must be"),
         (dict(num_evals=-1), r"num_evals=-1: must be a whole number, at least 0"),
-        (dict(devices=99, seeds=99), r"devices=99: (JAX sees \d|jaxlib 0.11)"),
+        (dict(devices=99, seeds=99), r"devices=99: JAX sees \d"),
         (dict(eval_episodes=5, devices=2), r"eval_episodes=5: must be a multiple of devices=2"),
         (dict(sweep={"lr": [1.0]}), r"sweep over 'lr': allowed are .*learning_rate"),
         (dict(sweep={"num_envs": [1.0]}), r"sweep over 'num_envs': allowed are"),

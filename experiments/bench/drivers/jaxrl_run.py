@@ -65,7 +65,7 @@ def train() -> dict:
 
 
 def mean_return() -> float:
-    return jax.device_get(returns(learner.policy(runs.state))).mean()
+    return jax.device_get(returns(jax.vmap(learner.policy)(runs.state))).mean()
 
 
 serve(("jaxrl", "jax", "mujoco-mjx"), train, mean_return)

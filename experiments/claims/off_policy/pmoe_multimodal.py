@@ -136,7 +136,7 @@ def main() -> int:
     for variant, learner in learners.items():
 
         def reached(result: Result, learner: Learner = learner) -> dict[str, list[float]]:
-            at = lambda seed: jax.tree.map(lambda x: x[seed], learner.policy(result.state))
+            at = lambda seed: learner.policy(jax.tree.map(lambda x: x[seed], result.state))
             return {"ends": [ends_reached(learner, at(seed)) for seed in range(args.seeds)]}
 
         common.measure(
