@@ -37,6 +37,11 @@ def psum_over(axis_name: str | None) -> Callable[[Any], Any]:
     return psum
 
 
+SPIKE = 10.0  # standard deviations from the mean, beyond which a value counts as being there
+START_SPIKE, START_PASSES = 25.0, 64  # mean absolute deviations, and passes over the first batch
+ROUNDING = float(jnp.finfo(jnp.float32).eps)
+
+
 @struct.dataclass
 class Moments:
     """Count, mean and mean squared deviation of a stream, per element."""
@@ -51,42 +56,89 @@ class Moments:
         zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
         return Moments(jnp.zeros(()), zeros, jax.tree.map(jnp.ones_like, zeros))
 
-    def update(self, batch: Any, weight: jax.Array, axis_name: str | None = None) -> Moments:
-        """Merges a batch (Chan et al. 1979). Leaves [*B, ...]; weight [*B] of 0 or 1."""
+    def update(
+        self, batch: Any, weight: jax.Array, axis_name: str | None = None, robust: bool = True
+    ) -> Moments:
+        """Merges a batch (Chan et al. 1979).
+
+        Differences from the mean so far are summed, so that a mean far larger than the spread
+        costs no digits.
+
+        Args:
+          batch: leaves [*B, ...].
+          weight: [*B] of 0 or 1.
+          axis_name: the devices that share the batch.
+          robust: values more than `SPIKE` running standard deviations from the running mean count
+            as being there. Spikes in fewer than 1 / SPIKE^2 of the steps cannot spoil the moments;
+            values that are that far more often widen the spread until they are not.
+        """
         psum = psum_over(axis_name)
         axes = tuple(range(weight.ndim))
+        first = self.count == 0
 
-        def total(value_of, *trees):  # over the batch; a NaN with weight 0 must not spread
-            def one(x, *more):
+        def sums(center, bound, power):
+            """The number of samples, and sums of (d, power(d)) with d the bounded differences."""
+
+            def one(x, center, bound):
                 w = weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
-                return jnp.where(w > 0, w * value_of(x, *more), 0.0).sum(axes)
+                d = jnp.clip(x - center, -bound, bound)
+                d = jnp.where(w > 0, w * d, 0.0)  # a NaN with weight 0 must not spread
+                return d.sum(axes), power(d).sum(axes)
 
-            return jax.tree.map(one, *trees)
+            n, pairs = psum((weight.sum(), jax.tree.map(one, batch, center, bound)))
+            return n, *jax.tree.transpose(jax.tree.structure(batch), None, pairs)
 
-        n, sums = psum((weight.sum(), total(lambda x: x, batch)))
-        divide = lambda x: x / jnp.maximum(n, 1.0)
-        batch_mean = jax.tree.map(divide, sums)
-        deviations = psum(total(lambda x, mean: (x - mean) ** 2, batch, batch_mean))
-        batch_var = jax.tree.map(divide, deviations)
+        def limit(spread):
+            return spread if robust else jnp.full_like(spread, jnp.inf)
+
+        def closer(loop):
+            """A center and bound of the first batch that fewer spikes have moved."""
+            i, center, bound = loop
+            n, total, absolute = sums(center, bound, jnp.abs)
+            n = jnp.maximum(n, 1.0)
+            center = jax.tree.map(lambda c, total: c + total / n, center, total)
+            return i + 1, center, jax.tree.map(lambda x: limit(START_SPIKE * x / n), absolute)
+
+        def running(mean, var):
+            bound = limit(SPIKE * jnp.where(_constant(mean, var), 1.0, jnp.sqrt(var)))
+            return jnp.where(first, jnp.inf, bound)
+
+        # A loop, because under `vmap` a condition would make every pass in every update.
+        start = (jnp.zeros((), jnp.int32), self.mean, jax.tree.map(running, self.mean, self.var))
+        more = lambda loop: first & (loop[0] < START_PASSES)
+        _, center, bound = jax.lax.while_loop(more, closer, start)
+
+        n, total, squares = sums(center, bound, jnp.square)
         count = self.count + n
         share = n / jnp.maximum(count, 1.0)
+        mean_of = lambda x: x / jnp.maximum(n, 1.0)
 
-        def merge_var(mean, var, new_mean, new_var):
-            old = jnp.where(self.count > 0, var, 0.0)
-            merged = old + share * (new_var - old + (1 - share) * (new_mean - mean) ** 2)
-            return jnp.where(count > 0, merged, var)
+        def merge_var(var, total, squares):
+            old = jnp.where(first, 0.0, var)
+            merged = old + share * (mean_of(squares) - old - share * mean_of(total) ** 2)
+            return jnp.where(count > 0, jnp.maximum(merged, 0.0), var)
 
         return Moments(
             count,
-            jax.tree.map(lambda mean, new: mean + share * (new - mean), self.mean, batch_mean),
-            jax.tree.map(merge_var, self.mean, self.var, batch_mean, batch_var),
+            jax.tree.map(lambda c, total: c + share * mean_of(total), center, total),
+            jax.tree.map(merge_var, self.var, total, squares),
         )
 
     def normalize(self, x: Any, clip: float = 10.0) -> Any:
-        """Zero mean, unit variance, within +-clip; the identity before the first update."""
+        """Zero mean, unit variance, within +-clip; the identity before the first update.
+
+        An element without variance is only centred, because no reading so far says what a small
+        deviation from it means.
+        """
 
         def one(x, mean, var):
-            scaled = jnp.clip((x - mean) * jax.lax.rsqrt(var + 1e-8), -clip, clip)
+            scale = jnp.where(_constant(mean, var), 1.0, jax.lax.rsqrt(var + 1e-8))
+            scaled = jnp.clip((x - mean) * scale, -clip, clip)
             return jnp.where(self.count > 0, scaled, x)
 
         return jax.tree.map(one, x, self.mean, self.var)
+
+
+def _constant(mean: jax.Array, var: jax.Array) -> jax.Array:
+    """Where the variance is none, or no more than the rounding of the mean."""
+    return jnp.sqrt(var) <= ROUNDING * jnp.abs(mean)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from probes import assert_same
 
 from jaxrl.ops.moments import Moments, psum_over
@@ -17,7 +18,7 @@ BATCHES = [
 ]
 WEIGHTS = [(RNG.random((4, n)) < 0.7).astype(np.float32) for n in (5, 1, 8)]
 
-update = jax.jit(Moments.update)
+update = jax.jit(Moments.update, static_argnames=("axis_name", "robust"))
 
 
 def accumulate(batches, weights):
@@ -50,6 +51,77 @@ def test_moments_survive_a_large_offset():
     x = 1e4 + np.arange(64, dtype=np.float32) / 64
     moments = accumulate([x.reshape(4, 16)], [np.ones((4, 16))])
     np.testing.assert_allclose(moments.var, x.astype(np.float64).var(), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("center", "spread"), [(1e7, 10.0), (123456.7, 0.1), (1e6, 1.0), (-1e4, 1.0)]
+)
+def test_a_mean_far_larger_than_the_spread_costs_no_digits(center, spread):
+    """Metres of a map, encoder counts, seconds since the start."""
+    rng = np.random.default_rng(0)
+    x = (center + spread * rng.uniform(-1, 1, (20, 20, 64))).astype(np.float32)
+    moments = accumulate(list(x), [np.ones((20, 64))] * 20)
+    exact = x.astype(np.float64)
+    assert moments.mean == pytest.approx(exact.mean(), abs=0.1 * spread)
+    assert np.sqrt(moments.var) == pytest.approx(exact.std(), rel=0.01)
+    scaled = np.asarray(moments.normalize(x))
+    assert abs(scaled.mean()) < 0.15 and scaled.std() == pytest.approx(1.0, rel=0.02)
+
+
+# --- Spikes ---
+
+
+def spiky(updates, rows, share=0.0025, height=1e6):
+    """[updates, rows, 32, 4] of 3 +- 0.1 and spikes."""
+    rng = np.random.default_rng(0)
+    x = (3 + 0.1 * rng.normal(size=(updates, rows, 32, 4))).astype(np.float32)
+    return np.where(rng.random(x.shape) < share, np.float32(height), x)
+
+
+@pytest.mark.parametrize("height", [1e6, -1e6, 1e20])
+def test_rare_spikes_do_not_spoil_a_feature(height):
+    """Simulators show a few; they would divide everything else by 50,000 for the rest of the run."""
+    x = spiky(20, 32, height=height)
+    moments = accumulate(list(x), [np.ones((32, 32))] * 20)
+    np.testing.assert_allclose(moments.mean, 3.0, atol=0.02)
+    np.testing.assert_allclose(np.sqrt(moments.var), 0.1, rtol=0.5)
+
+
+def test_spikes_of_the_first_batch_alone_are_forgotten():
+    x = spiky(1, 32)
+    moments = accumulate(list(x), [np.ones((32, 32))])
+    np.testing.assert_allclose(np.sqrt(moments.var), 0.1, rtol=1.0)
+
+
+def test_a_feature_that_moves_far_beyond_its_beginning_is_followed():
+    """A robot at rest learns to run: everything is far outside of what was seen at first."""
+    rng = np.random.default_rng(0)
+    at_rest = 1e-3 * rng.normal(size=(1, 16, 32, 2)).astype(np.float32)
+    runs = 2 + 5 * rng.normal(size=(100, 16, 32, 2)).astype(np.float32)
+    moments = accumulate([*at_rest, *runs], [np.ones((16, 32))] * 101)
+    np.testing.assert_allclose(moments.mean, 2.0, atol=0.2)
+    np.testing.assert_allclose(np.sqrt(moments.var), 5.0, rtol=0.05)
+
+
+def test_without_robustness_every_value_counts_as_it_is():
+    x = spiky(3, 8, share=0.01)
+    moments = Moments.zeros(jnp.zeros(4))
+    for batch in x:
+        moments = update(moments, batch, jnp.ones((8, 32)), robust=False)
+    exact = x.astype(np.float64).reshape(-1, 4)
+    np.testing.assert_allclose(moments.mean, exact.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(moments.var, exact.var(0), rtol=1e-4)
+
+
+def test_devices_agree_on_the_first_batch_with_spikes():
+    batch, weight = spiky(1, 2, share=0.05)[0], jnp.ones((2, 32))
+    empty = Moments.zeros(jnp.zeros(4))
+    half = lambda b, w: empty.update(b, w, axis_name="devices")
+    halves = batch[:, None], weight[:, None]
+    shared = jax.jit(jax.vmap(half, axis_name="devices"))(*halves)
+    whole = update(empty, batch, weight)
+    for i in range(2):
+        assert_same(jax.tree.map(lambda x, i=i: x[i], shared), whole, rtol=1e-4)
 
 
 def test_moments_of_single_samples_do_not_drift():
@@ -109,3 +181,13 @@ def test_normalize_is_the_identity_before_the_first_update_and_0_for_a_constant(
     assert Moments.zeros(jnp.zeros(())).normalize(jnp.float32(123.0)) == 123.0
     constant = accumulate([np.full((4, 3), 7.0, np.float32)], [np.ones((4, 3))])
     assert constant.normalize(jnp.float32(7.0)) == 0.0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, 7.0, -1e7])
+def test_a_constant_element_is_only_centred(value):
+    """Of a constant nothing says how much 0.001 is: dividing by its variance made it +-10."""
+    constant = accumulate([np.full((64, 33), value, np.float32)] * 3, [np.ones((64, 33))] * 3)
+    assert abs(constant.normalize(jnp.float32(value))) <= abs(value) * 1e-6
+    beside = np.float32(value) + np.float32(max(1e-3, abs(value) * 3e-7))
+    moved = beside - np.float32(value)
+    assert constant.normalize(beside) == pytest.approx(moved, rel=0.2)

@@ -16,8 +16,9 @@ from jaxrl.types import Learner
 class Config(td3.Config):
     """TD3's settings with the paper's defaults.
 
-    Observations are divided by sqrt(var + 1e-8), as in every learner here; the authors divide by
-    std + 1e-3, which amplifies entries that hardly vary in the data less.
+    Observations are divided by sqrt(var + 1e-8), as in every learner here, and entries that do not
+    vary in the data are only centred. The authors divide by std + 1e-3, which amplifies entries
+    that hardly vary less.
     """
 
     clone: bool = struct.field(pytree_node=False, default=True)

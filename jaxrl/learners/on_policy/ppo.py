@@ -310,7 +310,9 @@ def make(env: Env, config: Config, axis_name: str | None = None) -> Learner:
         if c.normalize_obs:
             obs_moments = obs_moments.update(unroll.obs, weight, axis_name)
         if c.normalize_reward:
-            return_moments = return_moments.update(unroll.discounted, weight, axis_name)
+            return_moments = return_moments.update(
+                unroll.discounted, weight, axis_name, robust=False
+            )
         first_ratio_error = metrics.pop("ratio_error")[0, 0]
         metrics = jax.tree.map(jnp.mean, metrics)
         share = lambda x: x.sum(1).mean() / c.num_envs  # this device's, of the mean of x [T, n]
