@@ -140,12 +140,23 @@ def denoising(
 
 
 def gaussian(trunk: nn.Module, horizon: int, action_size: int) -> Head:
-    """Independent normal distributions; `trunk` maps to [H, 2A]. Deterministic: the mean."""
+    """Independent normal distributions; `trunk` maps to means [H, A]. Deterministic: the mean.
+
+    The deviations [H, A] are parameters and do not depend on the observation. A deviation that
+    does grows where rare actions were recorded, and their weight in the gradient of the mean falls
+    by its square, so that the mean never learns them (Seitzer et al. 2022).
+    """
     no_tokens = jnp.zeros((horizon, 1))
 
+    def init(key, obs):
+        return {
+            "trunk": trunk.init(key, obs, no_tokens),
+            "log_std": jnp.zeros((horizon, action_size)),
+        }
+
     def outputs(params, obs):
-        mean, log_std = jnp.split(trunk.apply(params, obs, no_tokens), 2, -1)
-        return mean, jnp.clip(log_std, MIN_LOG_STD, MAX_LOG_STD)
+        mean = trunk.apply(params["trunk"], obs, no_tokens)
+        return mean, jnp.clip(params["log_std"], MIN_LOG_STD, MAX_LOG_STD)
 
     def loss(params, obs, chunk, mask, key):
         mean, log_std = outputs(params, obs)
@@ -157,7 +168,7 @@ def gaussian(trunk: nn.Module, horizon: int, action_size: int) -> Head:
         noise = jnp.exp(log_std) * jax.random.normal(key, mean.shape)
         return jnp.clip(jnp.where(deterministic, mean, mean + noise), -1.0, 1.0)
 
-    return Head(lambda key, obs: trunk.init(key, obs, no_tokens), loss, sample, 1)
+    return Head(init, loss, sample, 1)
 
 
 class FlatTrunk(nn.Module):

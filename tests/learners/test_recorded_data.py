@@ -66,3 +66,17 @@ def test_a_small_deviation_of_a_constant_entry_changes_actions_a_little(name):
     grid = np.stack([np.linspace(-0.5, 0.5, 9), np.full(9, 0.7)], 1).astype(np.float32)
     moved = act(grid + np.array([0.0, 1e-3], np.float32)) - act(grid)
     assert np.abs(moved).max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["bc, gaussian", "imitation, gaussian"])
+def test_a_gaussian_learns_a_value_that_few_rows_hold(name):
+    """A gripper that closes in a tenth of the rows: a deviation that depends on the observation
+    grows there instead, and the mean never follows."""
+    rng = np.random.default_rng(0)
+    obs = rng.uniform(-1, 1, (1000, 2))
+    grip = np.where(obs[:, 0] > 0.8, 1.0, -1.0)
+    act = trained(name, steps(obs, np.stack([obs[:, 1], grip], 1)), 20)
+    found = np.asarray(act(obs.astype(np.float32)))
+    assert (found[grip > 0, 1] > 0).mean() > 0.8
+    assert (found[grip < 0, 1] < 0).mean() > 0.95
+    assert np.abs(found[:, 0] - obs[:, 1]).mean() < 0.15

@@ -153,7 +153,7 @@ def test_two_modes_are_both_learned(process, streaming):
 
 
 def test_masked_actions_do_not_count():
-    head = heads.gaussian(heads.FlatTrunk((8,), 2 * SIZE), HORIZON, SIZE)
+    head = heads.gaussian(heads.FlatTrunk((8,), SIZE), HORIZON, SIZE)
     obs = jnp.ones((1, 3))
     params = head.init(jax.random.key(0), obs)
     mask = jnp.array([1.0, 1.0, 0.0, 0.0])

@@ -195,11 +195,10 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
 
 
 def head_of(c: Config, action_size: int) -> heads.Head:
-    outputs = 2 * action_size if c.head == "gaussian" else action_size
     if c.trunk == "mlp":
-        trunk = heads.FlatTrunk(c.hidden, outputs)
+        trunk = heads.FlatTrunk(c.hidden, action_size)
     else:
-        trunk = heads.TokenTrunk(c.width, c.layers, c.attention_heads, outputs)
+        trunk = heads.TokenTrunk(c.width, c.layers, c.attention_heads, action_size)
     if c.head == "gaussian":
         return heads.gaussian(trunk, c.horizon, action_size)
     process = {"flow": heads.FLOW, "diffusion": heads.DIFFUSION}[c.head]

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 
 from envs.types import Env
@@ -42,6 +43,24 @@ class Agent:
     actor_opt: Any
 
 
+class Actor(nn.Module):
+    """Means from the observation, log standard deviations that are parameters alone.
+
+    A deviation that depends on the observation starves rare actions, see `jaxrl.nn.heads.gaussian`.
+    """
+
+    hidden: tuple[int, ...]
+    action_size: int
+    activation: str
+    out_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, obs: jax.Array):
+        log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
+        mlp = MLP(self.hidden, self.action_size, self.activation, self.out_scale)
+        return mlp(obs), log_std
+
+
 def gaussian(outputs: jax.Array, log_std: jax.Array) -> Normal:
     """Mean in [-1, 1] by tanh, bounded standard deviation: a density of the action itself, so
     that recorded actions at the bounds have a finite likelihood."""
@@ -49,10 +68,10 @@ def gaussian(outputs: jax.Array, log_std: jax.Array) -> Normal:
 
 
 def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
-    network = MLP(c.actor_hidden, 2 * action_size, c.activation, out_scale=0.01)
+    network = Actor(c.actor_hidden, action_size, c.activation, out_scale=0.01)
 
     def dist_of(params, obs) -> Normal:
-        return gaussian(*jnp.split(network.apply(params, obs), 2, -1))
+        return gaussian(*network.apply(params, obs))
 
     def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
         params = network.init(key, actor_obs)

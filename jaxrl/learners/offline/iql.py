@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import struct
 
 from envs.types import Env
 from jaxrl import checks
-from jaxrl.learners.offline.bc import gaussian
+from jaxrl.learners.offline.bc import Actor, gaussian
 from jaxrl.loops import off_policy, offline
 from jaxrl.loops.off_policy import Algorithm, Batch
 from jaxrl.nn.layers import ACTIVATIONS, MLP, Ensemble
@@ -50,19 +49,6 @@ class Agent:
     actor_opt: Any
     value_opt: Any
     critic_opt: Any
-
-
-class Actor(nn.Module):
-    """Means from the observation, log standard deviations that are parameters alone."""
-
-    hidden: tuple[int, ...]
-    action_size: int
-    activation: str
-
-    @nn.compact
-    def __call__(self, obs: jax.Array):
-        log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
-        return MLP(self.hidden, self.action_size, self.activation)(obs), log_std
 
 
 def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
