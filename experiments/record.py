@@ -7,6 +7,12 @@ writes data/hopper_random.npz and so on, with a page of statistics beside each. 
 first checkpoint half of the way from the first return to the last; `replay` are the whole episodes
 that an off-policy run had stored by then ("medium-replay" of D4RL). Each file names the mean returns
 of the random policy and of the expert, which normalised scores and `quality` are counted by.
+
+    python experiments/record.py runs/refine/residual --kinds expert --out data/refined
+    python experiments/imitate.py --data data/refined_expert.npz
+
+distils a refined policy: of a residual what was carried out is recorded, in the plain task's
+observations and units, and its random policy acts without the base.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import jax
 import numpy as np
 import tyro
 
+from envs.transforms.residual import Residual
 from envs.types import sample_space
 from jaxrl.cli import plot, runs, script
 from jaxrl.data import dataset as data
@@ -104,11 +111,16 @@ def recorded(args: Args, kind: str) -> data.Dataset:
         "learner": run.config["learner"],
         "env_steps": 0 if kind == "random" else run.env_steps,
     }
+    env = run.env
     if kind == "replay":
-        return recording.from_replay(run.state, args.seed_index, run.env, about)
-    policy = random_policy(run.env) if kind == "random" else run.policy(args.seed_index)
+        dataset = recording.from_replay(run.state, args.seed_index, env, about)
+        return recording.plain_task(dataset, env)[0]
+    while kind == "random" and isinstance(env, Residual):
+        env = env.env
+    policy = random_policy(env) if kind == "random" else run.policy(args.seed_index)
     key = jax.random.fold_in(jax.random.key(args.seed), KINDS.index(kind))
-    return recording.record(policy, run.env, args.episodes, key, args.deterministic, metadata=about)
+    dataset = recording.record(policy, env, args.episodes, key, args.deterministic, metadata=about)
+    return recording.plain_task(dataset, env)[0]
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.transforms.residual import Residual
 from envs.types import ACTION_SIGNALS, Env, State
 from jaxrl import episodes
 from jaxrl.data.dataset import Dataset, from_arrays
@@ -146,6 +147,32 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
         },
     )
     return dataclasses.replace(dataset, steps=steps, bounded=False)
+
+
+def plain_task(dataset: Dataset, env: Any) -> tuple[Dataset, Env]:
+    """What a recording in `env` was carried out in the task itself, and that task.
+
+    The inverse of `through_base`, for an `envs.transforms.residual` or several: observations lose
+    the base's action, and actions are what base and correction came to, in the task's units. So a
+    refined policy can be cloned like any demonstrator. Another environment is returned as it is.
+    """
+    while isinstance(env, Residual):
+        steps, inside = dataset.steps, env.env
+        base, residual = steps.obs[env.entry], env
+        whole = lambda x, base=base, env=residual: np.asarray(env.combine(base, x), np.float32)
+        named = isinstance(inside.observation_space, dict)
+
+        def without(obs, entry=env.entry, named=named):
+            return {k: v for k, v in obs.items() if k != entry} if named else obs["obs"]
+
+        steps = steps.replace(
+            obs=without(steps.obs),
+            next_obs=without(steps.next_obs),
+            action=whole(steps.action),
+            signals={k: whole(x) if k in ACTION_SIGNALS else x for k, x in steps.signals.items()},
+        )
+        dataset, env = dataclasses.replace(dataset, steps=steps, bounded=True), inside
+    return dataset, env
 
 
 def from_replay(

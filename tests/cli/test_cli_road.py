@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from test_cli import command, refuses
 
+import envs
 from jaxrl.cli import runs
 from jaxrl.data import files as data_files
+from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.report import log
 from jaxrl.run import checkpoint
 
@@ -68,6 +70,13 @@ def test_a_residual_keeps_its_base_and_starts_as_it(folder):
         [r for r in log.read(run) if r["kind"] == "eval"][-1]["success"][0]
     ]
     assert runs.load(base).env.policies == 2
+    flags = f"--kinds expert --episodes 3 --out {folder / 'refined'}"
+    distilled = command("experiments/record.py", run, flags)
+    assert distilled.returncode == 0, distilled.stderr
+    demos = data_files.load(folder / "refined_expert.npz")
+    assert demos.metadata["env"] == "point_maze_open" and len(demos.lengths) == 3
+    env = envs.make("point_maze_open")
+    imitation.make(env, imitation.Config(), demos.for_cloning())  # fits the plain task
 
 
 def test_an_off_policy_residual_learns_from_the_demonstrations_too(folder):

@@ -98,6 +98,25 @@ def test_bad_settings_are_named(wrong, words):
         imitation.validate(SMALL.replace(**wrong))
 
 
+@pytest.mark.parametrize(
+    ("mode", "places"), [("open_loop", "4 .. 5"), ("ensemble", "4 .. 6"), ("streaming", "4 .. 6")]
+)
+def test_places_of_a_plan_that_no_demonstration_reaches_are_named(mode, places):
+    config = SMALL.replace(horizon=6, execute=5, mode=mode)
+    with pytest.warns(UserWarning) as warned:
+        imitation.warn_of_unreached(config, made_up([3, 2]))
+    field = "execute=5" if mode == "open_loop" else "horizon=6"
+    assert str(warned[0].message) == (
+        f"{field}: the longest demonstration has 3 steps, so no data say what actions {places} of a"
+        f" plan are; choose {field.split('=')[0]}=3 or less"
+    )
+
+
+def test_a_plan_as_long_as_a_demonstration_is_not_warned_of(recwarn):
+    imitation.warn_of_unreached(SMALL.replace(horizon=9, execute=3), made_up([3, 2]))
+    assert not recwarn.list
+
+
 @functools.cache
 def demonstrations():
     env = envs.make("point_maze_open")
@@ -193,3 +212,33 @@ def test_recorded_episodes_are_shown_as_a_residual_would_have_shown_them():
             np.testing.assert_allclose(now[start + t], action, atol=1e-5)
         if t > 0:
             np.testing.assert_allclose(after[start + t - 1], action, atol=1e-5)
+
+
+def leans(params, carry, obs, key, deterministic):
+    return 0.8 * jnp.tanh(obs["goal"] - obs["obs"][:2]), carry
+
+
+def corrects(params, carry, obs, key, deterministic):
+    return jax.random.uniform(key, obs["base_action"].shape, minval=-1.5, maxval=1.5), carry
+
+
+def test_a_refined_policy_is_recorded_as_what_it_carried_out_in_the_plain_task():
+    """The plain task steps through the recorded observations by the recorded actions."""
+    env = envs.make("point_maze_open", time_limit=6)
+    once = residual(env, Policy((), lambda: (), leans), 0.5)
+    refined = residual(once, Policy((), lambda: (), corrects), 0.4)
+    seen = recording.record(Policy((), lambda: (), corrects), refined, 3, jax.random.key(2))
+    plain, task = recording.plain_task(seen, refined)
+    assert task is env and set(plain.steps.obs) == {"obs", "goal"}
+    steps = plain.steps_for(env)
+    assert np.abs(steps.action).max() <= 1.0
+    state = jax.vmap(env.reset)(
+        jax.vmap(lambda i: jax.random.fold_in(jax.random.key(2), i))(jnp.arange(3))
+    )
+    for t in range(6):
+        rows = plain.starts + t
+        now = jax.tree.map(lambda x, rows=rows: x[rows, 0], plain.steps)
+        assert_same(state.obs, now.obs, atol=1e-5)
+        state = jax.vmap(env.step)(state, now.action)
+        assert_same(state.obs, now.next_obs, atol=1e-5)
+    assert recording.plain_task(plain, env)[0] is plain

@@ -7,6 +7,7 @@ Diffusion Policy (Chi et al. 2023); acting by an average of the weights over tra
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -106,6 +107,8 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     c = config
     size = off_policy.action_size_of(env)
     data = None if dataset is None else episodes_of(dataset, env)
+    if dataset is not None:
+        warn_of_unreached(c, dataset)
     head = head_of(c, size)
     example = off_policy.example_obs(env)
     obs_size = acting.select(example, c.obs_keys, 0).size
@@ -221,6 +224,22 @@ def episodes_of(dataset: Any, env: Env) -> Episodes:
     spread = lambda rows: np.repeat(rows, dataset.lengths).astype(np.int32)
     start, end = spread(dataset.starts), spread(dataset.ends)
     return Episodes(dataset.steps_for(env), start, end, dataset.trajectories)
+
+
+def warn_of_unreached(c: Config, dataset: Any) -> None:
+    """Warns where plans are carried out beyond the end of the longest demonstration.
+
+    Actions there have no weight in the loss of any example, so that they are noise.
+    """
+    longest = int(dataset.lengths.max())
+    field = "execute" if c.mode == "open_loop" else "horizon"
+    used = getattr(c, field)
+    if used > longest:
+        warnings.warn(
+            f"{field}={used}: the longest demonstration has {longest} steps, so no data say what"
+            f" actions {longest + 1} .. {used} of a plan are; choose {field}={longest} or less",
+            stacklevel=3,
+        )
 
 
 def draw_rows(data: Episodes, keys: jax.Array) -> jax.Array:
