@@ -10,6 +10,8 @@ papers.toml.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 import importlib
 import json
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from experiments import papers
 from experiments.claims import common
@@ -51,6 +53,12 @@ class Result(Schema):
     env_steps: Annotated[list[int], Field(min_length=1)]
     returns: Annotated[list[common.Seeds], Field(min_length=1, alias="return")]
 
+    @model_validator(mode="after")
+    def one_length(self) -> Result:
+        if len(self.env_steps) != len(self.returns):
+            raise ValueError("of one length in env_steps and return")
+        return self
+
 
 @dataclass
 class Args:
@@ -63,7 +71,7 @@ def entry(run_dir: Path) -> dict:
     """One task's result: settings, every seed's learning curve, cost."""
     config = folder.read_config(run_dir)
     records = log.read(run_dir)
-    evals = [r for r in records if r["kind"] == "eval"]
+    evals = [r for r in records if r["kind"] == "eval" and "return" in r]
     if config["learner"] == folder.ROAD:
         raise ValueError(f"{run_dir} holds several runs: choose {run_dir}/base or .../residual")
     if not evals or evals[-1]["env_steps"] != config["train"]["total_steps"]:

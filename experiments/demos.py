@@ -8,6 +8,8 @@ Up to 1,024 episodes are simulated at once; a page of statistics goes beside the
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass, field
 from pathlib import Path
 

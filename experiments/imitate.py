@@ -9,6 +9,8 @@ The environment is the one that the data set names, unless --env says another.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -10,6 +10,8 @@ random policy, 1 its expert.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -9,6 +9,8 @@ Flags default to the environment's preset (experiments/presets.py); --help shows
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass, field
 
 from presets import PPO, Preset

@@ -17,6 +17,8 @@ observations and units, and its random policy acts without the base.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -12,6 +12,8 @@ interrupted goes on with --resume in the stage it was in.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 import json
 import time
 from dataclasses import dataclass, field

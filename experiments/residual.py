@@ -11,6 +11,8 @@ have seen them.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -9,6 +9,8 @@ gives the rest.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass, field
 from pathlib import Path
 

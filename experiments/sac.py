@@ -10,6 +10,8 @@ nothing, to the learner's own; --help shows them.
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

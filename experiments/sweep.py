@@ -7,6 +7,8 @@ The grid is an array axis like the seeds, so 3 rates x 2 gammas x 4 seeds are on
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 import math
 from dataclasses import dataclass, field
 

@@ -11,6 +11,8 @@ which wants a GPU and a range of values (--v-min, --v-max) that holds every disc
 
 from __future__ import annotations
 
+import jaxrl.cli.starting  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -109,10 +109,10 @@ def prepare(root: Path) -> list[Read]:
             (
                 lambda _: plot.load(run, "return", "seconds"),
                 lambda _: record.medium_step(run, 0.5, 0),
-                lambda _: collect.entry(run),
-                lambda _: log.truncate(run, 8),
             ),
         ),
+        Read("finished/metrics.jsonl", (lambda _: collect.entry(root / "finished"),)),
+        Read("finished/config.json", (lambda _: collect.entry(root / "finished"),)),
         Read("run/checkpoints/000000000016/manifest.json", (newest,)),
         Read("run/checkpoints/000000000016/about.json", (newest, lambda _: _same_shape(run))),
         Read("data.npz", (lambda path: script.recorded_options(data_files.load(path), TASK),)),
@@ -202,7 +202,8 @@ def draw(number: int, root: Path, reads: list[Read]) -> Mutation:
     old = _change(values[which], place, new, drop)
     name = ".".join(map(str, place))
     what = f"{name} left out" if drop else f"{name}={new!r}, which was {old!r}"[:200]
-    kept = path.parent == root and "config" in place  # of results, where nothing reads them
+    of_results = path.parent in (root, root / "finished")
+    kept = of_results and "config" in place  # and not read there
     nonsense = not (drop or kept) and _is_nonsense(place, old, new)
     made = "".join(json.dumps(x) + "\n" for x in values).encode()
     return Mutation(file, what, made, nonsense)
@@ -313,7 +314,7 @@ def outcome(mutation: Mutation, root: Path) -> str:
                     raise
                 refusals.append(str(error))
     for text in refusals:
-        if "\n" in text or not ({path.name, path.parent.name, "run"} & set(_words(text))):
+        if "\n" in text or not set(Path(mutation.file.path).parts) & set(_words(text)):
             raise RuntimeError(f"not one line that names the file: {text}")
     if mutation.nonsense and not refusals:
         raise RuntimeError("nonsense was accepted")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jaxrl.cli import runs
 from jaxrl.report import terminal
@@ -42,6 +42,12 @@ class Entry(Schema):
     seconds: Annotated[float, Field(ge=0)] = 0.0
     steps: Annotated[list[int], Field(min_length=1)]
     values: Annotated[list[Seeds], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def one_length(self) -> Entry:
+        if len(self.steps) != len(self.values):
+            raise ValueError("of one length in steps and values")
+        return self
 
 
 def read(path: Path, schema: type[Schema] = Entry) -> list[dict]:

@@ -3,8 +3,10 @@ and mistakes as one line."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +33,15 @@ def reason(error: BaseException) -> str:
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command and ends the process: a mistake of the user is one line and exit code 2, not
     a traceback."""
+    sys.stdout, sys.stderr = (
+        sys.stdout or _nowhere(),
+        sys.stderr or _nowhere(),
+    )  # closed by the user
+    for stream in (sys.stdout, sys.stderr):  # of a locale without the letters of tables and names
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
@@ -42,6 +53,10 @@ def run(main: Callable[[], int | None]) -> None:
             raise  # ours, not the user's
         print(f"error: {reason(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _nowhere() -> Any:
+    return open(os.devnull, "w")
 
 
 def short(x: float) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 
 class Interrupt:
-    """Turns SIGINT and SIGTERM into a request that the loop honours between chunks.
+    """Turns SIGINT, SIGTERM and SIGUSR1, by which schedulers warn, into a request that the loop
+    honours between chunks.
 
     A second SIGINT, from who cannot wait, is a KeyboardInterrupt; a second SIGTERM, which some
     schedulers send, is nothing.
@@ -30,7 +31,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 self._old[number] = signal.signal(number, self._request)
         return self
 

@@ -31,6 +31,7 @@ CPU_FLAGS = {
 BFLOAT16_FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 # "default": JAX's own, which is float32 on a CPU, TF32 on a GPU, bfloat16 on a TPU.
 PRECISIONS = ("default", "bfloat16", "float32")
+MOST_DEVICES = 256  # that a CPU is split into; many more take minutes to start
 MIN_SHARE = 128  # environments (or transitions of a batch), of all runs, on each device
 
 
@@ -50,8 +51,8 @@ def setup(
     process joins the others, which run the same script.
 
     Raises:
-      ValueError: some of those variables are missing, `devices` is not a multiple, or an unknown
-        precision.
+      ValueError: some of those variables are missing, `devices` is not a multiple or above
+        `MOST_DEVICES` per process, an unknown precision, or JAX_PLATFORMS names no device here.
     """
     import jax
     import jaxlib
@@ -68,6 +69,8 @@ def setup(
     if devices is not None and devices % processes:
         raise ValueError(f"devices={devices}: must be a multiple of JAX_NUM_PROCESSES={processes}")
 
+    if devices is not None and devices > MOST_DEVICES * processes:
+        raise ValueError(f"devices={devices}: must be at most {MOST_DEVICES * processes}")
     flags = os.environ.get("XLA_FLAGS", "")
     wanted = {}
     if jaxlib.__version__.startswith(KNOWN_JAXLIB):
@@ -89,6 +92,12 @@ def setup(
         jax.distributed.initialize(
             os.environ["JAX_COORDINATOR_ADDRESS"], processes, int(os.environ["JAX_PROCESS_ID"])
         )
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        try:
+            jax.devices()
+        except (AssertionError, RuntimeError) as error:
+            why = str(error).strip().splitlines() or ["this JAX knows none"]
+            raise ValueError(f"JAX_PLATFORMS={platforms!r}: no such device ({why[0]})") from None
 
 
 def num_processes() -> int:
@@ -107,7 +116,12 @@ def num_processes() -> int:
             raise ValueError(
                 f"{name}={value!r}: several processes need {', '.join(names)} (host:port and numbers)"
             )
-    return int(os.environ["JAX_NUM_PROCESSES"])
+    count, place = int(os.environ[names[1]]), int(os.environ[names[2]])
+    if count < 1:
+        raise ValueError(f"{names[1]}={count}: must be at least 1")
+    if place >= count:
+        raise ValueError(f"{names[2]}={place}: must be 0 .. {count - 1}, below {names[1]}={count}")
+    return count
 
 
 def check_seed(seed: int, seeds: int = 1) -> None:

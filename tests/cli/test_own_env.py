@@ -123,6 +123,9 @@ def test_a_run_from_python_is_complete(outside, capsys):
     longer = train(learner, 32, run_dir="run", resume=True, **options)
     assert longer.env_steps == 32
     assert runs.read_config("run")["train"]["total_steps"] == 32
+    with jax.threefry_partitionable(False):
+        with pytest.raises(ValueError, match="its jax_threefry_partitionable is True, not False"):
+            train(learner, 48, run_dir="run", resume=True, **options)
 
 
 def test_a_run_of_an_environment_that_make_did_not_make_is_loaded_with_it(outside):

@@ -106,6 +106,51 @@ def test_the_cache_goes_where_the_user_says_or_home(setup, monkeypatch, tmp_path
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+@pytest.mark.parametrize(
+    "count, place, message",
+    [
+        ("0", "0", "JAX_NUM_PROCESSES=0: must be at least 1"),
+        ("2", "2", "JAX_PROCESS_ID=2: must be 0 .. 1, below JAX_NUM_PROCESSES=2"),
+        ("two", "0", "JAX_NUM_PROCESSES='two': several processes need"),
+        ("-1", "0", "JAX_NUM_PROCESSES='-1': several processes need"),
+    ],
+)
+def test_numbers_of_processes_that_cannot_be_are_named(monkeypatch, count, place, message):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", count)
+    monkeypatch.setenv("JAX_PROCESS_ID", place)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        runtime.num_processes()
+
+
+def test_a_platform_that_is_not_there_is_named(setup, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+
+    def missing():
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", missing)
+    with pytest.raises(ValueError, match="^JAX_PLATFORMS='cuda': no such device "):
+        setup()
+
+
+def test_more_devices_than_a_cpu_starts_in_time_are_refused(setup):
+    with pytest.raises(ValueError, match="^devices=100000: must be at most 256$"):
+        setup(devices=100_000)
+
+
+def test_the_settings_that_change_results_are_recorded(setup, monkeypatch):
+    setup("--xla_cpu_enable_fast_math=false --xla_gpu_autotune_level=1")
+    settings = runtime.settings()
+    assert settings["xla_cpu_enable_fast_math"] == "false"
+    assert settings["jax_enable_x64"] is False and settings["jax_debug_nans"] is False
+    assert settings["jax_default_prng_impl"] == "threefry2x32"
+    assert settings["jax_threefry_partitionable"] is True
+    assert "xla_gpu_autotune_level" not in settings
+    with jax.debug_nans(True):
+        assert runtime.settings()["jax_debug_nans"] is True
+
+
 # --- Devices ---
 
 

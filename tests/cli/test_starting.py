@@ -1,0 +1,75 @@
+"""Commands while they start: signals, streams and settings of the surroundings."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxrl.report import terminal
+from jaxrl.run.interrupt import Interrupt
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(code, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_while_importing_is_one_line():
+    code = "import jaxrl.cli.starting; print('here', flush=True); import time; time.sleep(60)"
+    process = start(code)
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "stopped\n") and process.returncode == 130
+
+
+def test_a_setting_that_jax_refuses_is_one_line():
+    process = start("import jaxrl.cli.starting; import jax", JAX_ENABLE_X64="maybe")
+    _, said = process.communicate(timeout=60)
+    assert said.startswith("error: JAX_ENABLE_X64='maybe': ") and said.count("\n") == 1
+    _, said = start("import jaxrl.cli.starting; 1 / 0").communicate(timeout=20)
+    assert "Traceback" in said and "ZeroDivisionError" in said  # ours
+
+
+def test_every_command_begins_with_what_catches_that():
+    commands = [p for p in (ROOT / "experiments").glob("*.py") if "script.run(" in p.read_text()]
+    for path in (*commands, ROOT / "jaxrl/play.py", ROOT / "jaxrl/plot.py"):
+        imports = [x for x in path.read_text().splitlines() if x.startswith(("import ", "from "))]
+        first = [line for line in imports if "__future__" not in line][0]
+        assert first.startswith("import jaxrl.cli.starting"), path
+    assert len(commands) > 10
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_asks_a_run_to_save_and_stop(name):
+    before = signal.getsignal(signal.Signals[name])
+    with Interrupt(quiet=True) as interrupt:
+        os.kill(os.getpid(), signal.Signals[name])
+        time.sleep(0.01)
+        assert interrupt.requested == name
+    assert signal.getsignal(signal.Signals[name]) == before
+
+
+def test_a_command_without_streams_runs(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit) as ended:
+        terminal.run(lambda: print("unheard") or 0)
+    assert ended.value.code == 0
+
+
+def test_letters_that_the_locale_lacks_are_no_error():
+    code = "from jaxrl.report import terminal; terminal.run(lambda: print('\\u2501 \\xe4') or 0)"
+    process = start(code, PYTHONIOENCODING="ascii", JAX_PLATFORMS="cpu")
+    said, errors = process.communicate(timeout=60)
+    assert said == "\\u2501 \\xe4\n" and process.returncode == 0, errors
