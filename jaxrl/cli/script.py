@@ -129,11 +129,26 @@ def with_config(base: type, config: Any, **values: Any) -> Any:
 
 def env_of_data(args: Any, dataset: Any) -> None:
     """Fills in `args.env`, unless given, with the environment that the data set names, and, if it
-    is that one, the options that it was recorded with."""
-    if not args.env and "env" not in dataset.metadata:
+    is that one, the options that it was recorded with.
+
+    Raises:
+      ValueError: the data set names no environment, none that is known, or code: a data set
+        must not choose what is imported.
+    """
+    named = dataset.metadata.get("env", "")
+    if not args.env and not named:
         raise ValueError(f"{args.data} does not name its environment: add --env")
-    args.env = args.env or dataset.metadata["env"]
-    args.env_options = recorded_options(dataset, args.env) | args.env_options
+    if not args.env and ":" in named:
+        raise ValueError(
+            f"{args.data}: metadata env={named!r} is code, which a data set cannot choose: add"
+            f" --env {named} if you trust it"
+        )
+    if not args.env and "/" not in named and named not in envs.names():
+        raise ValueError(f"{args.data}: metadata env={named!r}: no such task; add --env")
+    args.env = args.env or named
+    recorded = recorded_options(dataset, args.env)
+    args.from_data = recorded.keys() - args.env_options.keys()
+    args.env_options = recorded | args.env_options
 
 
 def recorded_options(dataset: Any, env: str) -> dict[str, str]:
@@ -158,7 +173,12 @@ def prepare(args: Args, default_devices: int) -> Any:
         raise ValueError(f"profile={args.profile}: exists, and is not a folder")
     args.devices = args.devices or default_devices
     runtime.setup(args.devices, matmul_precision=args.matmul_precision)
-    return envs.make(args.env, **numbers(args.env_options))
+    try:
+        return envs.make(args.env, **numbers(args.env_options))
+    except ValueError as error:
+        if not any(name in str(error) for name in getattr(args, "from_data", ())):
+            raise
+        raise ValueError(f"{args.data}: metadata env_overrides: {error}") from None
 
 
 def launch(

@@ -10,7 +10,6 @@ from test_cli import command, refuses
 import envs
 from jaxrl.cli import runs
 from jaxrl.data import files as data_files
-from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.report import log
 from jaxrl.run import checkpoint
 
@@ -75,8 +74,7 @@ def test_a_residual_keeps_its_base_and_starts_as_it(folder):
     assert distilled.returncode == 0, distilled.stderr
     demos = data_files.load(folder / "refined_expert.npz")
     assert demos.metadata["env"] == "point_maze_open" and len(demos.lengths) == 3
-    env = envs.make("point_maze_open")
-    imitation.make(env, imitation.Config(), demos.for_cloning())  # fits the plain task
+    assert np.abs(demos.steps_for(envs.make("point_maze_open")).action).max() <= 1.0
 
 
 def test_an_off_policy_residual_learns_from_the_demonstrations_too(folder):

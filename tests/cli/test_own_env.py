@@ -98,6 +98,7 @@ def test_every_command_takes_an_environment_of_ones_own(outside, monkeypatch, ca
     assert data_files.load("recorded_random.npz").metadata["env"] == NAME
     small = "--hidden 4 --batch-size 4 --updates-per-step 2 --horizon 2 --execute 1 --devices 1"
     small += " --total-steps 2 --eval-episodes 2 --num-evals 1 --no-video"
+    small += f" --env {NAME}"  # a data set cannot choose what code is run
     command(
         monkeypatch, imitate.main, "imitate.py", f"--data recorded_random.npz {small} --run-dir bc"
     )

@@ -223,6 +223,50 @@ def test_options_that_data_were_recorded_with_go_on_top_of_the_presets(
     assert args.env_options["physics"] == physics
 
 
+def of_data(**metadata):
+    """Flags of a script, and a data set with these metadata."""
+    ends = np.array([False, True])
+    arrays = [np.zeros((2, n)) for n in (11, 3)] + [np.zeros(2), np.zeros((2, 11))]
+    args = script.Args(env="", env_options={}, total_steps=1)
+    args.data = Path("data/x.npz")
+    return args, data.from_arrays(*arrays, ends, ends, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "does not name its environment: add --env"),
+        ({"env": "hoper"}, ": metadata env='hoper': no such task; add --env"),
+        # `envs.make` would import the module and call the function.
+        ({"env": "os:abort"}, ": metadata env='os:abort' is code, which a data set cannot choose"),
+    ],
+)
+def test_an_environment_that_data_cannot_name_is_one_line_with_the_file(metadata, message):
+    args, dataset = of_data(**metadata)
+    with pytest.raises(ValueError, match=f"^data/x.npz ?{message}"):
+        script.env_of_data(args, dataset)
+    args.env = "hopper"
+    script.env_of_data(args, dataset)
+    assert args.env == "hopper"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"wight": 1.0}, "has no option 'wight'"),
+        ({"max_start_angle": "much"}, "max_start_angle='much'"),
+    ],
+)
+def test_an_option_that_the_environment_of_data_does_not_take_names_the_file(
+    monkeypatch, options, message
+):
+    args, dataset = of_data(env="pendulum_swingup", env_overrides=options)
+    script.env_of_data(args, dataset)
+    monkeypatch.setattr(script.runtime, "setup", lambda *_, **__: None)
+    with pytest.raises(ValueError, match=f"^data/x.npz: metadata env_overrides: .*{message}"):
+        script.prepare(args, 1)
+
+
 def test_option_values_are_read_as_python_would():
     given = {"a": "0.5", "b": "true", "c": "None", "d": "(1, 2)", "e": "fast", "f": "3"}
     expected = {"a": 0.5, "b": True, "c": None, "d": (1, 2), "e": "fast", "f": 3}

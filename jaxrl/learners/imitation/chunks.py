@@ -219,7 +219,7 @@ def episodes_of(dataset: Any, env: Env) -> Episodes:
     """What `step` reads, on the host."""
     if "success" in dataset.extras and not (dataset.extras["success"] > 0).any():
         raise ValueError(
-            f"data: success rate 0 in {len(dataset.lengths)} episodes: nothing to imitate"
+            f"{dataset.name}: success rate 0 in {len(dataset.lengths)} episodes: nothing to imitate"
         )
     spread = lambda rows: np.repeat(rows, dataset.lengths).astype(np.int32)
     start, end = spread(dataset.starts), spread(dataset.ends)
