@@ -235,6 +235,14 @@ def test_play_evaluates_prints_and_films(run_dir, capsys, tmp_path, monkeypatch)
     assert iio.imread(out).shape[0] == measured["length"][0] + 1
 
 
+def test_the_interval_of_a_rate_is_wilsons(capsys):
+    """A bootstrap of 16 successes in 16 episodes says that nothing else can happen."""
+    episodes = {"return": np.arange(16.0), "length": np.full(16, 5), "success": np.ones(16)}
+    play._print_summary(episodes)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "success" in line]
+    assert "0.806..1" in row
+
+
 def test_no_episode_is_one_that_was_recorded_with_the_same_seed():
     first = lambda keys: set(np.ravel(jax.vmap(Slider().reset)(keys).obs).tolist())
     played = first(play.episode_keys(0, 8))

@@ -124,6 +124,20 @@ def test_devices_agree_on_the_first_batch_with_spikes():
         assert_same(jax.tree.map(lambda x, i=i: x[i], shared), whole, rtol=1e-4)
 
 
+def test_vmapped_runs_update_as_each_would_alone():
+    """Also where one of them sees its first batch and another does not."""
+    first, then = spiky(2, 4, share=0.05)
+    runs = (
+        Moments.zeros(jnp.zeros(4)),
+        update(Moments.zeros(jnp.zeros(4)), first, jnp.ones((4, 32))),
+    )
+    both = jax.tree.map(lambda *x: jnp.stack(x), *runs)
+    together = jax.jit(jax.vmap(lambda m: m.update(then, jnp.ones((4, 32)))))(both)
+    for i, alone in enumerate(runs):
+        expected = update(alone, then, jnp.ones((4, 32)))
+        assert_same(jax.tree.map(lambda x, i=i: x[i], together), expected, rtol=1e-5)
+
+
 def test_moments_of_single_samples_do_not_drift():
     """Of two nearly equal terms the difference would be lost to rounding, each time alike."""
     x = 3 + np.random.default_rng(0).normal(size=(1_000_000, 1, 8)).astype(np.float32)

@@ -7,7 +7,6 @@ Diffusion Policy (Chi et al. 2023); acting by an average of the weights over tra
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import jax
@@ -227,7 +226,7 @@ def episodes_of(dataset: Any, env: Env) -> Episodes:
 
 
 def warn_of_unreached(c: Config, dataset: Any) -> None:
-    """Warns where plans are carried out beyond the end of the longest demonstration.
+    """Prints a line where plans are carried out beyond the end of the longest demonstration.
 
     Actions there have no weight in the loss of any example, so that they are noise.
     """
@@ -235,10 +234,10 @@ def warn_of_unreached(c: Config, dataset: Any) -> None:
     field = "execute" if c.mode == "open_loop" else "horizon"
     used = getattr(c, field)
     if used > longest:
-        warnings.warn(
-            f"{field}={used}: the longest demonstration has {longest} steps, so no data say what"
-            f" actions {longest + 1} .. {used} of a plan are; choose {field}={longest} or less",
-            stacklevel=3,
+        print(
+            f"{dataset.name}: the longest demonstration has {longest} steps, so no data say what"
+            f" actions {longest + 1} .. {used} of a plan are ({field}={used}); choose"
+            f" {field}={longest} or less"
         )
 
 
