@@ -8,7 +8,7 @@ first checkpoint half of the way from the first return to the last; `replay` are
 that an off-policy run had stored by then ("medium-replay" of D4RL). Each file names the mean returns
 of the random policy and of the expert, which normalised scores and `quality` are counted by.
 
-    python experiments/record.py runs/refine/residual --kinds expert --out data/refined
+    python experiments/record.py runs/refined/residual --kinds expert --out data/refined
     python experiments/imitate.py --data data/refined_expert.npz
 
 distils a refined policy: of a residual what was carried out is recorded, in the plain task's
