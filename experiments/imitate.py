@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxrl.cli import script
+from jaxrl.config import check
 from jaxrl.data import files as data_files
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.report import terminal
@@ -36,7 +37,7 @@ class Args(script.Args):
 def main() -> int:
     args = script.parse(Args)
     config = args.config
-    imitation.validate(config)
+    check(config)
     dataset = data_files.load(args.data, args.terminals_are_timeouts, args.cut_at)
     script.env_of_data(args, dataset)
     env = script.prepare(args, runtime.default_devices(args.seeds))

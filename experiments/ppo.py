@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from presets import PPO, Preset
 
 from jaxrl.cli import script
+from jaxrl.config import check
 from jaxrl.learners.on_policy import ppo
 
 
@@ -34,7 +35,7 @@ def defaults(env: str) -> Args:
 def main() -> int:
     args = script.parse(defaults, env=Args.env)
     config = script.with_schedule(args.config, args.total_steps)
-    ppo.validate(config)
+    check(config)
     env = script.prepare(args, ppo.default_devices(args.seeds, config, args.eval_episodes))
     learner = ppo.make(env, config)
     return script.launch("ppo", args, learner)

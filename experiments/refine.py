@@ -27,6 +27,7 @@ from presets import LONGER, REFINE, RESIDUAL, Preset
 import envs
 from envs.transforms import residual
 from jaxrl.cli import play, plot, runs, script
+from jaxrl.config import check
 from jaxrl.data import describe as data_stats
 from jaxrl.data import files as data_files
 from jaxrl.data import recording
@@ -169,8 +170,8 @@ def validate(args: Args, rl: ppo.Config) -> None:
     if not args.scale > 0:
         raise ValueError(f"scale={args.scale}: must be above 0")
     runtime.check_seed(args.seed, 2)  # the second is that of the last evaluation
-    imitation.validate(args.base)
-    ppo.validate(rl)
+    check(args.base)
+    check(rl)
     count_iterations("bc_updates", args.bc_updates, args.base.updates_per_step)
     count_iterations("rl_steps", args.rl_steps, rl.num_envs * rl.unroll_length)
 

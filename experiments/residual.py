@@ -22,6 +22,7 @@ from presets import RESIDUAL
 
 from envs.transforms import residual
 from jaxrl.cli import runs, script
+from jaxrl.config import check
 from jaxrl.data import files as data_files
 from jaxrl.data import recording
 from jaxrl.learners.off_policy import sac, td3
@@ -66,7 +67,7 @@ def main() -> int:
     config = args.config
     if args.learner == "ppo":
         config = script.with_schedule(config, args.total_steps)
-    LEARNERS[args.learner].validate(config)
+    check(config)
     kind = ppo if args.learner == "ppo" else off_policy
     script.prepare(args, kind.default_devices(args.seeds, config, args.eval_episodes))
     below = runs.load(base_run, **script.numbers(args.env_options))

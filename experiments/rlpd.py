@@ -17,6 +17,7 @@ from pathlib import Path
 from presets import RLPD, Preset
 
 from jaxrl.cli import script
+from jaxrl.config import check
 from jaxrl.data import files as data_files
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
@@ -42,7 +43,7 @@ def defaults(env: str, data: str) -> Args:
 
 def main() -> int:
     args = script.parse(defaults, env=Args.env, data=str(Args.data))
-    sac.validate(args.config)
+    check(args.config)
     prior = data_files.load(args.data)
     script.env_of_data(args, prior)
     devices = off_policy.default_devices(args.seeds, args.config, args.eval_episodes)

@@ -19,6 +19,7 @@ from typing import Any
 from presets import SAC, Preset
 
 from jaxrl.cli import script
+from jaxrl.config import check
 from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac
 from jaxrl.loops import off_policy
 
@@ -52,7 +53,7 @@ def defaults(env: str, learner: str) -> Any:
 def main() -> int:
     args = script.parse(defaults, env=Args.env, learner=Args.learner)
     module = LEARNERS[args.learner]
-    module.validate(args.config)
+    check(args.config)
     devices = off_policy.default_devices(args.seeds, args.config, args.eval_episodes)
     env = script.prepare(args, devices)
     return script.launch(args.learner, args, module.make(env, args.config))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ppo import defaults as ppo_defaults
 
 from jaxrl.cli import script
+from jaxrl.config import check
 from jaxrl.learners.on_policy import ppo
 
 
@@ -38,7 +39,7 @@ def defaults(env: str) -> Args:
 def main() -> int:
     args = script.parse(defaults, env=Args.env)
     config = script.with_schedule(args.config, args.total_steps)
-    ppo.validate(config)
+    check(config)
     grid = {
         "learning_rate": list(args.learning_rates),
         "gamma": list(args.gammas),

@@ -19,6 +19,7 @@ from typing import Any
 from presets import TD3, Preset
 
 from jaxrl.cli import script
+from jaxrl.config import check
 from jaxrl.learners.off_policy import td3
 from jaxrl.loops import off_policy
 
@@ -50,7 +51,7 @@ def defaults(env: str, learner: str) -> Any:
 
 def main() -> int:
     args = script.parse(defaults, env=Args.env, learner=Args.learner)
-    td3.validate(args.config)
+    check(args.config)
     devices = off_policy.default_devices(args.seeds, args.config, args.eval_episodes)
     env = script.prepare(args, devices)
     return script.launch("td3", args, td3.make(env, args.config))

@@ -1,28 +1,44 @@
-"""The few types every learner speaks."""
+"""The few types that every learner speaks, and the Protocols of the seams between them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import jax
 from flax import struct
 
-# Fixed-size reductions over one step of a learner, never per-sample arrays. Plain names are
-# means, NaN before there is an update to speak of. `episodes` counts the episodes that ended,
-# and every name that begins with `episode_` is a SUM over those; `train` divides. `*_count` are
-# counts.
-Metrics = dict[str, jax.Array]
+Means = dict[str, jax.Array]  # what an update reports: scalars by name
+
+
+@struct.dataclass
+class Metrics:
+    """Scalars of one step of a learner, by the way in which they are averaged over steps."""
+
+    means: Means = struct.field(default_factory=dict)  # averaged; NaN until the first update
+    sums: dict[str, jax.Array] = struct.field(default_factory=dict)  # added up: counts
+    # Sums over the episodes that ended in this step, to be divided by `sums["episodes"]`.
+    per_episode: dict[str, jax.Array] = struct.field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> jax.Array:
+        return (self.means | self.sums | self.per_episode)[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.means or name in self.sums or name in self.per_episode
+
+    def with_means(self, means: Means) -> Metrics:
+        """Returns these metrics with more means."""
+        return self.replace(means=self.means | means)
 
 
 @struct.dataclass
 class Policy:
-    """How to act in ONE environment instance; batch it with `vmap`, as one does `Env`.
+    """How to act in ONE environment instance; batch it with `vmap`, like an `Env`.
 
     `params` holds everything learned, normaliser statistics included, so a policy
     cannot be used with the wrong ones. The carry is whatever the policy remembers
-    within an episode (a recurrent state, an action chunk); start each episode from
+    within an episode (a recurrent state, an action chunk). Start each episode from
     `init_carry()`.
 
     A policy with `sees_state` is given the environment's `State` in place of the observation:
@@ -41,7 +57,7 @@ class Policy:
     def act(
         self, carry: Any, obs: Any, key: jax.Array, deterministic: bool = True
     ) -> tuple[jax.Array, Any]:
-        """The action in the environment's units, and the next carry."""
+        """Returns the action in the environment's units, and the next carry."""
         return self.apply(self.params, carry, obs, key, deterministic)
 
 
@@ -50,7 +66,7 @@ class Transition:
     """One step of an environment, or many along leading axes (time-major: [T, N, ...])."""
 
     obs: Any
-    action: jax.Array  # [..., A] in [-1, 1], or in the environment's units in a `Dataset`
+    action: jax.Array  # [..., A] in [-1, 1], or int32 [...] where actions are discrete
     reward: jax.Array
     next_obs: Any  # what the action led to: the final observation where the episode ended
     terminated: jax.Array  # bool: the MDP ended, no value after it
@@ -61,28 +77,48 @@ class Transition:
     signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
+class Init(Protocol):
+    """Starts one run. `config` replaces the config that the learner was made with."""
+
+    def __call__(self, key: jax.Array, config: Any = ...) -> Any: ...
+
+
+class Step(Protocol):
+    """Collects and updates once. A learner from recorded data takes them as `data`."""
+
+    def __call__(self, state: Any, data: Any = ...) -> tuple[Any, Metrics]: ...
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How several devices share ONE run."""
+
+    env_axis: Callable[[Any], Any]  # state -> same tree of int: the axis of environments, or -1
+    on_axis: Callable[[str], Learner]  # the same learner inside a named device axis
+    parts: int  # one run can be split over `d` devices if `d` divides this
+
+
 @dataclass(frozen=True)
 class Learner:
     """Pure functions, and what the driver must know about them.
 
-    `init(key, config) -> state`; `step(state) -> (state, metrics)` collects and
-    updates once; `policy(state) -> Policy`. The numbers of `config` (learning rate,
-    gamma, ...) live in the state, so a sweep is a `vmap` of `init` over configs and
-    every value shares one compiled program.
+    `init(key, config) -> state`; `step(state) -> (state, metrics)` collects and updates once;
+    `policy(state) -> Policy`. All three are written for ONE run; the driver vmaps them. The
+    numbers of `config` (learning rate, gamma, ...) live in the state, so a sweep is a `vmap` of
+    `init` over configs and every value shares one compiled program.
 
-    A learner from recorded data has it in `data`, and `step` takes it as an optional second
-    argument (`data` itself by default): so it is one copy for all runs, not a constant
-    compiled into the program.
+    Offline learners put their data set in `data`. `step(state, data)` receives it as an argument,
+    so all runs share one copy and it is not baked into the program as a constant.
     """
 
-    init: Callable[[jax.Array, Any], Any]
-    step: Callable[..., tuple[Any, Metrics]]
+    init: Init
+    step: Step
     policy: Callable[[Any], Policy]
     config: Any
     env: Any  # the single-instance environment, for evaluation
-    steps_per_iteration: int  # environment steps (offline: updates) that one `step` takes
-    env_axis: Callable[[Any], Any]  # state -> same tree of int: the axis of environments, or -1
-    validate: Callable[[Any], None]  # raises ValueError where a config is out of range
-    on_axis: Callable[[str], Learner] | None = None  # the same learner in a named device axis
-    parts: int = 1  # what devices that share a run must divide
+    steps_per_iteration: int  # how many of `unit` one `step` takes
+    sharing: Sharing | None = None  # None: devices can share whole runs only
     data: Any = None
+    unit: str = "env steps"  # or "updates"
+    evaluate: Callable[..., dict[str, jax.Array]] | None = None  # replaces whole episodes
+    about: dict[str, Any] = field(default_factory=dict)  # what to print beside the results

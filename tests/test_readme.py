@@ -7,9 +7,7 @@ import pytest
 
 import envs
 from experiments import collect, papers, presets
-from jaxrl.learners.imitation import chunks as imitation
-from jaxrl.learners.off_policy import sac, td3
-from jaxrl.learners.on_policy import ppo
+from jaxrl.config import check
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,10 +36,9 @@ def test_results_were_made_with_the_presets():
 
 @pytest.mark.parametrize("learner", ["SAC", "TD3", "RLPD"])
 def test_every_off_policy_preset_is_valid(learner):
-    module = {"SAC": sac, "TD3": td3, "RLPD": sac}[learner]
     for task, preset in getattr(presets, learner).items():
         assert task in envs.names()
-        module.validate(preset.config)
+        check(preset.config)
         per = preset.config.num_envs * preset.config.unroll_length
         assert preset.total_steps % per == 0, task
 
@@ -51,18 +48,18 @@ def test_every_preset_is_valid(task):
     preset = presets.PPO[task]
     assert task in envs.names()
     config = preset.config.replace(schedule_steps=float(preset.total_steps))
-    ppo.validate(config)
+    check(config)
     assert preset.total_steps % (config.num_envs * config.unroll_length) == 0
 
 
 def test_the_presets_of_the_road_are_valid():
     for task, preset in presets.REFINE.items():
         assert hasattr(envs.make(task, **preset.env), "expert"), task
-        imitation.validate(preset.config)
-    for name, module in (("ppo", ppo), ("sac", sac)):
+        check(preset.config)
+    for name in ("ppo", "sac"):
         preset = presets.RESIDUAL[name]
         scheduled = {"schedule_steps": float(preset.total_steps)} if name == "ppo" else {}
-        module.validate(preset.config.replace(**scheduled))
+        check(preset.config.replace(**scheduled))
         assert preset.total_steps % (preset.config.num_envs * preset.config.unroll_length) == 0
         assert preset.config.actor_out_scale == 0.0  # begins as the base
     assert set(presets.LONGER) <= set(presets.REFINE)

@@ -32,9 +32,11 @@ import tyro
 from bench import Args as BenchArgs
 from bench import peak_memory, write
 from imitate import Args as ImitateArgs
+from offline import LEARNERS as OFFLINE_SCRIPT
 from offline import Args as OfflineArgs
 from offline import defaults as offline_defaults
 from ppo import defaults as ppo_defaults
+from sac import LEARNERS as SAC_FAMILY
 from sac import defaults as sac_defaults
 from td3 import defaults as td3_defaults
 
@@ -42,22 +44,17 @@ import envs.mjx.simulator  # noqa: F401  MJX is an import, too: tasks load it wh
 from jaxrl.cli import script
 from jaxrl.data import dataset as data
 from jaxrl.learners import registry
-from jaxrl.learners.on_policy import ppo
-from jaxrl.loops import off_policy
 from jaxrl.report import terminal
-from jaxrl.run import runtime
 from jaxrl.run.program import Program, configs_of
 from jaxrl.types import Learner
 
-OFFLINE = ("bc", "td3_bc", "iql", "imitation")  # whose steps are updates
-ONLINE = ("ppo", "sac", "td3", "dsac", "mdpo", "pmoe")
 FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.run.program`; the last evaluates
 CHILD = "--child"
 
 
 @dataclass
 class Args(BenchArgs):
-    learners: tuple[str, ...] = ONLINE + OFFLINE
+    learners: tuple[str, ...] = tuple(registry.LEARNERS)
     env: str = "inverted_pendulum"
 
 
@@ -68,24 +65,24 @@ def args_of(name: str, env: str) -> script.Args:
         return replace(args, config=script.with_schedule(args.config, args.total_steps))
     if name == "td3":
         return td3_defaults(env, name)
-    if name not in OFFLINE:
+    if name in SAC_FAMILY:
         return sac_defaults(env, name)
-    of_imitation = name == "imitation"
-    args = ImitateArgs() if of_imitation else offline_defaults(name, str(OfflineArgs.total_steps))
-    return replace(args, env=env)
+    if name == "imitation":
+        return replace(ImitateArgs(), env=env)
+    if name in OFFLINE_SCRIPT:
+        return replace(offline_defaults(name, str(OfflineArgs.total_steps)), env=env)
+    config = script.with_schedule(registry.module(name).Config(), script.Args.total_steps)
+    return script.with_config(script.Args, config, env=env)
 
 
 def default_devices(name: str, args: script.Args) -> int:
     """As that script chooses."""
-    if name in OFFLINE:
-        return runtime.default_devices(args.seeds)
-    choose = ppo.default_devices if name == "ppo" else off_policy.default_devices
-    return choose(args.seeds, args.config, args.eval_episodes)
+    return registry.default_devices(args.config, args.seeds, args.eval_episodes)
 
 
 def learner_of(name: str, env: Any, config: Any) -> Learner:
     module = registry.module(name)
-    if name not in OFFLINE:
+    if not registry.is_offline(name):
         return module.make(env, config)
     size, rng = 1_000, np.random.default_rng(0)
     obs = rng.normal(size=(size, *env.observation_space.shape))

@@ -30,6 +30,7 @@ def entries(env, dataset) -> dict:
     from jaxrl.learners.imitation import chunks as imitation
     from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac, td3
     from jaxrl.learners.offline import bc, iql, td3_bc
+    from jaxrl.learners.on_policy import mdpo as on_mdpo
     from jaxrl.learners.on_policy import ppo
 
     small = dict(actor_hidden=(16, 16), critic_hidden=(16, 16))
@@ -57,7 +58,7 @@ def entries(env, dataset) -> dict:
         "ppo_normal": lambda: ppo.make(
             env, ppo.Config(**onp, distribution="normal", resets="fresh")
         ),
-        "ppo_mdpo": lambda: ppo.make(env, ppo.Config(**onp, objective="mdpo", schedule_steps=1e4)),
+        "ppo_mdpo": lambda: on_mdpo.make(env, on_mdpo.Config(**onp, schedule_steps=1e4)),
         "ppo_discrete": lambda: ppo.make(cartpole(), ppo.Config(**onp, entropy_coef=0.01)),
         "residual": lambda: ppo.make(
             residual(env, base(), 0.3), ppo.Config(**onp, actor_out_scale=0.0)
@@ -143,7 +144,7 @@ def main() -> int:
             continue
         for devices in (1, 2):
             learner = make()
-            seeds = devices if learner.on_axis is None else 1
+            seeds = devices if learner.sharing is None else 1
             steps = ITERATIONS * learner.steps_per_iteration
             result = train(
                 learner,

@@ -22,7 +22,7 @@ from envs.vector import fold_keys
 from jaxrl.data import replay
 from jaxrl.data.replay import Replay
 from jaxrl.learners.off_policy import sac
-from jaxrl.loops import off_policy
+from jaxrl.loops.algorithm import split_each
 from jaxrl.report import terminal
 from jaxrl.run import runtime
 from jaxrl.types import Transition
@@ -46,7 +46,7 @@ def example_of(ring: Replay) -> Transition:
 
 def draw(ring: Replay, key: jax.Array, batch_size: int) -> replay.Batch:
     """A batch of one-step transitions, keys included."""
-    starts, _ = off_policy.split_each(fold_keys(key, jnp.arange(batch_size)))
+    starts, _ = split_each(fold_keys(key, jnp.arange(batch_size)))
     first_env = jnp.zeros(batch_size, jnp.int32)
     age, env = replay.uniform(ring, starts, first_env, ring.num_envs)
     return replay.n_step(replay.window(ring, age, env, 1), 0.99)

@@ -273,10 +273,7 @@ def new_run_dir(name: str) -> Path:
 
 def with_schedule(config: Any, total_steps: float) -> Any:
     """A schedule that was given no length ends with the run."""
-    scheduled = config.lr_schedule in ("linear", "cosine") or config.objective == "mdpo"
-    if scheduled and not config.schedule_steps:
-        return config.replace(schedule_steps=float(total_steps))
-    return config
+    return config.scheduled(total_steps) if hasattr(config, "scheduled") else config
 
 
 def report(

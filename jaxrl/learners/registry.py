@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from types import ModuleType
 from typing import Any
+
+from jaxrl.loops import off_policy, on_policy
+from jaxrl.loops.unroll import OnPolicy
+from jaxrl.run import runtime
 
 # Name: the module, which has `Config` and `make`.
 LEARNERS = {
@@ -15,6 +20,7 @@ LEARNERS = {
     "mdpo": "jaxrl.learners.off_policy.mdpo",
     "pmoe": "jaxrl.learners.off_policy.pmoe",
     "ppo": "jaxrl.learners.on_policy.ppo",
+    "ppo_mdpo": "jaxrl.learners.on_policy.mdpo",
     "sac": "jaxrl.learners.off_policy.sac",
     "td3": "jaxrl.learners.off_policy.td3",
     "td3_bc": "jaxrl.learners.offline.td3_bc",
@@ -44,3 +50,20 @@ def name_of(config: Any) -> str:
     """The name under which `module` finds the learner that has this config."""
     own = type(config).__module__
     return next((name for name, path in LEARNERS.items() if path == own), f"{own}:make")
+
+
+def is_offline(name: str) -> bool:
+    """Whether the learner `name` learns from recorded data alone: its `make` takes a `dataset`."""
+    return "dataset" in inspect.signature(module(name).make).parameters
+
+
+def default_devices(config: Any, num_runs: int, eval_episodes: int) -> int:
+    """How many devices suit `num_runs` runs of a learner with this config.
+
+    Devices share whole runs, or the environments and batches of each where its engine can.
+    """
+    if isinstance(config, OnPolicy):
+        return on_policy.default_devices(num_runs, config, eval_episodes)
+    if isinstance(config, off_policy.Collect):
+        return off_policy.default_devices(num_runs, config, eval_episodes)
+    return runtime.default_devices(num_runs)

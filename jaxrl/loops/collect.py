@@ -3,64 +3,73 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from envs.types import ACTION_SIGNALS, Box, Discrete
+from envs.types import ACTION_SIGNALS
 from envs.vector import VecState, fold_keys
 from jaxrl.episodes import signal_totals
-from jaxrl.nn import spaces
+from jaxrl.nn.spaces import Actions
 from jaxrl.types import Metrics
 
 
 def episode_metrics(stepped: VecState) -> Metrics:
-    """Of one vectorised step, scalars: see `jaxrl.types.Metrics`; `metric_*` are means over N.
+    """Returns the metrics of one vectorised step.
 
-    `episode_signal_NAME` is the sum of a signal over the episodes that ended.
+    Means are taken over the environments. `episode_signal_NAME` is the sum of a signal over the
+    episodes that ended.
     """
     done = stepped.done
-    task = {f"metric_{k}": v.astype(jnp.float32).mean() for k, v in stepped.now.metrics.items()}
     totals = {
         f"episode_{name}": jnp.where(done, x, 0.0).sum()
         for name, x in signal_totals(stepped.episode_signals, 1).items()
     }
-    return task | {
-        **totals,
-        "episodes": done.sum(),
-        "episode_return": jnp.where(done, stepped.episode_return, 0.0).sum(),
-        "episode_length": jnp.where(done, stepped.episode_length, 0).sum(),
-        "nonfinite_count": stepped.nonfinite.sum(),
-    }
+    task = {f"metric_{k}": v.astype(jnp.float32).mean() for k, v in stepped.now.metrics.items()}
+    return Metrics(
+        means=task,
+        sums={"episodes": done.sum(), "nonfinite_count": stepped.nonfinite.sum()},
+        per_episode={
+            "episode_return": jnp.where(done, stepped.episode_return, 0.0).sum(),
+            "episode_length": jnp.where(done, stepped.episode_length, 0).sum(),
+            **totals,
+        },
+    )
 
 
 def stored(
-    action: jax.Array, signals: dict[str, jax.Array], space: Box | Discrete
+    action: jax.Array, signals: dict[str, jax.Array], actions: Actions
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """What a replay keeps of a step: the action that was carried out, and the signals.
 
     Args:
-      action: [..., A] the proposed one in [-1, 1], or [...] of a discrete space.
+      action: [..., A] the proposed one in [-1, 1], or integers [...].
       signals: of the step, [..., ...]. `executed` replaces `action`. It and `teacher` are in the
         environment's units and are brought to [-1, 1].
-      space: of the environment's actions.
+      actions: the environment's.
     """
     if not signals.keys() & set(ACTION_SIGNALS):
         return action, signals
-    squash = lambda x: x
-    if isinstance(space, Box):
-        from_env = spaces.from_env(space)
-        squash = lambda x: jnp.clip(from_env(x), -1.0, 1.0)
+    squash = lambda x: x if actions.discrete else jnp.clip(actions.from_env(x), -1.0, 1.0)
     signals = {k: squash(x) if k in ACTION_SIGNALS else x for k, x in signals.items()}
     return signals.pop("executed", action), signals
 
 
-def over_time(metrics: Metrics, psum) -> Metrics:
+def over_time(metrics: Metrics, psum: Callable[[Any], Any]) -> Metrics:
     """Reduces `episode_metrics` [T] over time and devices."""
-    is_mean = lambda name: name.startswith("metric_")
-    reduced = {k: v.mean(0) if is_mean(k) else v.sum(0) for k, v in metrics.items()}
-    reduced, devices = psum((reduced, jnp.ones(())))
-    return {k: v / devices if is_mean(k) else v * 1.0 for k, v in reduced.items()}
+    metrics = Metrics(
+        means=jax.tree.map(lambda x: x.mean(0), metrics.means),
+        sums=jax.tree.map(lambda x: x.sum(0), metrics.sums),
+        per_episode=jax.tree.map(lambda x: x.sum(0), metrics.per_episode),
+    )
+    metrics, devices = psum((metrics, jnp.ones(())))
+    return Metrics(
+        means=jax.tree.map(lambda x: x / devices, metrics.means),
+        sums=jax.tree.map(lambda x: x * 1.0, metrics.sums),
+        per_episode=jax.tree.map(lambda x: x * 1.0, metrics.per_episode),
+    )
 
 
 def num_blocks(num_envs: int, num_minibatches: int) -> int:
@@ -73,8 +82,8 @@ def shuffle_unrolls(
 ) -> jax.Array:
     """Which environments each minibatch takes; every one is taken once.
 
-    Environments are shuffled within blocks, at most 8, that do not depend on how many
-    devices share them: the minibatches are the same on one device and on eight.
+    Environments are shuffled within at most 8 blocks. The blocks do not depend on the number of
+    devices, so the minibatches are the same on one device and on eight.
 
     Args:
       index: [n] global numbers of this device's environments, which are whole blocks.

@@ -1,8 +1,10 @@
-"""Learning from recorded data alone: the algorithms of `jaxrl/loops/off_policy.py` without environments."""
+"""The offline engine: updates an `Algorithm` from recorded data alone.
+
+The seams are documented in `jaxrl/loops/algorithm.py`; `explore` and `window` are not used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,8 +13,11 @@ from flax import struct
 
 from envs.types import Env
 from envs.vector import fold_keys
+from jaxrl.config import check
 from jaxrl.data import replay
-from jaxrl.loops import off_policy
+from jaxrl.loops.algorithm import Batches, Build, n_step, split_each, to_batch
+from jaxrl.loops.off_policy import example_transition, flatten_one, policy_of
+from jaxrl.nn import spaces
 from jaxrl.ops.moments import Moments
 from jaxrl.types import Learner, Metrics
 
@@ -22,44 +27,38 @@ class OfflineState:
     agent: Any
     obs_moments: Moments
     key: jax.Array
-    config: off_policy.Config
+    config: Batches
 
 
-def learner(
-    env: Env,
-    config: off_policy.Config,
-    build: Callable[..., off_policy.Algorithm],
-    check: Callable[[off_policy.Config], None],
-    dataset: Any,
-) -> Learner:
+def learner(env: Env, config: Batches, build: Build, dataset: Any) -> Learner:
     """A learner from recorded data alone; `env` is for spaces and evaluation.
 
     One `step` is `config.updates_per_step` updates, and steps are counted in updates.
 
     Args:
-      env, config, build, check: as for `off_policy.online`; what is about collecting
-        (environments, unrolls, the replay, when learning starts) has no effect.
-      dataset: a `jaxrl.data.Dataset`, whose `trajectories` (if weighted) say how likely
+      env, config, build: as for `jaxrl.loops.off_policy.online`.
+      dataset: a `jaxrl.data.dataset.Dataset`, whose `trajectories` (if weighted) say how likely
         each episode is drawn; None for a learner that can only act.
 
     Raises:
-      ValueError: a field out of range, discrete actions, data that do not fit.
+      ValueError: a field out of range, unbounded actions, data that do not fit.
     """
     check(config)
-    c = config
-    algorithm = build(c, off_policy.action_size_of(env), lambda x: x)
-    to_batch = off_policy.batcher(c)
+    shapes = config
+    actions = spaces.actions(env.action_space)
+    algorithm = build(config, actions)
+    cut = algorithm.cut or n_step(shapes.n_step)
     data = None if dataset is None else dataset.source_for(env)
-    obs = off_policy.example_obs(env)
+    obs = example_transition(env, actions).obs
 
-    def init(key: jax.Array, config: off_policy.Config = config) -> OfflineState:
+    def init(key: jax.Array, config: Batches = config) -> OfflineState:
         k_agent, key = jax.random.split(key)
         moments = Moments.zeros(obs)
-        if dataset is not None and c.normalize_obs:
+        if dataset is not None and shapes.normalize_obs:
             moments = jax.tree.map(jnp.asarray, dataset.obs_moments())
         config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
         return OfflineState(
-            agent=algorithm.init(k_agent, *off_policy.flatten_one(c, moments, obs), config),
+            agent=algorithm.init(k_agent, flatten_one(shapes, moments, obs), config),
             obs_moments=moments,
             key=key,
             config=config,
@@ -70,32 +69,21 @@ def learner(
             raise ValueError("this learner was made without a data set: it can only act")
 
         def draw(key):
-            k_start, keys = off_policy.split_each(fold_keys(key, jnp.arange(c.batch_size)))
-            window = replay.draw_recorded(data, k_start, c.n_step)
-            return to_batch(window, keys, key, state.obs_moments, state.config)
+            k_start, keys = split_each(fold_keys(key, jnp.arange(shapes.batch_size)))
+            window = replay.draw_recorded(data, k_start, cut.length)
+            return to_batch(state.config, cut, window, keys, key, state.obs_moments)
 
         key, k_update = jax.random.split(state.key)
-        agent, metrics = off_policy.update_loop(
-            algorithm, state.agent, draw, k_update, c, state.config
-        )
-        return state.replace(agent=agent, key=key), metrics
+        agent, metrics = algorithm.update(state.agent, draw, k_update, state.config, None)
+        return state.replace(agent=agent, key=key), Metrics(means=metrics)
 
     return Learner(
         init=init,
         step=step,
-        policy=off_policy.policy_of(env, c, algorithm),
+        policy=policy_of(config, algorithm, actions),
         config=config,
         env=env,
-        steps_per_iteration=c.updates_per_step,
-        env_axis=lambda state: jax.tree.map(lambda _: -1, state),
-        validate=check,
+        steps_per_iteration=shapes.updates_per_step,
         data=data,
+        unit="updates",
     )
-
-
-def validate(config: off_policy.Config) -> None:
-    """Raises ValueError naming the first field that is bad, or has no meaning without environments."""
-    for name in ("prior_ratio", "actor_starts"):
-        if getattr(config, name):
-            raise ValueError(f"{name}={getattr(config, name)}: must be 0 for recorded data alone")
-    off_policy.validate(config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,6 +15,60 @@ from envs.types import Box, Discrete
 from jaxrl.nn.distributions import Categorical, Normal, TanhNormal
 
 MIN_STD = 1e-3
+
+
+@dataclass(frozen=True)
+class Actions:
+    """A space of actions as off-policy learners see it: vectors in [-1, 1], or integers."""
+
+    size: int  # entries of the vector, or how many integers
+    discrete: bool
+    to_env: Callable[[jax.Array], jax.Array]  # [..., size] or int32 [...] to the space's units
+    from_env: Callable[[jax.Array], jax.Array]  # the inverse
+
+    @property
+    def example(self) -> np.ndarray:
+        """Zeros shaped like one action: float32 [size], or int32 []."""
+        return np.zeros((), np.int32) if self.discrete else np.zeros(self.size, np.float32)
+
+    def random(self, key: jax.Array) -> jax.Array:
+        """One uniform action."""
+        if self.discrete:
+            return jax.random.randint(key, (), 0, self.size, jnp.int32)
+        return jax.random.uniform(key, (self.size,), minval=-1.0)
+
+    def continuous(self) -> int:
+        """Returns the size of the action vector.
+
+        Raises:
+          ValueError: the actions are discrete.
+        """
+        if self.discrete:
+            raise ValueError(f"action_space=Discrete({self.size}): must be continuous (a Box)")
+        return self.size
+
+    def integers(self) -> int:
+        """Returns how many actions there are.
+
+        Raises:
+          ValueError: the actions are continuous.
+        """
+        if not self.discrete:
+            raise ValueError(f"action_space: has {self.size} real entries, must be Discrete")
+        return self.size
+
+
+def actions(space: Box | Discrete) -> Actions:
+    """The `Actions` of a space.
+
+    Raises:
+      ValueError: a Box without bounds.
+    """
+    if isinstance(space, Discrete):
+        return Actions(space.n, True, lambda x: x, lambda x: x)
+    if not (np.isfinite(space.lows).all() and np.isfinite(space.highs).all()):
+        raise ValueError("action_space has no bounds: off-policy learners need bounded actions")
+    return Actions(math.prod(space.shape), False, to_env(space), from_env(space))
 
 
 def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
@@ -63,6 +119,16 @@ def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]
         return tanh_normal(outputs)
 
     return continuous
+
+
+def squash(space: Box | Discrete, kind: str) -> Callable[[jax.Array], jax.Array]:
+    """From a raw action of `distribution(space, kind)` to [-1, 1], or to the integer that it is."""
+    if isinstance(space, Discrete):
+        return lambda raw: raw
+    if kind == "tanh_normal":
+        return jnp.tanh
+    bounds = jnp.asarray(np.where(_bounded(space), 1.0, np.inf), jnp.float32)
+    return lambda raw: jnp.clip(raw, -bounds, bounds)
 
 
 def tanh_normal(outputs: jax.Array) -> TanhNormal:

@@ -1,4 +1,4 @@
-"""Adam with a learning rate that is data, so that sweeps are a `vmap`."""
+"""Optimisers whose learning rate is data, so that a sweep over it is a `vmap`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,52 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
+
+ADAM = optax.scale_by_adam()  # any transformation works whose rate is applied outside
 
 
-def init(params: Any) -> optax.OptState:
-    return optax.scale_by_adam().init(params)
+@struct.dataclass
+class Net:
+    """Parameters with their optimiser's state and, where there is one, their target copy."""
+
+    params: Any
+    opt: Any
+    target: Any = ()
+
+    def step(
+        self,
+        grads: Any,
+        learning_rate: Any,
+        weight_decay: Any = 0.0,
+        tx: optax.GradientTransformation = ADAM,
+    ) -> Net:
+        """One step along `grads`, with decoupled weight decay (Loshchilov & Hutter 2019)."""
+        params, opt = step(self.params, grads, self.opt, learning_rate, weight_decay, tx)
+        return self.replace(params=params, opt=opt)
+
+    def follow(self, tau: Any) -> Net:
+        """The target moves a share `tau` towards the parameters."""
+        return self.replace(target=polyak(self.target, self.params, tau))
 
 
-def adam(
+def net(params: Any, target: bool = False, tx: optax.GradientTransformation = ADAM) -> Net:
+    """A `Net` that starts at `params`; with `target`, its target copy does, too."""
+    return Net(params, tx.init(params), params if target else ())
+
+
+def step(
     params: Any,
     grads: Any,
-    opt_state: Any,
+    opt: Any,
     learning_rate: Any,
     weight_decay: Any = 0.0,
-    eps: float = 1e-8,
+    tx: optax.GradientTransformation = ADAM,
 ) -> tuple[Any, Any]:
-    """One step of AdamW (Loshchilov & Hutter 2019). Returns new params and optimiser state."""
-    updates, opt_state = optax.scale_by_adam(eps=eps).update(grads, opt_state)
+    """One step of `tx` times `learning_rate`. Returns new parameters and optimiser state."""
+    updates, opt = tx.update(grads, opt, params)
     move = lambda p, u: p - learning_rate * (u + weight_decay * p)
-    return jax.tree.map(move, params, updates), opt_state
+    return jax.tree.map(move, params, updates), opt
 
 
 def polyak(target: Any, params: Any, tau: Any) -> Any:

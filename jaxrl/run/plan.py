@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 
 import jax
 import psutil
 
-from jaxrl import checks
+from jaxrl.config import MOST, check, numbers
 from jaxrl.run import checkpoint, hosts, runtime
 from jaxrl.run.program import state_like
 from jaxrl.types import Learner
@@ -43,9 +42,10 @@ def validate(
     runtime.check_seed(seed, seeds)
     num_runs = seeds * math.prod(len(v) for v in (sweep or {}).values())
     if num_runs % devices:
-        if learner.parts % devices:
+        parts = 1 if learner.sharing is None else learner.sharing.parts
+        if parts % devices:
             raise ValueError(
-                f"devices={devices}: must divide the {num_runs} runs, or the {learner.parts}"
+                f"devices={devices}: must divide the {num_runs} runs, or the {parts}"
                 " equal parts that this configuration's environments and batches fall into"
             )
         if eval_episodes % devices:
@@ -59,15 +59,14 @@ def validate(
             f"total_steps={int(total_steps)}: must be more than learning_starts={starts}, before"
             " which nothing is learned"
         )
-    fields = dataclasses.fields(learner.config)
-    numbers = [f.name for f in fields if f.metadata.get("pytree_node", True)]
+    allowed = numbers(learner.config)
     for name, values in (sweep or {}).items():
-        if name not in numbers:
-            raise ValueError(f"sweep over {name!r}: allowed are the numbers {', '.join(numbers)}")
+        if name not in allowed:
+            raise ValueError(f"sweep over {name!r}: allowed are the numbers {', '.join(allowed)}")
         if len(values) == 0:
             raise ValueError(f"sweep over {name!r} has no values")
     for values in itertools.product(*(sweep or {}).values()):
-        learner.validate(learner.config.replace(**dict(zip(sweep or {}, values, strict=True))))
+        check(learner.config.replace(**dict(zip(sweep or {}, values, strict=True))))
     hosts.devices(devices)
     _check_memory(learner, num_runs, devices)
     return iterations
@@ -76,9 +75,9 @@ def validate(
 def count_iterations(name: str, steps: int, per_iteration: int) -> int:
     """Of `steps`, called `name`; ValueError unless they are whole."""
     iterations, rest = divmod(steps, per_iteration)
-    if iterations > checks.MOST:
+    if iterations > MOST:
         raise ValueError(
-            f"{name}={steps}: must be at most {checks.MOST} iterations of {per_iteration} steps"
+            f"{name}={steps}: must be at most {MOST} iterations of {per_iteration} steps"
         )
     if rest or steps < 1:
         nearest = [x * per_iteration for x in (iterations, iterations + 1) if x > 0]
@@ -94,7 +93,9 @@ def _check_memory(learner: Learner, num_runs: int, devices: int) -> None:
     state = state_like(learner, num_runs)
     share = lambda axis: devices if num_runs % devices == 0 or axis >= 0 else 1
     of_one = lambda x, axis: x.size * x.dtype.itemsize // share(axis)
-    needed = sum(jax.tree.leaves(jax.tree.map(of_one, state, learner.env_axis(state))))
+    whole = jax.tree.map(lambda _: -1, state)
+    axes = whole if learner.sharing is None else learner.sharing.env_axis(state)
+    needed = sum(jax.tree.leaves(jax.tree.map(of_one, state, axes)))
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)

@@ -30,7 +30,7 @@ class Program:
         self.num_runs = num_runs
         self._learner = learner
         # On one device there is nothing to map.
-        on_devices = learner if share_runs else learner.on_axis(AXIS)
+        on_devices = learner if share_runs else learner.sharing.on_axis(AXIS)
 
         def shard_map(f, in_specs, out_specs):
             if devices == 1:
@@ -47,7 +47,7 @@ class Program:
         else:
             self._specs = jax.tree.map(
                 lambda axis: P() if axis < 0 else P(*[None] * (axis + 1), AXIS),
-                learner.env_axis(self._state_like),
+                learner.sharing.env_axis(self._state_like),
             )
         self._shardings = self._sharding(self._specs)
         # Of what has one entry per run.
@@ -61,9 +61,9 @@ class Program:
         specs = (self._specs, *data_specs)
         metrics_of = shard_map(lambda *args: step_all(*args)[1], specs, runs_spec)
         metrics = jax.eval_shape(metrics_of, self._state_like, *self._data)
-        self._sums_like = {
-            k: jax.ShapeDtypeStruct(x.shape, jnp.float32) for k, x in metrics.items()
-        }
+        self._sums_like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), metrics
+        )
         scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)
         self.like = {
             "learner": self._state_like,

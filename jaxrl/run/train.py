@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.config import numbers
 from jaxrl.report.files import plain
 from jaxrl.report.log import FILE, Logger, read, set_aside
 from jaxrl.run import checkpoint, folder, hosts
 from jaxrl.run.interrupt import Interrupt
 from jaxrl.run.plan import validate
 from jaxrl.run.program import Program, configs_of
-from jaxrl.types import Learner
+from jaxrl.types import Learner, Metrics
 
 CHUNK_SECONDS = 1.0  # how long the program may run before the host looks at signals
 
@@ -243,9 +244,9 @@ def train(
 
 def _about(learner: Learner) -> dict[str, Any]:
     """The settings that shape the program, as JSON reads them back."""
-    fields = dataclasses.fields(learner.config)
-    shaping = [f.name for f in fields if not f.metadata.get("pytree_node", True)]
-    return {name: plain(getattr(learner.config, name)) for name in shaping}
+    config, data = learner.config, numbers(learner.config)
+    names = [f.name for f in dataclasses.fields(config) if f.name not in data]
+    return {name: plain(getattr(config, name)) for name in names}
 
 
 def _check_shape(saved: dict[str, Any], wanted: dict[str, Any], run_dir: Path) -> None:
@@ -259,11 +260,11 @@ def _check_shape(saved: dict[str, Any], wanted: dict[str, Any], run_dir: Path) -
 
 def _check_same(saved: Any, wanted: Any, run_dir: Path) -> None:
     """Raises ValueError where the numbers of a checkpoint's config are not those asked for."""
-    for field in dataclasses.fields(wanted):
-        old, new = (np.asarray(getattr(c, field.name)) for c in (saved, wanted))
-        if field.metadata.get("pytree_node", True) and not np.array_equal(old, new):
+    for name in numbers(wanted):
+        old, new = (np.asarray(getattr(config, name)) for config in (saved, wanted))
+        if not np.array_equal(old, new):
             raise ValueError(
-                f"cannot resume {run_dir}: its {field.name} is {np.unique(old)}, not {np.unique(new)}"
+                f"cannot resume {run_dir}: its {name} is {np.unique(old)}, not {np.unique(new)}"
             )
 
 
@@ -280,16 +281,12 @@ def _evenly(total: int, parts: int) -> list[int]:
     return sorted({total, *(max(1, round(total * (i + 1) / parts)) for i in range(parts))})
 
 
-def _means(sums: dict[str, jax.Array], iterations: int, shape) -> dict[str, np.ndarray]:
-    """From sums over iterations to means; `episode_*` per episode, counts as they are."""
-    sums = {k: np.asarray(v).reshape(shape) for k, v in sums.items()}
-    episodes = sums["episodes"] if "episodes" in sums else np.zeros(shape)
-    out = {}
-    for name, x in sums.items():
-        if name == "episodes" or name.endswith("_count"):
-            out[name] = x
-        elif name.startswith("episode_"):
-            out[name] = np.where(episodes > 0, x / np.maximum(episodes, 1), np.nan)
-        else:
-            out[name] = x / iterations
-    return out
+def _means(sums: Metrics, iterations: int, shape) -> dict[str, np.ndarray]:
+    """From sums over iterations to what is recorded: see `Metrics`."""
+    array = lambda tree: {k: np.asarray(v).reshape(shape) for k, v in tree.items()}
+    counts = array(sums.sums)
+    episodes = counts.pop("episodes", np.zeros(shape))
+    average = lambda x: np.where(episodes > 0, x / np.maximum(episodes, 1), np.nan)
+    out = {k: x / iterations for k, x in array(sums.means).items()} | counts
+    out |= {k: average(x) for k, x in array(sums.per_episode).items()}
+    return out | ({"episodes": episodes} if "episodes" in sums.sums else {})

@@ -14,6 +14,7 @@ from probes import assert_same
 import envs
 from envs.transforms import residual
 from jaxrl.cli import runs
+from jaxrl.config import check
 from jaxrl.data import dataset as data
 from jaxrl.data import recording
 from jaxrl.learners.imitation import chunks as imitation
@@ -95,7 +96,7 @@ def test_demonstrations_without_a_success_are_refused():
 )
 def test_bad_settings_are_named(wrong, words):
     with pytest.raises(ValueError, match=words):
-        imitation.validate(SMALL.replace(**wrong))
+        check(SMALL.replace(**wrong))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from probes import CLOCK, Probe, assert_same, differ
 
 from envs.transforms import residual
 from jaxrl.episodes import evaluate
-from jaxrl.learners.on_policy import ppo
+from jaxrl.learners.on_policy import mdpo, ppo
 from jaxrl.loops import collect as rollout
 from jaxrl.nn.layers import MLP
 from jaxrl.ops import schedules
@@ -36,18 +36,22 @@ RECURRENT = TINY.replace(gru_width=8, unroll_length=6, normalize_obs=True, norma
 KEY = jax.random.key(0)
 
 
+def make(env, config):
+    return (mdpo if isinstance(config, mdpo.Config) else ppo).make(env, config)
+
+
 # Environment and config are arguments, so their numbers compile nothing anew.
 
 
 @jax.jit
 def init(env, config, key):
-    return ppo.make(env, config).init(key)
+    return make(env, config).init(key)
 
 
 @jax.jit
 def advance(env, config, state, iterations):
     """The state after some iterations, and the metrics of the last one."""
-    step = ppo.make(env, config).step
+    step = make(env, config).step
     metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
     return jax.lax.fori_loop(0, iterations, lambda _, loop: step(loop[0]), (state, metrics))
 
@@ -68,7 +72,7 @@ def values(state, cue=0.0, clock=None):
 
 
 def best_action(env, config, state, cue=0.0):
-    policy = ppo.make(env, config).policy(state)
+    policy = make(env, config).policy(state)
     obs = jnp.append(cue, jnp.zeros(CLOCK))
     return float(policy.act(policy.init_carry(), obs, jax.random.key(0))[0].reshape(()))
 
@@ -154,7 +158,7 @@ RECALL = Probe(
 
 
 def mean_return(env, config, state):
-    policy = ppo.make(env, config).policy(state)
+    policy = make(env, config).policy(state)
     keys = jax.random.split(jax.random.key(1), 64)
     return float(evaluate(env, policy, keys, max_steps=5)["return"].mean())
 
@@ -171,7 +175,7 @@ def test_the_actor_does_not_see_what_only_the_critic_is_given():
     config = TINY.replace(actor_obs=("clock",), critic_obs=("cue",))
     state, metrics = run(env, config, 80)
     assert metrics["value_loss"] < 0.01  # 0.5 for a critic blind to the cue
-    policy = ppo.make(env, config).policy(state)
+    policy = make(env, config).policy(state)
     actions = [
         policy.act((), {"cue": jnp.array([cue]), "clock": jnp.ones(CLOCK)}, KEY)[0]
         for cue in (0.0, math.nan)
@@ -211,7 +215,7 @@ def test_at_learning_rate_0_the_ratio_is_1_and_parameters_stay(env, config):
     assert abs(metrics["kl"]) < 1e-6
     assert metrics["clip_fraction"] == 0
     assert_same(after.params, before.params)
-    assert differ(after.opt_state, before.opt_state)  # it did compute gradients
+    assert differ(after.opt, before.opt)  # it did compute gradients
 
 
 def test_the_normaliser_holds_every_observation_of_past_iterations():
@@ -303,8 +307,8 @@ def test_the_noise_of_the_entropy_does_not_depend_on_how_devices_share_environme
     shared = lambda x, axis: (
         jnp.stack([x, x]) if axis < 0 else x.reshape(2, x.shape[0] // 2, *x.shape[1:])
     )
-    halves = jax.tree.map(shared, first, learner.env_axis(first))
-    step = jax.jit(jax.vmap(learner.on_axis("devices").step, axis_name="devices"))
+    halves = jax.tree.map(shared, first, learner.sharing.env_axis(first))
+    step = jax.jit(jax.vmap(learner.sharing.on_axis("devices").step, axis_name="devices"))
     both = step(halves)[0].params
     assert_same(jax.tree.map(lambda x: x[0], both), whole.params, atol=1e-6)
     assert_same(*[jax.tree.map(lambda x, i=i: x[i], both) for i in range(2)])
@@ -331,7 +335,7 @@ def test_nothing_of_a_broken_simulation_reaches_the_learner():
     finite, states = BREAKS.replace(plant=1.0), []
     for plant in (math.nan, math.inf, -math.inf):
         state, _ = run(BREAKS.replace(plant=plant), NORMALIZED, 4)
-        states.append((state.params, state.opt_state, state.obs_moments, state.env.obs))
+        states.append((state.params, state.opt, state.obs_moments, state.env.obs))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(states[0]))
     assert_same(states[0], states[1])
     assert_same(states[0], states[2])
@@ -457,7 +461,7 @@ def test_mdpo_finds_the_better_action_in_ever_smaller_steps():
     env = Probe(pays_goal=1.0, goal=0.5)
     kl = {}
     for length in (100, 10**6):  # the weight of the KL divergence grows to 100, or stays 1
-        config = TINY.replace(objective="mdpo", schedule_steps=32.0 * 4 * length)
+        config = mdpo.Config(**vars(TINY)).replace(schedule_steps=32.0 * 4 * length)
         state, metrics = run(env, config, 100)
         kl[length] = float(metrics["kl"])
         assert best_action(env, config, state) == pytest.approx(0.5, abs=0.15)

@@ -88,8 +88,9 @@ def counted(made, count):
     def step(*args):
         count.append(args)
         return made.step(*args)
-    on_axis = lambda axis: counted(made.on_axis(axis), count)
-    return dataclasses.replace(made, step=step, on_axis=on_axis)
+    on_axis = lambda axis: counted(made.sharing.on_axis(axis), count)
+    sharing = dataclasses.replace(made.sharing, on_axis=on_axis)
+    return dataclasses.replace(made, step=step, sharing=sharing)
 
 for made in (PPO, MAKERS["dsac"]()):
     for devices in (1, 2):

@@ -135,13 +135,13 @@ def test_two_modes_are_both_learned(process, streaming):
         chunk = jnp.broadcast_to(side[:, None, None], (128, 2, 1))
         keys = jax.random.split(k_loss, 128)
         loss = lambda p: jax.vmap(lambda c, k: head.loss(p, obs, c, mask, k))(chunk, keys).mean()
-        return optim.adam(params, jax.grad(loss)(params), opt, 2e-3), None
+        return optim.step(params, jax.grad(loss)(params), opt, 2e-3), None
 
     @jax.jit
     def learn():
         params = head.init(jax.random.key(0), obs)
         keys = jax.random.split(jax.random.key(1), 1500)
-        params, _ = jax.lax.scan(update, (params, optim.init(params)), keys)[0]
+        params, _ = jax.lax.scan(update, (params, optim.ADAM.init(params)), keys)[0]
         draw = lambda key: head.sample(params, obs, key, True)
         return jax.vmap(draw)(jax.random.split(jax.random.key(2), 512))[..., 0]
 

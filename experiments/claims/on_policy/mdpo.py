@@ -21,6 +21,7 @@ from experiments.claims.common import Comparison
 from experiments.presets import PPO, SAC
 from jaxrl.cli import script
 from jaxrl.learners.off_policy import mdpo, sac
+from jaxrl.learners.on_policy import mdpo as on_policy_mdpo
 from jaxrl.learners.on_policy import ppo
 from jaxrl.run import runtime
 
@@ -49,9 +50,12 @@ def main() -> int:
         preset = PPO[task]
         env = envs.make(task, **preset.env)
         config = preset.config.replace(schedule_steps=float(preset.total_steps))
-        for variant, objective in (("ppo", "clip"), ("mdpo, on policy", "mdpo")):
-            chosen = config.replace(objective=objective)
-            make = lambda env=env, config=chosen: ppo.make(env, config)
+        proximal = on_policy_mdpo.Config(**vars(config))
+        makes = {
+            "ppo": lambda env=env, config=config: ppo.make(env, config),
+            "mdpo, on policy": lambda env=env, config=proximal: on_policy_mdpo.make(env, config),
+        }
+        for variant, make in makes.items():
             common.measure(
                 NAME, task, variant, make, preset.total_steps, learner_name="ppo", **options
             )

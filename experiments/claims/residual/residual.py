@@ -36,6 +36,7 @@ from jaxrl.data import recording
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
+from jaxrl.loops.on_policy import OnPolicyState
 from jaxrl.nn import spaces as acting
 from jaxrl.policies.scripted import scripted
 from jaxrl.run import runtime
@@ -100,7 +101,7 @@ def cloned(learner: Learner, demos: data.Dataset, updates: int) -> Learner:
     seen = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), steps.obs)
     done = acting.to_env(env.action_space)(jnp.asarray(steps.action[:, 0]))
 
-    def init(key: jax.Array, config: ppo.Config) -> ppo.PPOState:
+    def init(key: jax.Array, config: ppo.Config) -> OnPolicyState:
         k_init, k_rows = jax.random.split(key)
         state = learner.init(k_init, config).replace(obs_moments=moments)
         optimizer = optax.adam(CLONING_RATE)

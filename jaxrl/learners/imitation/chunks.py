@@ -6,8 +6,7 @@ Diffusion Policy (Chi et al. 2023); acting by an average of the weights over tra
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +15,10 @@ from flax import struct
 
 from envs.types import Env
 from envs.vector import fold_keys
-from jaxrl import checks
+from jaxrl.config import Count, Duration, NonNegative, Share, Sizes, check, config
 from jaxrl.data import replay
-from jaxrl.loops import off_policy
-from jaxrl.nn import heads
-from jaxrl.nn import spaces as acting
+from jaxrl.loops.algorithm import split_each
+from jaxrl.nn import heads, spaces
 from jaxrl.ops import optim, schedules
 from jaxrl.ops.moments import Moments
 from jaxrl.policies import chunks
@@ -29,29 +27,39 @@ from jaxrl.types import Learner, Metrics, Policy, Transition
 MIN_HALF_RANGE = 0.05  # of a normalised action dimension that hardly varies in the data
 
 
-@struct.dataclass
+@config
 class Config:
-    """Plain numbers can be swept in one program, the others shape it."""
+    """Settings of imitation by chunks."""
 
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    ema_decay: float = 0.999  # of the weights that act, reached within the first updates
-    schedule_steps: float = 0.0  # updates until the learning rate has fallen to 0; 0: never
+    learning_rate: NonNegative = 1e-3
+    weight_decay: NonNegative = 0.0
+    ema_decay: Share = 0.999  # of the weights that act, reached within the first updates
+    schedule_steps: Duration = 0.0  # updates until the learning rate has fallen to 0; 0: never
 
-    head: str = struct.field(pytree_node=False, default="flow")
-    trunk: str = struct.field(pytree_node=False, default="mlp")
-    history: int = struct.field(pytree_node=False, default=1)  # observations a plan sees
-    horizon: int = struct.field(pytree_node=False, default=16)  # actions a plan holds
-    execute: int = struct.field(pytree_node=False, default=8)  # of them, before a new plan
-    mode: str = struct.field(pytree_node=False, default="open_loop")  # see jaxrl/policies/chunks.py
-    denoise_steps: int = struct.field(pytree_node=False, default=10)
-    batch_size: int = struct.field(pytree_node=False, default=256)
-    updates_per_step: int = struct.field(pytree_node=False, default=100)
-    hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256, 256))  # mlp
-    width: int = struct.field(pytree_node=False, default=64)  # transformer
-    layers: int = struct.field(pytree_node=False, default=3)
-    attention_heads: int = struct.field(pytree_node=False, default=4)
-    obs_keys: tuple[str, ...] = struct.field(pytree_node=False, default=())  # (): every key
+    head: Literal["gaussian", "flow", "diffusion"] = "flow"
+    trunk: Literal["mlp", "transformer"] = "mlp"
+    history: Count = 1  # observations a plan sees
+    horizon: Count = 16  # actions a plan holds
+    execute: Count = 8  # of them, before a new plan
+    mode: Literal["open_loop", "ensemble", "streaming"] = "open_loop"  # jaxrl/policies/chunks.py
+    denoise_steps: Count = 10
+    batch_size: Count = 256
+    updates_per_step: Count = 100
+    hidden: Sizes = (256, 256, 256)  # of an mlp
+    width: Count = 64  # of a transformer
+    layers: Count = 3
+    attention_heads: Count = 4
+    obs_keys: tuple[str, ...] = ()  # entries of a dict observation; (): every one
+
+    def rules(self) -> None:
+        if self.execute > self.horizon:
+            raise ValueError(f"execute={self.execute}: must be at most horizon={self.horizon}")
+        if self.mode == "streaming" and self.head == "gaussian":
+            raise ValueError("mode='streaming': needs head='flow' or 'diffusion'")
+        if self.width % self.attention_heads:
+            raise ValueError(
+                f"width={self.width}: must be a multiple of attention_heads={self.attention_heads}"
+            )
 
 
 @struct.dataclass
@@ -102,15 +110,17 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
       ValueError: a field out of range, discrete actions, data that do not fit `env` or that
         hold not one success although the task measures it.
     """
-    validate(config)
+    check(config)
     c = config
-    size = off_policy.action_size_of(env)
+    size = spaces.actions(env.action_space).continuous()
     data = None if dataset is None else episodes_of(dataset, env)
     if dataset is not None:
         warn_of_unreached(c, dataset)
     head = head_of(c, size)
-    example = off_policy.example_obs(env)
-    obs_size = acting.select(example, c.obs_keys, 0).size
+    example = jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(env.reset, jax.random.key(0)).obs
+    )
+    obs_size = spaces.select(example, c.obs_keys, 0).size
     init_carry, apply = chunks.chunked(
         head,
         env.action_space,
@@ -132,7 +142,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
         return ImitationState(
             params=params,
             ema=params,
-            opt_state=optim.init(params),
+            opt_state=optim.ADAM.init(params),
             obs_moments=moments,
             action_scale=scale,
             updates=jnp.zeros((), jnp.int32),
@@ -146,10 +156,10 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
         data, hp = jax.tree.map(jnp.asarray, data), state.config
 
         def update(state: ImitationState, key: jax.Array):
-            k_rows, keys = off_policy.split_each(fold_keys(key, jnp.arange(c.batch_size)))
+            k_rows, keys = split_each(fold_keys(key, jnp.arange(c.batch_size)))
             rows = draw_rows(data, k_rows)
             obs, action, mask = examples(data, rows, c.history, c.horizon)
-            seen = acting.select(state.obs_moments.normalize(obs), c.obs_keys, 2)
+            seen = spaces.select(state.obs_moments.normalize(obs), c.obs_keys, 2)
             action = state.action_scale.normalize(action)
 
             def loss_fn(params):
@@ -158,7 +168,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
 
             loss, grads = jax.value_and_grad(loss_fn)(state.params)
             n = state.updates.astype(jnp.float32)
-            params, opt_state = optim.adam(
+            params, opt_state = optim.step(
                 state.params,
                 grads,
                 state.opt_state,
@@ -177,7 +187,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
         state, metrics = jax.lax.scan(
             update, state.replace(key=key), jax.random.split(k_updates, c.updates_per_step)
         )
-        return state, jax.tree.map(lambda x: x.mean(0), metrics)
+        return state, Metrics(means=jax.tree.map(lambda x: x.mean(0), metrics))
 
     def policy(state: ImitationState) -> Policy:
         params = {"net": state.ema, "obs": state.obs_moments, "action": state.action_scale}
@@ -190,9 +200,8 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
         config=config,
         env=env,
         steps_per_iteration=c.updates_per_step,
-        env_axis=lambda state: jax.tree.map(lambda _: -1, state),
-        validate=validate,
         data=data,
+        unit="updates",
     )
 
 
@@ -269,28 +278,3 @@ def action_scale(action: np.ndarray) -> Scale:
     low, high = action.min(0), action.max(0)
     half = np.maximum((high - low) / 2, MIN_HALF_RANGE)
     return Scale(jnp.asarray((low + high) / 2), jnp.asarray(half))
-
-
-def validate(config: Config) -> None:
-    """Raises ValueError naming the first bad field, its value and what is allowed."""
-    c = config
-    checks.in_range(c, 0.0, math.inf, "learning_rate", "weight_decay", "schedule_steps")
-    checks.in_range(c, 0.0, 1.0, "ema_decay")
-    checks.finite(c, "learning_rate", "weight_decay")
-    checks.sizes(c, "hidden")
-    checks.one_of(c, "head", ("gaussian", "flow", "diffusion"))
-    checks.one_of(c, "trunk", ("mlp", "transformer"))
-    checks.one_of(c, "mode", chunks.ACTING)
-    checks.positive(
-        c,
-        *("history", "horizon", "execute", "denoise_steps", "batch_size", "updates_per_step"),
-        *("width", "layers", "attention_heads"),
-    )
-    if c.execute > c.horizon:
-        raise ValueError(f"execute={c.execute}: must be at most horizon={c.horizon}")
-    if c.mode == "streaming" and c.head == "gaussian":
-        raise ValueError("mode='streaming': needs head='flow' or 'diffusion'")
-    if c.width % c.attention_heads:
-        raise ValueError(
-            f"width={c.width}: must be a multiple of attention_heads={c.attention_heads}"
-        )

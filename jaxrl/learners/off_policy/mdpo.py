@@ -1,10 +1,11 @@
-"""Off-policy mirror-descent policy optimisation (Tomar et al. 2022): SAC whose actor is also held
-near the policy it was some updates ago. (The on-policy form is `ppo.Config(objective="mdpo")`.)
+"""Off-policy mirror-descent policy optimisation (Tomar et al. 2022).
+
+SAC whose actor is also held near the policy it was some updates ago. The on-policy form is
+`jaxrl/learners/on_policy/mdpo.py`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -12,19 +13,20 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.types import Env
-from jaxrl import checks
+from jaxrl.config import Duration, NonNegative, config
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
-from jaxrl.loops.off_policy import Algorithm, Batch
-from jaxrl.types import Learner, Metrics
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
+from jaxrl.nn import spaces
+from jaxrl.types import Learner, Means
 
 
-@struct.dataclass
+@config
 class Config(sac.Config):
     """SAC's settings, and the proximal step's."""
 
-    kl_coef: float = 0.2  # weight of KL(policy || old policy), 1 / t_k of the paper
-    refresh_every: float = 1000.0  # actor updates after which the old policy is the current one
+    kl_coef: NonNegative = 0.2  # weight of KL(policy || old policy), 1 / t_k of the paper
+    refresh_every: Duration = 1000.0  # actor updates until the old policy is renewed
 
 
 @struct.dataclass
@@ -33,45 +35,35 @@ class Agent(sac.Agent):
     age: jax.Array  # [] actor updates since `old_actor` was the current one
 
 
-def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
-    nets = sac.networks(c, action_size)
+def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
+    """SAC's critics, and an actor with the proximal term."""
+    size = actions.continuous()
+    nets = sac.networks(config, size)
 
-    def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
-        agent = nets.init(key, actor_obs, critic_obs, hp)
-        return Agent(**vars(agent), old_actor=agent.actor, age=jnp.zeros(()))
+    def init(key: jax.Array, obs: Obs, config: Config) -> Agent:
+        agent = nets.init(key, obs, config)
+        return Agent(**vars(agent), old_actor=agent.actor.params, age=jnp.zeros(()))
 
-    def kl(params, agent: Agent, batch: Batch) -> jax.Array:
+    def kl(params: Any, agent: Agent, batch: Batch) -> jax.Array:
         """KL(policy || old policy), which tanh does not change. [B]"""
-        old = nets.distribution(agent.old_actor, batch.actor_obs)
-        return nets.distribution(params, batch.actor_obs).kl(old)
+        old = nets.distribution(agent.old_actor, batch.obs)
+        return nets.distribution(params, batch.obs).kl(old)
 
-    penalty = lambda params, agent, batch, hp: hp.kl_coef * kl(params, agent, batch)
-    improve = sac.actor_update(nets, c, action_size, psum, penalty)
+    penalty = lambda params, agent, batch, config: config.kl_coef * kl(params, agent, batch)
+    improve = sac.actor_update(nets, size, penalty)
 
-    def update_actor(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        fresh = agent.age >= hp.refresh_every
-        old = jax.tree.map(
-            lambda new, old: jnp.where(fresh, new, old), agent.actor, agent.old_actor
-        )
+    def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
+        fresh = agent.age >= config.refresh_every
+        renew = lambda new, old: jnp.where(fresh, new, old)
+        old = jax.tree.map(renew, agent.actor.params, agent.old_actor)
         agent = agent.replace(old_actor=old, age=jnp.where(fresh, 0.0, agent.age) + 1.0)
-        moved, metrics = improve(agent, batch, hp)
-        return moved, metrics | {"kl": batch.mean(kl(agent.actor, agent, batch))}
+        moved, metrics = improve(agent, batch, config)
+        return moved, metrics | {"kl": batch.mean(kl(agent.actor.params, agent, batch))}
 
-    return Algorithm(
-        init=init,
-        update_critic=sac.critic_update(nets, c, psum),
-        update_actor=update_actor,
-        act=nets.act,
-    )
+    update = Delayed(sac.critic_update(nets), update_actor)
+    return Algorithm(init=init, update=update, act=nets.act)
 
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
     """Off-policy MDPO on `env`; see `jaxrl.learners.off_policy.sac.make` for arguments and errors."""
-    return off_policy.online(env, config, algorithm, validate, prior)
-
-
-def validate(config: Config) -> None:
-    """Raises ValueError naming the first bad field, its value and what is allowed."""
-    sac.validate(config)
-    checks.in_range(config, 0.0, math.inf, "kl_coef", "refresh_every")
-    checks.finite(config, "kl_coef")
+    return off_policy.online(env, config, algorithm, prior)

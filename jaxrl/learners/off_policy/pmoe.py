@@ -1,37 +1,35 @@
 """PMOE (Ren et al. 2021): SAC with a mixture of experts as its actor.
 
 The experts are squashed Gaussians on a shared trunk. Each climbs its own value by the
-reparameterisation trick; the router, which picks one per state, cannot, and learns instead to
-name the expert whose action the critics value most.
+reparameterisation trick. The router picks one expert per state; it cannot be reparameterised, so
+it learns to name the expert whose action the critics value most.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 
 from envs.types import Env
-from jaxrl import checks
+from jaxrl.config import Count, Fixed, NonNegative, config
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
-from jaxrl.loops.off_policy import Algorithm, Batch
-from jaxrl.nn import spaces as acting
-from jaxrl.nn.layers import ACTIVATIONS, Dense, Ensemble, hidden_init, last_init
-from jaxrl.types import Learner, Metrics
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, split_each
+from jaxrl.nn import spaces
+from jaxrl.nn.layers import ACTIVATIONS, Dense, hidden_init, last_init
+from jaxrl.types import Learner, Means
 
 
-@struct.dataclass
+@config
 class Config(sac.Config):
     """SAC's settings, and how many experts share the work."""
 
-    router_coef: float = 1.0  # weight of the router's loss
-    num_experts: int = struct.field(pytree_node=False, default=4)
-    actor_out_scale: float = struct.field(pytree_node=False, default=0.5)  # experts begin apart
+    router_coef: NonNegative = 1.0  # weight of the router's loss
+    num_experts: Count = 4
+    actor_out_scale: Fixed = 0.5  # experts begin apart
 
 
 class Mixture(nn.Module):
@@ -54,81 +52,78 @@ class Mixture(nn.Module):
         return outputs.reshape(*outputs.shape[:-1], self.experts, 2 * self.action_size), logits
 
 
-def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
-    actor = Mixture(c.actor_hidden, c.num_experts, action_size, c.activation, c.actor_out_scale)
-    critic = Ensemble(c.num_critics, c.critic_hidden, 1, c.activation, c.layer_norm)
+def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
+    """SAC's critics, and the mixture's losses."""
+    size = actions.continuous()
+    actor = Mixture(
+        config.actor_hidden,
+        config.num_experts,
+        size,
+        config.activation,
+        config.actor_out_scale,
+    )
+    critic = sac.critics(config)
 
-    def init(key, actor_obs, critic_obs, hp: Config) -> sac.Agent:
+    def init(key: jax.Array, obs: Obs, config: Config) -> sac.Agent:
         k_actor, k_critic = jax.random.split(key)
-        critic_in = jnp.concatenate([critic_obs, jnp.zeros((1, action_size))], -1)
-        return sac.new_agent(actor.init(k_actor, actor_obs), critic.init(k_critic, critic_in), hp)
+        critic_in = jnp.concatenate([obs.critic, jnp.zeros((1, size))], -1)
+        params = actor.init(k_actor, obs.actor), critic.init(k_critic, critic_in)
+        return sac.new_agent(*params, config)
 
-    def sample(params, obs, keys):
+    def sample(params, obs: Obs, keys):
         """An action of the expert that the router draws, and that expert's log-probability."""
 
         def one(outputs, logits, key):
             k_expert, k_action = jax.random.split(key)
-            dist = acting.tanh_normal(outputs[jax.random.categorical(k_expert, logits)])
+            dist = spaces.tanh_normal(outputs[jax.random.categorical(k_expert, logits)])
             raw = dist.sample(k_action)
             return dist.squash(raw), dist.log_prob(raw)
 
-        return jax.vmap(one)(*actor.apply(params, obs), keys)
+        return jax.vmap(one)(*actor.apply(params, obs.actor), keys)
 
-    def values(params, obs, action):
-        return critic.apply(params, jnp.concatenate([obs, action], -1))
+    def values(params, obs: Obs, action):
+        return critic.apply(params, jnp.concatenate([obs.critic, action], -1))
 
-    def act(params, obs, key, deterministic):
+    def act(params, memory, obs: Obs, key, deterministic):
         """Deterministic: the most likely expert's mode."""
-        outputs, logits = actor.apply(params, obs)
+        outputs, logits = actor.apply(params, obs.actor)
         k_expert, k_action = jax.random.split(key)
         drawn = jax.random.categorical(k_expert, logits)
-        dist = acting.tanh_normal(outputs[jnp.where(deterministic, jnp.argmax(logits), drawn)])
-        return dist.squash(dist.mode() if deterministic else dist.sample(k_action))
+        dist = spaces.tanh_normal(outputs[jnp.where(deterministic, jnp.argmax(logits), drawn)])
+        return dist.squash(dist.mode() if deterministic else dist.sample(k_action)), memory
 
     nets = sac.Networks(init, actor.apply, sample, values, act)
 
-    def update_actor(agent: sac.Agent, batch: Batch, hp: Config) -> tuple[sac.Agent, Metrics]:
-        _, keys = off_policy.split_each(batch.key)
-        alpha = jnp.exp(agent.log_alpha)
+    def update_actor(agent: sac.Agent, batch: Batch, config: Config) -> tuple[sac.Agent, Means]:
+        _, keys = split_each(batch.key)
+        alpha = jnp.exp(agent.log_alpha.params)
 
         def loss_fn(params):
-            outputs, logits = actor.apply(params, batch.actor_obs)
-            dist = acting.tanh_normal(outputs)  # [B, K, A]
+            outputs, logits = actor.apply(params, batch.obs.actor)
+            dist = spaces.tanh_normal(outputs)  # [B, K, A]
             raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
             action, log_prob = dist.squash(raw), dist.log_prob(raw)
-            each = jnp.repeat(batch.critic_obs[:, None], c.num_experts, 1)
             flat = lambda x: x.reshape(-1, x.shape[-1])
-            q = values(agent.critic, flat(each), flat(action))[..., 0]
-            q = (q.min(0) if c.actor_q == "min" else q.mean(0)).reshape(log_prob.shape)  # [B, K]
+            repeat = lambda x: flat(jnp.repeat(x[:, None], config.num_experts, 1))
+            q = values(agent.critic.params, jax.tree.map(repeat, batch.obs), flat(action))[..., 0]
+            q = sac.actor_value(config, q).reshape(log_prob.shape)  # [B, K]
             soft = q - alpha * log_prob
-            best = jax.nn.one_hot(jnp.argmax(jax.lax.stop_gradient(q), -1), c.num_experts)
+            best = jax.nn.one_hot(jnp.argmax(jax.lax.stop_gradient(q), -1), config.num_experts)
             share = jax.nn.softmax(logits)
             router = batch.mean(((share - best) ** 2).sum(-1))
             # Every expert climbs, so that none dies for never being the best.
-            loss = -batch.mean(soft.mean(-1)) + hp.router_coef * router
+            loss = -batch.mean(soft.mean(-1)) + config.router_coef * router
             entropy = batch.mean(-(jax.lax.stop_gradient(share) * log_prob).sum(-1))
             return loss, (entropy, {"actor_loss": loss, "router_loss": router})
 
-        grads, (entropy, metrics) = jax.grad(loss_fn, has_aux=True)(agent.actor)
-        agent, more = sac.step_actor(agent, grads, batch, entropy, action_size, psum, hp)
+        grads, (entropy, metrics) = batch.grad(loss_fn, agent.actor.params)
+        agent, more = sac.step_actor(agent, grads, batch, entropy, size, config)
         return agent, metrics | more
 
-    return Algorithm(
-        init=init,
-        update_critic=sac.critic_update(nets, c, psum),
-        update_actor=update_actor,
-        act=act,
-    )
+    update = Delayed(sac.critic_update(nets), update_actor)
+    return Algorithm(init=init, update=update, act=act)
 
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
     """PMOE on `env`; see `jaxrl.learners.off_policy.sac.make` for arguments and errors."""
-    return off_policy.online(env, config, algorithm, validate, prior)
-
-
-def validate(config: Config) -> None:
-    """Raises ValueError naming the first bad field, its value and what is allowed."""
-    sac.validate(config)
-    checks.positive(config, "num_experts")
-    checks.in_range(config, 0.0, math.inf, "router_coef")
-    checks.finite(config, "router_coef")
+    return off_policy.online(env, config, algorithm, prior)

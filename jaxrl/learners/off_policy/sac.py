@@ -6,45 +6,53 @@ al. 2023) are settings: `RLPD` below is a preset, not another algorithm.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from envs.types import Env
-from jaxrl import checks
+from jaxrl.config import Count, Finite, Fixed, NonNegative, Positive, Share, Sizes, config
 from jaxrl.loops import off_policy
-from jaxrl.loops.off_policy import Algorithm, Batch
-from jaxrl.nn import spaces as acting
-from jaxrl.nn.layers import ACTIVATIONS, MLP, Ensemble
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, UpdateOnBatch, split_each
+from jaxrl.nn import spaces
+from jaxrl.nn.layers import MLP, Activation, Ensemble
 from jaxrl.ops import optim
-from jaxrl.types import Learner, Metrics
+from jaxrl.ops.optim import Net
+from jaxrl.types import Learner, Means
 
 
-@struct.dataclass
-class Config(off_policy.Config):
-    """SAC's settings: plain numbers can be swept in one program, the others shape it."""
+@config
+class Config(off_policy.Collect):
+    """SAC's settings."""
 
-    actor_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    alpha_lr: float = 3e-4
-    tau: float = 0.005  # how far the target critics follow at each update
-    init_alpha: float = 1.0  # entropy coefficient at the start
-    target_entropy: float = -1.0  # per action dimension (Haarnoja et al.: -1; brax, RLPD: -0.5)
+    actor_lr: NonNegative = 3e-4
+    critic_lr: NonNegative = 3e-4
+    alpha_lr: NonNegative = 3e-4
+    tau: Share = 0.005  # how far the target critics follow at each update
+    init_alpha: Positive = 1.0  # entropy coefficient at the start
+    target_entropy: Finite = -1.0  # per action dimension (Haarnoja et al.: -1; brax, RLPD: -0.5)
 
-    num_critics: int = struct.field(pytree_node=False, default=2)
-    target_critics: int = struct.field(pytree_node=False, default=2)  # minimum over a random set
-    actor_q: str = struct.field(pytree_node=False, default="min")  # of all critics, or "mean"
-    backup_entropy: bool = struct.field(pytree_node=False, default=True)
-    layer_norm: bool = struct.field(pytree_node=False, default=False)  # in the critics
-    actor_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
-    critic_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
-    actor_out_scale: float = struct.field(pytree_node=False, default=0.01)  # 0: starts at no action
-    activation: str = struct.field(pytree_node=False, default="relu")
+    num_critics: Count = 2
+    target_critics: Count = 2  # minimum over a random set of so many
+    actor_q: Literal["min", "mean"] = "min"  # of all critics
+    backup_entropy: bool = True
+    layer_norm: bool = False  # in the critics
+    actor_hidden: Sizes = (256, 256)
+    critic_hidden: Sizes = (256, 256)
+    actor_out_scale: Fixed = 0.01  # 0: starts at no action
+    activation: Activation = "relu"
+
+    def rules(self) -> None:
+        super().rules()
+        if self.target_critics > self.num_critics:
+            raise ValueError(
+                f"target_critics={self.target_critics}: must be at most"
+                f" num_critics={self.num_critics}"
+            )
 
 
 RLPD = Config(
@@ -61,160 +69,159 @@ RLPD = Config(
 
 @struct.dataclass
 class Agent:
-    actor: Any
-    critic: Any  # ensemble, leading axis [num_critics]
-    target_critic: Any
-    log_alpha: jax.Array
-    actor_opt: Any
-    critic_opt: Any
-    alpha_opt: Any
+    actor: Net
+    critic: Net  # ensemble, leading axis [num_critics]
+    log_alpha: Net
 
 
 @dataclass(frozen=True)
 class Networks:
     """The actor and the critics as functions of their parameters."""
 
-    init: Callable[..., Agent]  # (key, actor_obs [1, obs], critic_obs [1, obs], hp)
+    init: Callable[..., Agent]  # (key, obs [1, ...], config)
     distribution: Callable[..., Any]  # (actor, obs): of the action, over any batch
     sample: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, obs, keys): actions, log_probs
     values: Callable[..., jax.Array]  # (critic, obs, action): [num_critics, B, outputs]
-    act: Callable[..., jax.Array]  # for one environment
+    act: Callable[..., tuple[jax.Array, Any]]  # for one environment
 
 
-def networks(c: Config, action_size: int, outputs: int = 1) -> Networks:
+def networks(config: Config, action_size: int, outputs: int = 1) -> Networks:
     """A squashed Gaussian actor, and critics with `outputs` numbers each."""
-    actor = MLP(c.actor_hidden, 2 * action_size, c.activation, c.actor_out_scale)
-    critic = Ensemble(c.num_critics, c.critic_hidden, outputs, c.activation, c.layer_norm)
+    actor = MLP(config.actor_hidden, 2 * action_size, config.activation, config.actor_out_scale)
+    critic = critics(config, outputs)
 
-    def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
+    def init(key: jax.Array, obs: Obs, config: Config) -> Agent:
         k_actor, k_critic = jax.random.split(key)
-        critic_in = jnp.concatenate([critic_obs, jnp.zeros((1, action_size))], -1)
-        return new_agent(actor.init(k_actor, actor_obs), critic.init(k_critic, critic_in), hp)
+        critic_in = jnp.concatenate([obs.critic, jnp.zeros((1, action_size))], -1)
+        return new_agent(actor.init(k_actor, obs.actor), critic.init(k_critic, critic_in), config)
 
-    def distribution(params, obs):
-        return acting.tanh_normal(actor.apply(params, obs))
+    def distribution(params: Any, obs: Obs):
+        return spaces.tanh_normal(actor.apply(params, obs.actor))
 
-    def sample(params, obs, keys):
+    def sample(params: Any, obs: Obs, keys: jax.Array):
         dist = distribution(params, obs)
         raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
         return dist.squash(raw), dist.log_prob(raw)
 
-    def values(params, obs, action):
-        return critic.apply(params, jnp.concatenate([obs, action], -1))
+    def values(params: Any, obs: Obs, action: jax.Array) -> jax.Array:
+        return critic.apply(params, jnp.concatenate([obs.critic, action], -1))
 
-    def act(params, obs, key, deterministic):
+    def act(params, memory, obs: Obs, key, deterministic):
         dist = distribution(params, obs)
-        return dist.squash(dist.mode() if deterministic else dist.sample(key))
+        return dist.squash(dist.mode() if deterministic else dist.sample(key)), memory
 
     return Networks(init, distribution, sample, values, act)
 
 
-def new_agent(actor: Any, critic: Any, hp: Config) -> Agent:
-    log_alpha = jnp.log(hp.init_alpha)
-    return Agent(
-        actor=actor,
-        critic=critic,
-        target_critic=critic,
-        log_alpha=log_alpha,
-        actor_opt=optim.init(actor),
-        critic_opt=optim.init(critic),
-        alpha_opt=optim.init(log_alpha),
+def critics(config: Config, outputs: int = 1) -> Ensemble:
+    """`num_critics` critics with `outputs` numbers each."""
+    return Ensemble(
+        config.num_critics, config.critic_hidden, outputs, config.activation, config.layer_norm
     )
 
 
-def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
-    """SAC's losses and updates; `psum` sums over devices."""
-    nets = networks(c, action_size)
-    return Algorithm(
-        init=nets.init,
-        update_critic=critic_update(nets, c, psum),
-        update_actor=actor_update(nets, c, action_size, psum),
-        act=nets.act,
-    )
+def new_agent(actor: Any, critic: Any, config: Config) -> Agent:
+    """An agent that starts with these parameters."""
+    log_alpha = jnp.log(config.init_alpha)
+    return Agent(optim.net(actor), optim.net(critic, target=True), optim.net(log_alpha))
 
 
-def critic_update(nets: Networks, c: Config, psum) -> Callable[..., tuple[Agent, Metrics]]:
-    def td_target(agent: Agent, batch: Batch) -> jax.Array:
+def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
+    """SAC's losses and updates."""
+    size = actions.continuous()
+    nets = networks(config, size)
+    update = Delayed(critic_update(nets), actor_update(nets, size))
+    return Algorithm(init=nets.init, update=update, act=nets.act)
+
+
+def critic_update(nets: Networks) -> UpdateOnBatch:
+    """The critics regress on the soft value of the next state."""
+
+    def td_target(agent: Agent, batch: Batch, config: Config) -> jax.Array:
         """r + gamma (min over a random set of target critics - alpha log pi). [B]"""
-        keys, _ = off_policy.split_each(batch.key)
-        action, log_prob = nets.sample(agent.actor, batch.next_actor_obs, keys)
-        q = nets.values(agent.target_critic, batch.next_critic_obs, action)[..., 0]
-        next_value = q[target_set(c, batch.shared_key)].min(0)
-        if c.backup_entropy:
-            next_value -= jnp.exp(agent.log_alpha) * log_prob
+        keys, _ = split_each(batch.key)
+        action, log_prob = nets.sample(agent.actor.params, batch.next_obs, keys)
+        q = nets.values(agent.critic.target, batch.next_obs, action)[..., 0]
+        next_value = q[target_set(config, batch.shared_key)].min(0)
+        if config.backup_entropy:
+            next_value -= jnp.exp(agent.log_alpha.params) * log_prob
         return batch.reward + batch.discount * next_value
 
-    def update_critic(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        target = td_target(agent, batch)
+    def update_critic(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
+        target = td_target(agent, batch, config)
 
         def loss_fn(params):
-            q = nets.values(params, batch.critic_obs, batch.action)[..., 0]
+            q = nets.values(params, batch.obs, batch.action)[..., 0]
             loss = 0.5 * batch.mean((q - target) ** 2).mean()
             return loss, {"critic_loss": loss, "q": batch.mean(q).mean()}
 
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(agent.critic)
-        return step_critic(agent, psum(grads), hp), metrics
+        grads, metrics = batch.grad(loss_fn, agent.critic.params)
+        critic = agent.critic.step(grads, config.critic_lr).follow(config.tau)
+        return agent.replace(critic=critic), metrics
 
     return update_critic
 
 
-def target_set(c: Config, key: jax.Array) -> jax.Array | slice:
+def target_set(config: Config, key: jax.Array) -> jax.Array | slice:
     """Which critics give the targets of this update: a random set of them, as REDQ draws it."""
-    if c.target_critics == c.num_critics:
+    if config.target_critics == config.num_critics:
         return slice(None)
-    return jax.random.permutation(key, c.num_critics)[: c.target_critics]
+    return jax.random.permutation(key, config.num_critics)[: config.target_critics]
 
 
-def step_critic(agent: Agent, grads: Any, hp: Config) -> Agent:
-    """Adam on the critics, then the targets follow."""
-    params, opt = optim.adam(agent.critic, grads, agent.critic_opt, hp.critic_lr)
-    return agent.replace(
-        critic=params,
-        critic_opt=opt,
-        target_critic=optim.polyak(agent.target_critic, params, hp.tau),
-    )
+def actor_value(config: Config, q: jax.Array) -> jax.Array:
+    """What the actor climbs, [...], of the critics' values q [num_critics, ...]."""
+    return q.min(0) if config.actor_q == "min" else q.mean(0)
 
 
 def actor_update(
     nets: Networks,
-    c: Config,
     action_size: int,
-    psum,
-    penalty: Callable[..., Any] = lambda params, agent, batch, hp: 0.0,  # [B], added to the loss
-) -> Callable[..., tuple[Agent, Metrics]]:
-    def update_actor(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        _, keys = off_policy.split_each(batch.key)
-        alpha = jnp.exp(agent.log_alpha)
+    penalty: Callable[..., Any] = lambda params, agent, batch, config: 0.0,
+) -> UpdateOnBatch:
+    """The actor climbs the soft value. `penalty(params, agent, batch, config)` [B] is added to
+    its loss."""
+
+    def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
+        _, keys = split_each(batch.key)
+        alpha = jnp.exp(agent.log_alpha.params)
 
         def loss_fn(params):
-            action, log_prob = nets.sample(params, batch.actor_obs, keys)
-            q = nets.values(agent.critic, batch.critic_obs, action)[..., 0]
-            q = q.min(0) if c.actor_q == "min" else q.mean(0)
-            losses = alpha * log_prob - q + penalty(params, agent, batch, hp)
-            return batch.mean(losses), batch.mean(-log_prob)
+            action, log_prob = nets.sample(params, batch.obs, keys)
+            q = nets.values(agent.critic.params, batch.obs, action)[..., 0]
+            losses = alpha * log_prob - actor_value(config, q)
+            loss = batch.mean(losses + penalty(params, agent, batch, config))
+            return loss, (batch.mean(-log_prob), {"actor_loss": loss})
 
-        (loss, entropy), grads = jax.value_and_grad(loss_fn, has_aux=True)(agent.actor)
-        agent, metrics = step_actor(agent, grads, batch, entropy, action_size, psum, hp)
-        return agent, metrics | {"actor_loss": loss}
+        grads, (entropy, metrics) = batch.grad(loss_fn, agent.actor.params)
+        agent, more = step_actor(agent, grads, batch, entropy, action_size, config)
+        return agent, metrics | more
 
     return update_actor
 
 
 def step_actor(
-    agent: Agent, grads: Any, batch: Batch, entropy: jax.Array, action_size: int, psum, hp: Config
-) -> tuple[Agent, Metrics]:
-    """Adam on the actor and on log alpha, the latter along d/d log_alpha of
-    alpha (entropy - target): the dual of keeping the entropy at `target_entropy` per action
-    dimension. `grads` and `entropy`: this device's share."""
-    target = batch.mean(jnp.full(batch.valid.shape, hp.target_entropy * action_size))
-    grads, gap = psum((grads, entropy - target))
-    params, actor_opt = optim.adam(agent.actor, grads, agent.actor_opt, hp.actor_lr)
-    alpha = jnp.exp(agent.log_alpha)
-    log_alpha, alpha_opt = optim.adam(agent.log_alpha, alpha * gap, agent.alpha_opt, hp.alpha_lr)
-    agent = agent.replace(
-        actor=params, actor_opt=actor_opt, log_alpha=log_alpha, alpha_opt=alpha_opt
+    agent: Agent,
+    grads: Any,
+    batch: Batch,
+    entropy: jax.Array,
+    action_size: int,
+    config: Config,
+) -> tuple[Agent, Means]:
+    """Adam on the actor and on log alpha.
+
+    The gradient by log alpha is alpha (entropy - target), the dual of keeping the entropy at
+    `target_entropy` per action dimension. `entropy`: this device's share of its mean.
+    """
+    gap = batch.total(
+        entropy - batch.mean(jnp.full(batch.valid.shape, config.target_entropy * action_size))
     )
-    return agent, {"alpha": alpha * batch.share, "entropy": entropy}
+    alpha = jnp.exp(agent.log_alpha.params)
+    agent = agent.replace(
+        actor=agent.actor.step(grads, config.actor_lr),
+        log_alpha=agent.log_alpha.step(alpha * gap, config.alpha_lr),
+    )
+    return agent, {"alpha": batch.constant(alpha), "entropy": entropy}
 
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
@@ -224,28 +231,9 @@ def make(env: Env, config: Config, prior: Any = None) -> Learner:
       env: one environment instance with bounded continuous actions; observations an array
         or a dict of arrays, from which `actor_obs` and `critic_obs` choose.
       config: see `Config`.
-      prior: a `jaxrl.data.Dataset`, where `config.prior_ratio` > 0.
+      prior: a `jaxrl.data.dataset.Dataset`, where `config.prior_ratio` > 0.
 
     Raises:
       ValueError: a field out of range, discrete actions, a prior that does not fit.
     """
-    return off_policy.online(env, config, algorithm, validate, prior)
-
-
-def validate(config: Config) -> None:
-    """Raises ValueError naming the first bad field, its value and what is allowed."""
-    c = config
-    off_policy.validate(c)
-    rates = ("actor_lr", "critic_lr", "alpha_lr")
-    checks.in_range(c, 0.0, math.inf, *rates)
-    checks.finite(c, *rates, "init_alpha", "target_entropy", "actor_out_scale")
-    checks.sizes(c, "actor_hidden", "critic_hidden")
-    checks.in_range(c, 0.0, 1.0, "tau")
-    checks.above(c, 0.0, "init_alpha")
-    checks.positive(c, "num_critics", "target_critics")
-    checks.one_of(c, "actor_q", ("min", "mean"))
-    checks.one_of(c, "activation", ACTIVATIONS)
-    if c.target_critics > c.num_critics:
-        raise ValueError(
-            f"target_critics={c.target_critics}: must be at most num_critics={c.num_critics}"
-        )
+    return off_policy.online(env, config, algorithm, prior)

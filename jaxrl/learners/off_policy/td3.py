@@ -7,7 +7,8 @@ target distribution of the lower mean. All of it is settings here: `FAST` below.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,39 +16,74 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.types import Env
-from jaxrl import checks
+from jaxrl.config import (
+    Count,
+    Finite,
+    Fixed,
+    Limit,
+    Natural,
+    NonNegative,
+    Share,
+    Sizes,
+    at_most,
+    config,
+)
 from jaxrl.loops import off_policy
-from jaxrl.loops.off_policy import Algorithm, Batch
-from jaxrl.nn.layers import ACTIVATIONS, MLP, Ensemble
+from jaxrl.loops.algorithm import (
+    Algorithm,
+    Batch,
+    Delayed,
+    Obs,
+    UpdateOnBatch,
+    Updates,
+)
+from jaxrl.nn import spaces
+from jaxrl.nn.layers import MLP, Activation, Ensemble
 from jaxrl.ops import optim
-from jaxrl.types import Learner, Metrics
+from jaxrl.ops.optim import Net
+from jaxrl.types import Learner, Means
 
 
-@struct.dataclass
-class Config(off_policy.Config):
-    """TD3's settings: plain numbers can be swept in one program, the others shape it."""
+@config
+class Losses(Updates):
+    """Settings of TD3's networks, losses and updates."""
 
-    actor_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    weight_decay: float = 0.0
-    tau: float = 0.005  # how far the targets follow at each critic update (TD3's: at the actor's)
-    noise_min: float = 0.1  # exploration: an environment's standard deviation is drawn
-    noise_max: float = 0.1  # between these at every episode
-    target_noise: float = 0.2  # smoothing of the target action: standard deviation
-    target_noise_clip: float = 0.5
-    v_min: float = -10.0  # range of the categorical critics; must hold every discounted return
-    v_max: float = 10.0
-    q_coef: float = 2.5  # weight of the normalised value beside `clone` (alpha of TD3+BC)
+    actor_lr: NonNegative = 3e-4
+    critic_lr: NonNegative = 3e-4
+    weight_decay: NonNegative = 0.0
+    tau: Share = 0.005  # how far the targets follow at each critic update (TD3's: at the actor's)
+    target_noise: NonNegative = 0.2  # smoothing of the target action: standard deviation
+    target_noise_clip: Limit = 0.5
+    v_min: Finite = -10.0  # range of the categorical critics; must hold every discounted return
+    v_max: Finite = 10.0
 
-    policy_delay: int = struct.field(pytree_node=False, default=2)
-    clone: bool = struct.field(pytree_node=False, default=False)  # imitate the batch: TD3+BC
-    target_actor: bool = struct.field(pytree_node=False, default=True)
-    num_atoms: int = struct.field(pytree_node=False, default=0)  # 0: critics are plain numbers
-    layer_norm: bool = struct.field(pytree_node=False, default=False)  # in the critics
-    actor_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
-    critic_hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(256, 256))
-    actor_out_scale: float = struct.field(pytree_node=False, default=0.01)  # 0: starts at no action
-    activation: str = struct.field(pytree_node=False, default="relu")
+    policy_delay: Count = 2
+    target_actor: bool = True
+    num_atoms: Natural = 0  # 0: critics are plain numbers
+    layer_norm: bool = False  # in the critics
+    actor_hidden: Sizes = (256, 256)
+    critic_hidden: Sizes = (256, 256)
+    actor_out_scale: Fixed = 0.01  # 0: starts at no action
+    activation: Activation = "relu"
+
+    def rules(self) -> None:
+        super().rules()
+        if self.num_atoms == 1:
+            raise ValueError(f"num_atoms={self.num_atoms}: must be 0 (off) or at least 2")
+        if self.num_atoms:
+            at_most(self, "v_min", "v_max", strictly=True)
+
+
+@config
+class Config(Losses, off_policy.Collect):
+    """TD3's settings."""
+
+    noise_min: NonNegative = 0.1  # exploration: an environment's standard deviation is drawn
+    noise_max: NonNegative = 0.1  # between these at every episode
+
+    def rules(self) -> None:
+        super().rules()
+        at_most(self, "noise_min", "noise_max")
 
 
 FAST = Config(
@@ -72,121 +108,133 @@ FAST = Config(
 
 @struct.dataclass
 class Agent:
-    actor: Any
-    target_actor: Any
-    critic: Any  # two, leading axis [2]
-    target_critic: Any
-    actor_opt: Any
-    critic_opt: Any
+    actor: Net  # its target is () without `target_actor`
+    critic: Net  # two, leading axis [2]
 
 
-def algorithm(c: Config, action_size: int, psum=lambda x: x) -> Algorithm:
-    """TD3's networks, losses and updates; `psum` sums over devices."""
-    actor = MLP(c.actor_hidden, action_size, c.activation, c.actor_out_scale)
-    critic = Ensemble(2, c.critic_hidden, max(c.num_atoms, 1), c.activation, c.layer_norm)
+@dataclass(frozen=True)
+class Networks:
+    """The actor and the critics as functions of their parameters."""
 
-    def act_on(params, obs):
-        return jnp.tanh(actor.apply(params, obs))
+    init: Callable[..., Agent]  # (key, obs [1, ...], config)
+    act_on: Callable[..., jax.Array]  # (actor, obs): actions [B, A]
+    outputs: Callable[..., jax.Array]  # (critic, obs, action): [2, B, 1] or logits [2, B, atoms]
+    mean_value: Callable[..., jax.Array]  # (outputs, config): [2, B]
+    action_size: int
 
-    def outputs(params, obs, action):
-        """[2, B, 1], or logits [2, B, num_atoms]."""
-        return critic.apply(params, jnp.concatenate([obs, action], -1))
 
-    def atoms(hp: Config) -> jax.Array:
-        return jnp.linspace(hp.v_min, hp.v_max, c.num_atoms)
+def networks(config: Losses, action_size: int) -> Networks:
+    """A deterministic actor and twin critics."""
+    actor = MLP(config.actor_hidden, action_size, config.activation, config.actor_out_scale)
+    critic = Ensemble(
+        2, config.critic_hidden, max(config.num_atoms, 1), config.activation, config.layer_norm
+    )
 
-    def mean_value(out, hp: Config) -> jax.Array:
-        """[2, B] from the critics' outputs."""
-        return (jax.nn.softmax(out) * atoms(hp)).sum(-1) if c.num_atoms else out[..., 0]
-
-    def init(key, actor_obs, critic_obs, hp: Config) -> Agent:
+    def init(key: jax.Array, obs: Obs, config: Losses) -> Agent:
         k_actor, k_critic = jax.random.split(key)
-        actor_params = actor.init(k_actor, actor_obs)
-        critic_in = jnp.concatenate([critic_obs, jnp.zeros((1, action_size))], -1)
-        critic_params = critic.init(k_critic, critic_in)
+        critic_in = jnp.concatenate([obs.critic, jnp.zeros((1, action_size))], -1)
         return Agent(
-            actor=actor_params,
-            target_actor=actor_params if c.target_actor else (),
-            critic=critic_params,
-            target_critic=critic_params,
-            actor_opt=optim.init(actor_params),
-            critic_opt=optim.init(critic_params),
+            actor=optim.net(actor.init(k_actor, obs.actor), target=config.target_actor),
+            critic=optim.net(critic.init(k_critic, critic_in), target=True),
         )
 
-    def target_outputs(agent: Agent, batch: Batch, hp: Config) -> jax.Array:
-        """The target critics at the smoothed target action. [2, B, .]"""
-        params = agent.target_actor if c.target_actor else agent.actor
-        noise = jax.vmap(lambda k: jax.random.normal(k, (action_size,)))(batch.key)
-        limit = hp.target_noise_clip
-        noise = jnp.clip(hp.target_noise * noise, -limit, limit)
-        action = jnp.clip(act_on(params, batch.next_actor_obs) + noise, -1.0, 1.0)
-        return outputs(agent.target_critic, batch.next_critic_obs, action)
+    def act_on(params: Any, obs: Obs) -> jax.Array:
+        return jnp.tanh(actor.apply(params, obs.actor))
 
-    def update_critic(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
-        out = target_outputs(agent, batch, hp)
-        if c.num_atoms:
-            moved = batch.reward[:, None] + batch.discount[:, None] * atoms(hp)  # [B, atoms]
-            each = jax.vmap(project, (0, None, None))
-            probs = each(jax.nn.softmax(out), moved, atoms(hp))
-            value = (probs * atoms(hp)).sum(-1)  # [2, B], of what was projected: ends may clip it
+    def outputs(params: Any, obs: Obs, action: jax.Array) -> jax.Array:
+        return critic.apply(params, jnp.concatenate([obs.critic, action], -1))
+
+    def mean_value(out: jax.Array, config: Losses) -> jax.Array:
+        return (jax.nn.softmax(out) * atoms(config)).sum(-1) if config.num_atoms else out[..., 0]
+
+    return Networks(init, act_on, outputs, mean_value, action_size)
+
+
+def atoms(config: Losses) -> jax.Array:
+    """The grid of returns that categorical critics speak of. [num_atoms]"""
+    return jnp.linspace(config.v_min, config.v_max, config.num_atoms)
+
+
+def critic_update(nets: Networks) -> UpdateOnBatch:
+    """The critics regress on the lower target value of a smoothed action."""
+
+    def target_outputs(agent: Agent, batch: Batch, config: Losses) -> jax.Array:
+        """The target critics at the smoothed target action. [2, B, .]"""
+        params = agent.actor.target if config.target_actor else agent.actor.params
+        noise = jax.vmap(lambda k: jax.random.normal(k, (nets.action_size,)))(batch.key)
+        limit = config.target_noise_clip
+        noise = jnp.clip(config.target_noise * noise, -limit, limit)
+        action = jnp.clip(nets.act_on(params, batch.next_obs) + noise, -1.0, 1.0)
+        return nets.outputs(agent.critic.target, batch.next_obs, action)
+
+    def update_critic(agent: Agent, batch: Batch, config: Losses) -> tuple[Agent, Means]:
+        out = target_outputs(agent, batch, config)
+        if config.num_atoms:
+            grid = atoms(config)
+            moved = batch.reward[:, None] + batch.discount[:, None] * grid  # [B, atoms]
+            probs = jax.vmap(project, (0, None, None))(jax.nn.softmax(out), moved, grid)
+            value = (probs * grid).sum(-1)  # [2, B], of what was projected: ends may clip it
             target = jnp.where((value[0] < value[1])[:, None], probs[0], probs[1])
         else:
-            target = batch.reward + batch.discount * mean_value(out, hp).min(0)
+            target = batch.reward + batch.discount * nets.mean_value(out, config).min(0)
 
         def loss_fn(params):
-            out = outputs(params, batch.critic_obs, batch.action)
-            if c.num_atoms:
+            out = nets.outputs(params, batch.obs, batch.action)
+            if config.num_atoms:
                 losses = -(target * jax.nn.log_softmax(out)).sum(-1)
             else:
                 losses = 0.5 * (out[..., 0] - target) ** 2
             loss = batch.mean(losses).sum()
-            return loss, {"critic_loss": loss / 2, "q": batch.mean(mean_value(out, hp)).mean()}
+            q = batch.mean(nets.mean_value(out, config)).mean()
+            return loss, {"critic_loss": loss / 2, "q": q}
 
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(agent.critic)
-        params, opt = optim.adam(
-            agent.critic, psum(grads), agent.critic_opt, hp.critic_lr, hp.weight_decay
-        )
-        return agent.replace(
-            critic=params,
-            critic_opt=opt,
-            target_critic=optim.polyak(agent.target_critic, params, hp.tau),
-            target_actor=optim.polyak(agent.target_actor, agent.actor, hp.tau)
-            if c.target_actor
-            else (),
-        ), metrics
+        grads, metrics = batch.grad(loss_fn, agent.critic.params)
+        critic = agent.critic.step(grads, config.critic_lr, config.weight_decay)
+        actor = agent.actor.follow(config.tau) if config.target_actor else agent.actor
+        return agent.replace(critic=critic.follow(config.tau), actor=actor), metrics
 
-    def update_actor(agent: Agent, batch: Batch, hp: Config) -> tuple[Agent, Metrics]:
+    return update_critic
+
+
+def actor_update(nets: Networks) -> UpdateOnBatch:
+    """The actor climbs the first critic (TD3), or the lower of categorical ones (FastTD3)."""
+
+    def update_actor(agent: Agent, batch: Batch, config: Losses) -> tuple[Agent, Means]:
         def loss_fn(params):
-            action = act_on(params, batch.actor_obs)
-            q = mean_value(outputs(agent.critic, batch.critic_obs, action), hp)
-            q = q.min(0) if c.num_atoms else q[0]  # FastTD3: min; TD3: the first
-            value = batch.mean(q)
-            if not c.clone:
-                return -value, {"actor_loss": -value}
-            size = jax.lax.stop_gradient(psum(batch.mean(jnp.abs(q))))
-            bc = batch.mean(((action - batch.action) ** 2).mean(-1))
-            loss = bc - hp.q_coef * value / jnp.maximum(size, 1e-6)
-            return loss, {"actor_loss": loss, "bc_loss": bc}
+            action = nets.act_on(params, batch.obs)
+            value = batch.mean(actor_value(nets, agent, batch, action, config))
+            return -value, {"actor_loss": -value}
 
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(agent.actor)
-        params, opt = optim.adam(
-            agent.actor, psum(grads), agent.actor_opt, hp.actor_lr, hp.weight_decay
-        )
-        return agent.replace(actor=params, actor_opt=opt), metrics
+        grads, metrics = batch.grad(loss_fn, agent.actor.params)
+        actor = agent.actor.step(grads, config.actor_lr, config.weight_decay)
+        return agent.replace(actor=actor), metrics
 
-    def explore(agent: Agent, obs, noise, key, hp: Config):
-        drawn = noise * jax.random.normal(key, (action_size,))
-        return jnp.clip(act_on(agent.actor, obs) + drawn, -1.0, 1.0)
+    return update_actor
+
+
+def actor_value(nets: Networks, agent: Agent, batch: Batch, action, config: Losses) -> jax.Array:
+    """What the actor climbs, at `action` [B, A]. [B]"""
+    q = nets.mean_value(nets.outputs(agent.critic.params, batch.obs, action), config)
+    return q.min(0) if config.num_atoms else q[0]
+
+
+def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
+    """TD3's losses and updates, and noise whose scale lasts an episode."""
+    nets = networks(config, actions.continuous())
+
+    def explore(agent: Agent, scale: jax.Array, obs: Obs, key, config: Config):
+        drawn = scale * jax.random.normal(key, (nets.action_size,))
+        return jnp.clip(nets.act_on(agent.actor.params, obs) + drawn, -1.0, 1.0), scale
+
+    def noise_scale(key: jax.Array, config: Config) -> jax.Array:
+        return jax.random.uniform(key, (), minval=config.noise_min, maxval=config.noise_max)
 
     return Algorithm(
-        init=init,
-        update_critic=update_critic,
-        update_actor=update_actor,
-        act=lambda params, obs, key, deterministic: act_on(params, obs),
+        init=nets.init,
+        update=Delayed(critic_update(nets), actor_update(nets)),
+        act=lambda params, memory, obs, key, deterministic: (nets.act_on(params, obs), memory),
         explore=explore,
-        new_noise=lambda key, hp: jax.random.uniform(
-            key, (), minval=hp.noise_min, maxval=hp.noise_max
-        ),
+        memory=noise_scale,
     )
 
 
@@ -205,28 +253,4 @@ def project(probs: jax.Array, moved: jax.Array, atoms: jax.Array) -> jax.Array:
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
     """TD3 on `env`; see `jaxrl.learners.off_policy.sac.make` for arguments and errors."""
-    return off_policy.online(env, config, algorithm, validate, prior)
-
-
-def validate(config: Config) -> None:
-    """Raises ValueError naming the first bad field, its value and what is allowed."""
-    c = config
-    off_policy.validate(c)
-    checks.in_range(
-        c,
-        0.0,
-        math.inf,
-        *("actor_lr", "critic_lr", "weight_decay", "noise_min", "noise_max"),
-        *("target_noise", "target_noise_clip", "q_coef"),
-    )
-    checks.in_range(c, 0.0, 1.0, "tau")
-    checks.finite(c, "actor_lr", "critic_lr", "weight_decay", "q_coef", "actor_out_scale")
-    checks.sizes(c, "actor_hidden", "critic_hidden")
-    checks.one_of(c, "activation", ACTIVATIONS)
-    checks.ordered(c, "noise_min", "noise_max")
-    checks.whole(c, 0, "num_atoms")
-    if c.num_atoms:
-        checks.finite(c, "v_min", "v_max")
-        checks.ordered(c, "v_min", "v_max", strictly=True)
-    if c.num_atoms == 1:
-        raise ValueError(f"num_atoms={c.num_atoms}: must be 0 (off) or at least 2")
+    return off_policy.online(env, config, algorithm, prior)

@@ -1,0 +1,351 @@
+"""The on-policy engine: collect an unroll, estimate advantages, several epochs of minibatches.
+
+One `step` collects `unroll_length` steps from every environment and makes `num_epochs` passes over
+minibatches of whole unrolls, so that recurrent networks see sequences. Normaliser statistics are
+frozen from collection to the last update and renewed after it: at learning rate 0 the ratio is 1.
+
+The seams, function arguments of `make`, are documented in `jaxrl/loops/unroll.py`. Methods never
+mention a device: the engine takes every mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from envs.types import Env
+from envs.vector import VecState, fold_keys, vectorize
+from jaxrl.config import check
+from jaxrl.loops import collect as collecting
+from jaxrl.loops.branch import in_any_run
+from jaxrl.loops.unroll import (
+    Advantage,
+    After,
+    Loss,
+    OnPolicy,
+    Rewards,
+    Sample,
+    Unroll,
+    generalised,
+    squared,
+)
+from jaxrl.nn.actors import Actor, Network
+from jaxrl.ops import optim, schedules
+from jaxrl.ops.moments import Moments, psum_over
+from jaxrl.run import runtime
+from jaxrl.types import Learner, Means, Metrics, Policy, Sharing
+
+ADAM = optax.scale_by_adam(eps=1e-5)
+
+
+@struct.dataclass
+class OnPolicyState:
+    params: Any
+    opt: Any
+    learning_rate: jax.Array  # [] what the adaptive schedule has arrived at
+    obs_moments: Moments
+    return_moments: Moments  # of discounted returns, for `normalize_reward`
+    env: VecState  # [N]
+    carry: Any  # recurrent state [N, ...]
+    discounted: jax.Array  # [N] running discounted reward
+    iteration: jax.Array  # [] int32
+    key: jax.Array
+    extra: Any
+    config: OnPolicy
+
+
+def make(
+    env: Env,
+    config: OnPolicy,
+    network: Network,
+    actor: Actor,
+    policy_loss: Loss,
+    value_loss: Loss = squared,
+    advantage: Advantage = generalised,
+    rewards: Rewards = lambda unroll, extra, config: unroll.reward,
+    terms: Mapping[str, Loss] | None = None,
+    extra: Callable[[Any], Any] = lambda config: (),  # at the start
+    after: After | None = None,
+    axis_name: str | None = None,
+) -> Learner:
+    """A learner that collects unrolls and updates on each of them.
+
+    Args:
+      env: one environment instance.
+      config: see `OnPolicy`.
+      network ... after: the seams; see the module.
+      axis_name: the mapped device axis that environments are sharded over, if any.
+
+    Raises:
+      ValueError: a field out of range.
+    """
+    check(config)
+    shapes = config  # static fields; inside a step `config` is the state's, whose numbers are data
+    terms = dict(terms or {})
+    vec = vectorize(env, shapes.num_envs, shapes.resets, shapes.stagger)
+    psum = psum_over(axis_name)
+    steps_per_iteration = shapes.num_envs * shapes.unroll_length
+
+    def normalized(moments: Moments, obs: Any) -> Any:
+        return moments.normalize(obs) if shapes.normalize_obs else obs
+
+    def forward_one(params, moments, carry, obs, reset):
+        """One time step: obs leaves [B, ...]."""
+        tick = lambda tree: jax.tree.map(lambda x: x[None], tree)
+        obs = tick(normalized(moments, obs))
+        carry, outputs, value = network.apply(params, carry, obs, reset[None])
+        return carry, jax.tree.map(lambda x: x[0], outputs), value[0]
+
+    def init(key: jax.Array, config: OnPolicy = config) -> OnPolicyState:
+        k_params, k_env, key = jax.random.split(key, 3)
+        env_state = vec.reset(k_env)
+        obs = jax.tree.map(lambda x: x[None, :1], env_state.obs)
+        moments = Moments.zeros(jax.tree.map(lambda x: x[0, 0], obs))
+        params = network.init(k_params, obs, jnp.zeros((1, 1), bool))
+        config = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
+        return OnPolicyState(
+            params=params,
+            opt=ADAM.init(params),
+            learning_rate=config.learning_rate,
+            obs_moments=moments,
+            return_moments=Moments.zeros(jnp.zeros(())),
+            env=env_state,
+            carry=network.init_carry(shapes.num_envs),
+            discounted=jnp.zeros(shapes.num_envs),
+            iteration=jnp.zeros((), jnp.int32),
+            key=key,
+            extra=extra(config),
+            config=config,
+        )
+
+    def collect(state: OnPolicyState) -> tuple[OnPolicyState, Unroll, Metrics]:
+        config = state.config
+
+        def one_step(loop, key):
+            env_state, carry, discounted = loop
+            reset = env_state.done | (env_state.episode_length == 0)
+            carry_next, outputs, value = forward_one(
+                state.params, state.obs_moments, carry, env_state.obs, reset
+            )
+            raw, log_prob = actor.sample(state.params, outputs, fold_keys(key, env_state.index))
+            stepped = vec.step(env_state, actor.to_env(raw))
+            truncated = stepped.now.truncated
+
+            def value_of_final():
+                no_reset, final_obs = jnp.zeros_like(reset), stepped.final_obs
+                return forward_one(
+                    state.params, state.obs_moments, carry_next, final_obs, no_reset
+                )[2]
+
+            final_value = jax.lax.cond(
+                in_any_run(truncated.any()), value_of_final, lambda: jnp.zeros_like(value)
+            )
+            reward = stepped.now.reward
+            total = reward.mean(range(1, reward.ndim))  # over agents, where there are some
+            discounted = discounted * config.gamma * (1.0 - reset) + total
+            unroll = Unroll(
+                obs=env_state.obs,
+                reset=reset,
+                raw=raw,
+                log_prob=log_prob,
+                outputs=outputs,
+                value=value,
+                final_value=final_value,
+                reward=reward,
+                terminated=stepped.now.terminated,
+                truncated=truncated,
+                valid=~stepped.nonfinite,
+                discounted=discounted,
+                signals=stepped.now.signals,
+            )
+            loop = stepped, carry_next, discounted
+            return loop, (unroll, collecting.episode_metrics(stepped))
+
+        key, k_act = jax.random.split(state.key)
+        loop = (state.env, state.carry, state.discounted)
+        keys = jax.random.split(k_act, shapes.unroll_length)
+        (env_state, carry, discounted), (unroll, episodes) = jax.lax.scan(one_step, loop, keys)
+        state = state.replace(env=env_state, carry=carry, discounted=discounted, key=key)
+        return state, unroll, collecting.over_time(episodes, psum)
+
+    def estimate(state: OnPolicyState, unroll: Unroll) -> tuple[jax.Array, jax.Array]:
+        """Advantages and value targets, in scaled reward."""
+        _, _, last_value = forward_one(
+            state.params, state.obs_moments, state.carry, state.env.obs, state.env.done
+        )
+        scale = state.config.reward_scale
+        if shapes.normalize_reward:
+            moments = state.return_moments
+            scale *= jnp.where(moments.count > 0, jax.lax.rsqrt(moments.var + 1e-8), 1.0)
+        reward = rewards(unroll, state.extra, state.config)
+        chex.assert_equal_shape([reward, unroll.reward])
+        next_value = jnp.concatenate([unroll.value[1:], last_value[None]])
+        like_value = lambda x: x.reshape(x.shape + (1,) * (next_value.ndim - x.ndim))
+        next_value = jnp.where(like_value(unroll.truncated), unroll.final_value, next_value)
+        unroll = unroll.replace(reward=reward * scale)
+        return advantage(unroll, next_value, state.extra, state.config)
+
+    def loss_fn(params, state: OnPolicyState, batch, progress, keys):
+        config = state.config
+        unroll, obs, carry, advantage, target = batch
+        _, outputs, value = network.apply(params, carry, obs, unroll.reset)
+        log_prob, entropy = actor.evaluate(params, outputs, unroll.raw, keys)
+        chex.assert_equal_shape([log_prob, unroll.log_prob])
+        chex.assert_equal_shape([value, target])
+        weight = unroll.valid.astype(jnp.float32)
+        per_step = lambda x: x.mean(range(2, x.ndim)) if x.ndim > 2 else x
+        masked = lambda x: jnp.where(unroll.valid, per_step(x), 0.0).sum()
+        total, center = psum((weight.sum(), masked(advantage)))
+        total = jnp.maximum(total, 1.0)
+        center = center / total
+        mean = lambda x: masked(x) / total  # this device's share
+        spread = jnp.sqrt(psum(mean((advantage - center) ** 2)))
+        sample = Sample(
+            unroll=unroll,
+            advantage=(advantage - center) / (spread + 1e-8),
+            target=target,
+            value=value,
+            outputs=outputs,
+            log_prob=log_prob,
+            ratio=jnp.exp(log_prob - unroll.log_prob),
+            entropy=entropy,
+            progress=progress,
+            extra=state.extra,
+        )
+        losses, means = policy_loss(sample, config)
+        value_losses, more = value_loss(sample, config)
+        policy, value, entropy = mean(losses), mean(value_losses), mean(entropy)
+        loss = policy + config.value_coef * value - config.entropy_coef * entropy
+        metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
+        for name, term in terms.items():
+            losses, others = term(sample, config)
+            metrics[f"{name}_loss"] = mean(losses)
+            loss += getattr(config, f"{name}_coef") * metrics[f"{name}_loss"]
+            means = means | others
+        log_ratio = log_prob - unroll.log_prob
+        # Schulman's low-variance estimate where the actor has no closed form.
+        kl = actor.kl(unroll.outputs, outputs) if actor.kl else sample.ratio - 1.0 - log_ratio
+        metrics |= {"kl": mean(kl), "ratio_error": mean(jnp.abs(sample.ratio - 1.0))}
+        return loss, metrics | jax.tree.map(mean, means | more)
+
+    def update(state: OnPolicyState, carry, unroll: Unroll) -> tuple[OnPolicyState, Means]:
+        config, index = state.config, state.env.index
+        advantages, targets = estimate(state, unroll)
+        obs = normalized(state.obs_moments, unroll.obs)
+        progress = state.iteration * (steps_per_iteration / jnp.maximum(config.schedule_steps, 1))
+
+        def one_minibatch(loop, inputs):
+            params, opt, rate = loop
+            chosen, key = inputs
+            take = lambda tree: jax.tree.map(lambda x: jnp.take(x, chosen, 1), tree)
+            batch_carry = jax.tree.map(lambda x: jnp.take(x, chosen, 0), carry)
+            learned_from = unroll.replace(obs=())
+            batch = (take(learned_from), take(obs), batch_carry, take(advantages), take(targets))
+            grads, metrics = jax.grad(loss_fn, has_aux=True)(
+                params, state, batch, progress, fold_keys(key, index[chosen])
+            )
+            grads, metrics = psum((grads, metrics))
+            grads, norm = optim.clip(grads, config.max_grad_norm)
+            rate = schedules.next_rate(shapes.lr_schedule, rate, metrics["kl"], config, progress)
+            params, opt = optim.step(params, grads, opt, rate, tx=ADAM)
+            return (params, opt, rate), metrics | {"grad_norm": norm}
+
+        def one_epoch(loop, key):
+            k_order, k_entropy = jax.random.split(key)
+            keys = jax.random.split(k_entropy, shapes.num_minibatches)
+            order = collecting.shuffle_unrolls(
+                k_order, index, shapes.num_envs, shapes.num_minibatches
+            )
+            return jax.lax.scan(one_minibatch, loop, (order, keys))
+
+        key, k_epochs = jax.random.split(state.key)
+        loop = (state.params, state.opt, state.learning_rate)
+        keys = jax.random.split(k_epochs, shapes.num_epochs)
+        (params, opt, rate), metrics = jax.lax.scan(one_epoch, loop, keys)
+        first_ratio_error = metrics.pop("ratio_error")[0, 0]
+        metrics = jax.tree.map(jnp.mean, metrics)
+        share = lambda x: x.sum(1).mean() / shapes.num_envs  # this device's, of the mean of [T, n]
+        metrics |= {"first_ratio_error": first_ratio_error, "learning_rate": rate}
+        metrics |= psum({"value": share(unroll.value), "reward": share(unroll.reward)})
+        state = state.replace(
+            params=params, opt=opt, learning_rate=rate, iteration=state.iteration + 1, key=key
+        )
+        return renew_moments(state, unroll), metrics
+
+    def renew_moments(state: OnPolicyState, unroll: Unroll) -> OnPolicyState:
+        weight = unroll.valid.astype(jnp.float32)
+        obs_moments, return_moments = state.obs_moments, state.return_moments
+        if shapes.normalize_obs:
+            obs_moments = obs_moments.update(unroll.obs, weight, axis_name)
+        if shapes.normalize_reward:
+            return_moments = return_moments.update(
+                unroll.discounted, weight, axis_name, robust=False
+            )
+        return state.replace(obs_moments=obs_moments, return_moments=return_moments)
+
+    def step(state: OnPolicyState) -> tuple[OnPolicyState, Metrics]:
+        carry = state.carry
+        state, unroll, episodes = collect(state)
+        state, metrics = update(state, carry, unroll)
+        if after is not None:
+            valid = unroll.valid.astype(jnp.float32)
+            total = jnp.maximum(psum(valid.sum()), 1.0)
+            mean = lambda x: psum(jnp.where(unroll.valid, x, 0.0).sum()) / total
+            new, more = after(state.extra, unroll, episodes, mean, state.config)
+            state, metrics = state.replace(extra=new), metrics | more
+        return state, episodes.with_means(metrics)
+
+    def apply(params, carry, obs, key, deterministic):
+        weights, moments = params
+        obs, keys = jax.tree.map(lambda x: x[None], obs), key[None]
+        carry, outputs, _ = forward_one(weights, moments, carry, obs, jnp.zeros(1, bool))
+        raw = (
+            actor.mode(weights, outputs, keys)
+            if deterministic
+            else actor.sample(weights, outputs, keys)[0]
+        )
+        return actor.to_env(jax.tree.map(lambda x: x[0], raw)), carry
+
+    # Defined once: functions are part of a Policy's type, and a new one would compile anew.
+    def init_carry():
+        return network.init_carry(1)
+
+    def policy(state: OnPolicyState) -> Policy:
+        return Policy((state.params, state.obs_moments), init_carry, apply)
+
+    def env_axis(state: OnPolicyState) -> Any:
+        none = jax.tree.map(lambda _: -1, state)
+        every = lambda tree: jax.tree.map(lambda _: 0, tree)
+        env_leaves = every(state.env).replace(key=-1, time=-1)
+        return none.replace(
+            env=env_leaves, carry=every(state.carry), discounted=every(state.discounted)
+        )
+
+    def on_axis(axis: str) -> Learner:
+        seams = (network, actor, policy_loss, value_loss, advantage, rewards, terms, extra, after)
+        return make(env, shapes, *seams, axis_name=axis)
+
+    parts = collecting.num_blocks(shapes.num_envs, shapes.num_minibatches)
+    return Learner(
+        init=init,
+        step=step,
+        policy=policy,
+        config=config,
+        env=env,
+        steps_per_iteration=steps_per_iteration,
+        sharing=Sharing(env_axis, on_axis, parts),
+    )
+
+
+def default_devices(num_runs: int, config: OnPolicy, eval_episodes: int) -> int:
+    """As `runtime.default_devices`; devices that share a run share blocks of minibatches and
+    evaluation episodes, too."""
+    blocks = collecting.num_blocks(config.num_envs, config.num_minibatches)
+    return runtime.default_devices(num_runs, config.num_envs, math.gcd(blocks, eval_episodes))

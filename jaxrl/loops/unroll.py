@@ -1,0 +1,179 @@
+"""What an on-policy method is made of: settings, the unroll, the sample that losses see, seams.
+
+| seam | default | who replaces it |
+|---|---|---|
+| `network` | – | every method: bodies of MLPs, GRUs, graphs, agents (`jaxrl/nn/actors.py`) |
+| `actor` | – | every method: what is drawn, its log-probability and entropy |
+| `rewards` | the environment's | learned rewards, shaping |
+| `advantage` | `generalised` | several value heads, costs, groups |
+| `policy_loss` | – | clipping, proximal terms, learned objectives |
+| `value_loss` | `squared` | clipped or distributional values |
+| `terms` | none | more losses by name, each times the config's number `NAME_coef` |
+| `extra`, `after` | `()` | numbers that learn beside the networks: multipliers, statistics |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import jax
+from flax import struct
+
+from jaxrl.config import (
+    Count,
+    Duration,
+    Limit,
+    NonNegative,
+    Positive,
+    Real,
+    Share,
+    config,
+)
+from jaxrl.ops import schedules
+from jaxrl.ops.returns import gae
+from jaxrl.types import Means, Metrics
+
+
+@config
+class OnPolicy:
+    """Settings of every on-policy learner."""
+
+    learning_rate: NonNegative = 3e-4  # Adam's; the first value when `lr_schedule` changes it
+    gamma: Share = 0.99  # discount
+    gae_lambda: Share = 0.95
+    value_coef: NonNegative = 0.5
+    entropy_coef: NonNegative = 0.0
+    max_grad_norm: Limit = 0.5  # global norm; inf: off
+    reward_scale: Positive = 1.0
+    target_kl: Limit = 0.01  # what `lr_schedule="adaptive"` steers to
+    schedule_steps: Duration = 0.0  # env steps until a linear or cosine schedule ends
+
+    num_envs: Count = 1024
+    unroll_length: Count = 16
+    num_minibatches: Count = 8  # must divide num_envs
+    num_epochs: Count = 4
+    lr_schedule: Literal[schedules.KINDS] = "constant"
+    normalize_obs: bool = True
+    normalize_reward: bool = False
+    resets: Literal["pool", "fresh", "cached"] = "pool"
+    stagger: bool = False
+
+    def rules(self) -> None:
+        """Subclasses add what their fields must satisfy together."""
+        if self.num_envs % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches}: must divide num_envs={self.num_envs}"
+                " (a minibatch is a set of whole unrolls)"
+            )
+        if self.has_schedule:
+            Real(0.0, above=True, finite=False).check("schedule_steps", self.schedule_steps)
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether `schedule_steps` is used."""
+        return self.lr_schedule in ("linear", "cosine")
+
+    def scheduled(self, total_steps: float) -> OnPolicy:
+        """Returns these settings with a schedule that ends with the run, unless it has a length."""
+        if self.has_schedule and not self.schedule_steps:
+            return self.replace(schedule_steps=float(total_steps))
+        return self
+
+
+@struct.dataclass
+class Unroll:
+    """What collection stores, [T, N, ...]."""
+
+    obs: Any
+    reset: jax.Array  # bool: this observation begins an episode
+    raw: Any  # the actor's raw action
+    log_prob: jax.Array
+    outputs: Any  # of the network, for the actor
+    value: jax.Array
+    final_value: jax.Array  # value of the final observation where truncated, else 0
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    valid: jax.Array  # bool; False: the simulation was not finite; weight 0
+    discounted: jax.Array  # running discounted reward
+    signals: dict[str, jax.Array]
+
+    @property
+    def done(self) -> jax.Array:
+        return self.terminated | self.truncated
+
+
+@struct.dataclass
+class Sample:
+    """A minibatch as losses see it, [T, B, ...]."""
+
+    unroll: Unroll
+    advantage: jax.Array  # normalised over the minibatch
+    target: jax.Array  # of the value
+    value: jax.Array
+    outputs: Any
+    log_prob: jax.Array
+    ratio: jax.Array  # exp(log_prob - unroll.log_prob)
+    entropy: jax.Array
+    progress: jax.Array  # [] share of `schedule_steps` done
+    extra: Any
+
+
+class Loss(Protocol):
+    """Returns a loss [T, B] or [T, B, K], and metrics of the same shape; the engine takes means."""
+
+    def __call__(self, sample: Sample, config: Any) -> tuple[jax.Array, Means]: ...
+
+
+class Advantage(Protocol):
+    """Returns advantages [T, N] or [T, N, K] and targets shaped like the values.
+
+    `next_value` [T, N, ...] is the value of what each action led to, final observations included.
+    """
+
+    def __call__(
+        self, unroll: Unroll, next_value: jax.Array, extra: Any, config: Any
+    ) -> tuple[jax.Array, jax.Array]: ...
+
+
+class Rewards(Protocol):
+    """Returns the rewards [T, N] to learn from."""
+
+    def __call__(self, unroll: Unroll, extra: Any, config: Any) -> jax.Array: ...
+
+
+class After(Protocol):
+    """Updates `extra` once per step, after the networks. `mean` takes means over all devices."""
+
+    def __call__(
+        self,
+        extra: Any,
+        unroll: Unroll,
+        episodes: Metrics,
+        mean: Callable[[jax.Array], jax.Array],
+        config: Any,
+    ) -> tuple[Any, Means]: ...
+
+
+def generalised(
+    unroll: Unroll, next_value: jax.Array, extra: Any, config: OnPolicy
+) -> tuple[jax.Array, jax.Array]:
+    """GAE(lambda), and TD(lambda) targets."""
+    like_value = lambda x: x.reshape(x.shape + (1,) * (unroll.value.ndim - x.ndim))
+    advantage = gae(
+        reward=like_value(unroll.reward),
+        value=unroll.value,
+        next_value=next_value,
+        terminated=like_value(unroll.terminated),
+        done=like_value(unroll.done),
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        valid=like_value(unroll.valid),
+    )
+    return advantage, advantage + unroll.value
+
+
+def squared(sample: Sample, config: Any) -> tuple[jax.Array, Means]:
+    """Half the squared error of the value."""
+    return 0.5 * (sample.value - sample.target) ** 2, {}
