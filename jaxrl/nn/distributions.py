@@ -1,5 +1,8 @@
-"""Action distributions. `sample` returns a RAW action (before squashing), which is what
-`log_prob` takes: inverting the squashing near its ends is numerically wrong."""
+"""Action distributions.
+
+`sample` returns a raw action, before squashing, and `log_prob` takes one. Inverting tanh near its
+ends would lose all digits.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +45,14 @@ class Normal:
         return 0.5 * jnp.sum(ratio + shift - 1.0 - jnp.log(ratio), -1)
 
     def squash(self, raw: jax.Array) -> jax.Array:
-        """The action in [-1, 1], or within `bounds` (inf: as it is)."""
+        """Returns the action clipped to [-bounds, bounds]; a bound of inf leaves it unchanged."""
         bounds = jnp.asarray(self.bounds)
         return jnp.clip(raw, -bounds, bounds)
 
 
 @struct.dataclass
 class TanhNormal(Normal):
-    """tanh of a diagonal Gaussian; log-probabilities include the change of variables."""
+    """tanh of a diagonal Gaussian. Log-probabilities include the change of variables."""
 
     def log_prob(self, raw: jax.Array) -> jax.Array:
         return Normal.log_prob(self, raw) - jnp.sum(tanh_log_det(raw), -1)

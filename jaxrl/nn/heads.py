@@ -1,9 +1,9 @@
-"""What a plan is made from: Gaussian, flow-matching and diffusion heads over chunks of actions.
+"""Gaussian, flow-matching and diffusion heads, which predict chunks of actions.
 
-All speak of ONE observation history [To, obs] and one chunk [H, A] of normalised actions; batch
-them by `vmap`. Flow and diffusion share everything but how noise is mixed in and taken out. The
-level of an action is how clean it is: 0 is noise, 1 is the action; it may differ along the
-chunk, which is what streaming needs (Høeg et al. 2024, "Streaming Diffusion Policy").
+A head maps ONE observation history [To, obs] to one chunk [H, A] of normalised actions; batch it
+by `vmap`. Flow and diffusion differ only in how noise is mixed in and taken out. The level of an
+action says how clean it is: 0 is noise, 1 is the action. Streaming gives each action of a chunk a
+level of its own (Høeg et al. 2024, "Streaming Diffusion Policy").
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MIN_LOG_STD, MAX_LOG_STD = -4.0, 1.0
 class Head:
     """Pure functions on one example.
 
-    `init(key, obs) -> params`; `loss(params, obs, chunk, mask, key) -> []` with mask [H] of the
-    actions that exist; `sample(params, obs, key, deterministic) -> chunk`; and, for those that
-    denoise, `refine(params, obs, chunk, level, next_level) -> chunk`, one network evaluation
-    that takes every action from its level [H] to its next, and `corrupt(chunk, noise, level)`.
+    `init(key, obs) -> params`. `loss(params, obs, chunk, mask, key) -> []`, where mask [H] says which
+    actions exist. `sample(params, obs, key, deterministic) -> chunk`. Heads that denoise also have
+    `refine(params, obs, chunk, level, next_level) -> chunk`, one network evaluation that takes
+    each action from its level [H] to its next level, and `corrupt(chunk, noise, level)`.
     """
 
     init: Callable[..., Any]
@@ -42,13 +42,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Process:
-    """How noise and action mix. Arrays [H, A], levels [H, 1]."""
+    """How noise and actions are mixed. Arrays [H, A], levels [H, 1]."""
 
     mix: Callable[..., tuple[jax.Array, jax.Array]]  # (action, noise, level): mixed, target
     step: Callable[..., jax.Array]  # (mixed, output, level, next_level): mixed at next_level
 
 
-# Rectified flow (Lipman et al. 2023; Liu et al. 2023): straight lines, the network is their speed.
+# Rectified flow (Lipman et al. 2023; Liu et al. 2023): the network predicts the velocity of a
+# straight line from noise to action.
 FLOW = Process(
     mix=lambda action, noise, level: (level * action + (1 - level) * noise, action - noise),
     step=lambda mixed, speed, level, next_level: mixed + (next_level - level) * speed,
@@ -56,7 +57,7 @@ FLOW = Process(
 
 
 def _cosine(level: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How much action and noise are in it (Nichol & Dhariwal 2021); never no action at all."""
+    """Returns the shares of action (never 0) and noise at a level (Nichol & Dhariwal 2021)."""
     angle = (1.0 - jnp.maximum(level, 0.01)) * jnp.pi / 2
     return jnp.cos(angle), jnp.sin(angle)
 
@@ -67,7 +68,7 @@ def _diffusion_mix(action, noise, level):
 
 
 def _ddim(mixed, noise, level, next_level):
-    """DDIM without noise (Song et al. 2021), the predicted action kept in its range."""
+    """One step of deterministic DDIM (Song et al. 2021). The predicted action is clipped."""
     signal, spread = _cosine(level)
     action = jnp.clip((mixed - spread * noise) / signal, -1.0, 1.0)
     noise = (mixed - signal * action) / jnp.maximum(spread, 1e-3)
@@ -87,7 +88,7 @@ def denoising(
     steps: int,
     streaming: bool,
 ) -> Head:
-    """A head that starts from noise and refines it in `steps` evaluations of `trunk`.
+    """Returns a head that starts from noise and refines it in `steps` evaluations of `trunk`.
 
     Args:
       trunk: `(obs [To, obs], tokens [H, d]) -> [H, A]`.
@@ -105,7 +106,7 @@ def denoising(
         return trunk.init(key, obs, tokens)
 
     def levels(key):
-        """[H]: one for all; when streaming mostly a stair, anywhere between two of its steps."""
+        """Draws levels [H]: one for all actions or, when streaming, mostly a stair with a random shift."""
         k_level, k_kind = jax.random.split(key)
         same = jnp.full(horizon, jax.random.uniform(k_level))
         if not streaming:
@@ -126,7 +127,7 @@ def denoising(
         return process.step(chunk, output, level[:, None], next_level[:, None])
 
     def sample(params, obs, key, deterministic):
-        """The noise is part of the policy, also of a deterministic one: its modes are many."""
+        """Draws noise even if deterministic: the noise selects one of many modes."""
 
         def one(i, chunk):
             level = jnp.full(horizon, i / steps)
@@ -140,11 +141,11 @@ def denoising(
 
 
 def gaussian(trunk: nn.Module, horizon: int, action_size: int) -> Head:
-    """Independent normal distributions; `trunk` maps to means [H, A]. Deterministic: the mean.
+    """Independent normal distributions with means [H, A] from `trunk`. Deterministic: the mean.
 
     The deviations [H, A] are parameters and do not depend on the observation. A deviation that
-    does grows where rare actions were recorded, and their weight in the gradient of the mean falls
-    by its square, so that the mean never learns them (Seitzer et al. 2022).
+    depends on it grows where rare actions were recorded. Their weight in the gradient of the mean
+    falls with its square, and the mean never learns them (Seitzer et al. 2022).
     """
     no_tokens = jnp.zeros((horizon, 1))
 
@@ -172,7 +173,7 @@ def gaussian(trunk: nn.Module, horizon: int, action_size: int) -> Head:
 
 
 class FlatTrunk(nn.Module):
-    """An MLP on everything at once."""
+    """An MLP on the concatenation of all inputs."""
 
     hidden: tuple[int, ...]
     out: int  # per action

@@ -16,22 +16,22 @@ from envs.xla import not_inlined
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [*B, in] @ kernel [in, out], float32, whose gradients a CPU computes faster than JAX's own.
+    """Returns x [*B, in] @ kernel [in, out] in float32, with gradients that are fast on a CPU.
 
-    Those contract what lies apart in memory and give the kernel's gradient transposed, which
-    slows every later use. Under `jax.default_matmul_precision("bfloat16")` (scripts:
-    --matmul-precision) both factors of every product, gradients' too, are rounded to bfloat16
-    and the terms summed in float32, which JAX itself does on a TPU only.
+    JAX's own gradients contract over a strided axis and return the kernel's gradient transposed,
+    which is slow on a CPU. Under `jax.default_matmul_precision("bfloat16")` (scripts:
+    --matmul-precision) both factors of every product are rounded to bfloat16 and the terms are
+    summed in float32, in gradients, too. JAX itself does that on a TPU only.
 
-    A primitive of JAX's, not a `custom_vjp`: of a loss that is vmapped over examples, that would
-    compute a kernel's gradient for each of them before it sums them.
+    This is a JAX primitive and not a `custom_vjp`. If a loss is vmapped over examples, a
+    `custom_vjp` would compute the kernel's gradient of every example before the sum.
     """
     in_bfloat16 = jax.config.jax_default_matmul_precision == "bfloat16"
     return _product.bind(x, kernel, dtype=jnp.bfloat16 if in_bfloat16 else jnp.float32, kernels=0)
 
 
 def _dot(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
-    """a [*B, k] @ b [k, n], as one flat batch: XLA on a CPU is far slower with more axes."""
+    """Returns a [*B, k] @ b [k, n], as one flat batch: XLA on a CPU is far slower with more axes."""
     a, b, axes = a.astype(dtype), b.astype(dtype), (((1,), (0,)), ((), ()))
     out = jax.lax.dot_general(_flat(a), b, axes, preferred_element_type=jnp.float32)
     return out.reshape(*a.shape[:-1], b.shape[1])
@@ -42,10 +42,10 @@ def _flat(a: jax.Array) -> jax.Array:
 
 
 def _transposed(a: jax.Array) -> jax.Array:
-    """a [m, n] as [n, m] in memory.
+    """Returns a [m, n] transposed to [n, m] in memory.
 
-    XLA on a CPU would transpose while multiplying, slowly, or compute anew what it transposes, or
-    go through memory in the wrong order.
+    Without it XLA on a CPU transposes inside the product, recomputes the operand, or reads memory
+    in the wrong order. Each is slow.
     """
     flat = lambda a: not_inlined(lambda a: a.reshape(-1), a)
     return not_inlined(lambda a: flat(a.T), a).reshape(a.shape[::-1])
@@ -57,12 +57,12 @@ def _x_gradient(g: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
 
 def _kernel_gradient(g: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
     x, g = _flat(x.astype(dtype)), _flat(g.astype(dtype))
-    if g.shape[1] < 32 < x.shape[1]:  # less to transpose
+    if g.shape[1] < 32 < x.shape[1]:  # g is the smaller one to transpose
         return _transposed(_dot(_transposed(g), x, dtype))
     return _dot(_transposed(x), g, dtype)
 
 
-# `product` whose factors have the same `kernels` leading axes: x [*kernels, *B, in] and kernel
+# `product` of factors that share `kernels` leading axes: x [*kernels, *B, in] and kernel
 # [*kernels, in, out].
 _product = Primitive("product")
 
@@ -85,7 +85,7 @@ def _shape(x: Any, kernel: Any, **how: Any) -> jax.core.ShapedArray:
 
 def _batch(args: tuple, axes: tuple, *, dtype: Any, kernels: int) -> tuple[jax.Array, int]:
     (x, kernel), (x_axis, kernel_axis) = args, axes
-    if kernel_axis is None:  # one more of the axes B
+    if kernel_axis is None:  # the batched axis of x is one more axis of B
         x = jnp.moveaxis(x, x_axis, kernels)
         return _product.bind(x, kernel, dtype=dtype, kernels=kernels), kernels
     kernel = jnp.moveaxis(kernel, kernel_axis, 0)

@@ -1,1 +1,1 @@
-"""Ways to act: what a network's outputs mean, and how plans of several actions are carried out."""
+"""Policies that need no learner of their own: scripted experts, chunks of actions, planners."""

@@ -1,8 +1,8 @@
-"""Carrying out chunks of actions: open loop, receding horizon, temporal ensembles, streaming.
+"""Executes chunks of actions: open loop, receding horizon, temporal ensembles, streaming.
 
-The plan lives in the policy's carry, so it begins anew with every episode of every environment.
-A plan costs many network evaluations and is needed every few steps only; `vmap` alone would make
-one for every environment at every step. `_plan_where_needed` makes them for those that need one.
+The plan is part of the policy's carry, so every episode begins with a new plan. A plan costs many
+network evaluations and is needed every few steps only. Under `vmap` every environment would plan
+at every step. `_plan_where_needed` plans for those environments that need a new plan.
 """
 
 from __future__ import annotations
@@ -33,22 +33,25 @@ def chunked(
     execute: int,
     mode: str,
 ) -> tuple[Callable[[], Any], Callable[..., tuple[jax.Array, Any]]]:
-    """`init_carry` and `apply` of a `Policy` that plans with `head`.
+    """Returns `init_carry` and `apply` of a `Policy` that plans with `head`.
 
     Its params are `{"net", "obs": Moments, "action": Scale}`.
 
     Args:
-      space: of the environment's actions; bounded.
-      obs_size: of one flat observation.
-      history, horizon: observations a plan sees, and actions it holds.
-      mode: "open_loop": carry out `execute` actions, then plan anew (1: receding horizon);
-        "ensemble": plan at every step and act by the weighted mean of all plans for now;
-        "streaming": keep a plan whose later actions are noisier, and at every step clean it
-        by one evaluation, take its first action and append noise.
+      space: the environment's action space, bounded.
+      obs_size: entries of one flat observation.
+      history, horizon: how many observations a plan sees, and how many actions it holds.
+      mode: "open_loop": execute `execute` actions, then make a new plan (1: receding horizon).
+        "ensemble": plan at every step. The action is the weighted mean of what all plans hold for
+        this step.
+        "streaming": keep a plan whose later actions are noisier. Every step denoises it by one
+        network evaluation, executes its first action and appends noise.
     """
     to_env = acting.to_env(space)
     size = math.prod(space.shape)
-    levels = 1.0 - (jnp.arange(horizon) + 1.0) / horizon  # of the streamed plan, between steps
+    levels = (
+        1.0 - (jnp.arange(horizon) + 1.0) / horizon
+    )  # levels of the streamed plan between two steps
 
     def make_plan(params, seen, key, deterministic):
         k_plan, k_noise = jax.random.split(key)
@@ -98,7 +101,7 @@ def chunked(
 
 
 def evaluations_per_action(head: Head, execute: int, mode: str) -> float:
-    """Network evaluations per control step, beside the first plan of an episode."""
+    """Network evaluations per control step. The first plan of an episode is not counted."""
     return {
         "open_loop": head.evaluations / execute,
         "ensemble": float(head.evaluations),
@@ -107,11 +110,11 @@ def evaluations_per_action(head: Head, execute: int, mode: str) -> float:
 
 
 def _plan_where_needed(make_plan: Callable[..., jax.Array], every: int) -> Callable[..., jax.Array]:
-    """`replan(needed, params, seen, key, deterministic, plan)`: a new plan or the old one.
+    """Returns `replan(needed, params, seen, key, deterministic, plan)`: a new plan or the old one.
 
-    Batched over environments it plans for all at once where most need it (they began
-    together), else for as many at a time as need it on average, twice over; for none if none
-    does. Every environment's plan is what it would be alone.
+    Batched over N environments, it plans for all of them at once if more than 2 N / every need a
+    plan, as at the start of an episode. Otherwise it loops over groups of that size until every
+    environment that needs a plan has one. Each plan equals that of the unbatched function.
     """
 
     @jax.custom_batching.custom_vmap
@@ -143,7 +146,7 @@ def _plan_where_needed(make_plan: Callable[..., jax.Array], every: int) -> Calla
             new = jnp.where(needed[rows][:, None, None], new, plan[rows])
             return needed.at[rows].set(False), plan.at[rows].set(new)
 
-        # Loops rather than conditionals: under another `vmap` (seeds) these still skip the work.
+        # Loops, because under a second `vmap` (over seeds) a `cond` would become a `select`.
         loop = jax.lax.while_loop(lambda c: c[0].sum() > bucket, all_of_them, (needed, plan))
         loop = jax.lax.while_loop(lambda c: c[0].any(), some_of_them, loop)
         return loop[1], True

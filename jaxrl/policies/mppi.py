@@ -29,15 +29,15 @@ def mppi(
 ) -> Policy:
     """A policy that plans with `env` itself at every step and needs no learning.
 
-    It is given the environment's `State` and carries its plan, moved on by one step, as the warm
-    start of the next. The cost of a sampled plan is its negative return until it terminates; a
+    `act` takes the environment's `State`. The carry is the last plan, shifted by one step: the warm
+    start of the next. The cost of a sampled plan is its negative return until it terminates. A
     plan that breaks the simulation has weight 0.
 
     Args:
-      env: one instance with bounded continuous actions; also the model.
+      env: one instance with bounded continuous actions. It is the model, too.
       horizon: control steps of a plan.
       samples: plans sampled for one update, each simulated.
-      temperature: lambda, in units of return; low: the best sample alone counts. Above 0.
+      temperature: lambda, in units of return. Near 0 the best sample alone counts. Above 0.
       noise: standard deviation of the samples' controls, in shares of half the action range.
         Above 0.
       alpha: in [0, 1]; 1 leaves out the cost lambda u' Sigma^-1 epsilon of moving away from 0.
@@ -61,7 +61,7 @@ def mppi(
     size = math.prod(space.shape)
 
     def returns(state: State, controls: jax.Array) -> jax.Array:
-        """The return of one plan [horizon, A]; -inf where the simulation breaks."""
+        """Returns the return of one plan [horizon, A], or -inf if the simulation breaks."""
 
         def step(loop, control):
             state, total, alive = loop
@@ -77,7 +77,7 @@ def mppi(
         def improve(plan, key):
             scale = params["noise"]
             epsilon = scale * jax.random.normal(key, (samples, horizon, size))
-            # What is simulated are clipped controls, so epsilon is what is left of it.
+            # Controls are clipped before the simulation, so epsilon is what the clipping leaves of it.
             controls = jnp.clip(plan + epsilon, -1.0, 1.0)
             epsilon = controls - plan
             cost = -jax.vmap(returns, (None, 0))(state, controls)

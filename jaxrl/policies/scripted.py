@@ -1,4 +1,4 @@
-"""A task's own expert as a policy, with the faults that human demonstrators have."""
+"""A task's own expert as a policy, with noise, bias and delay like a human demonstrator's."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def scripted(
     delay: int = 0,
     mode: int | None = None,
 ) -> Policy:
-    """`env.expert(obs, mode)`, made worse.
+    """Returns the policy `env.expert(obs, mode)` with errors added.
 
     Args:
       env: a task with an expert and bounded continuous actions.
       noise: standard deviation of Gaussian noise at every step, in shares of half the action
-        range; left out when acting deterministically.
-      bias: standard deviation of a constant error of a whole episode, in the same unit.
-      delay: control steps by which actions come late; until then they are those of the first.
-      mode: which of the `env.num_modes` ways to go about it; None: drawn for each episode.
+        range. None is added when acting deterministically.
+      bias: standard deviation of an error that is constant within an episode, in the same unit.
+      delay: control steps by which actions come late. Until then the first action is repeated.
+      mode: which of the expert's `env.num_modes` strategies. None: drawn for each episode.
 
     Raises:
-      ValueError: a task without an expert, a negative number, or a mode that it lacks.
+      ValueError: the task has no expert or no such mode, or a number is negative.
     """
     if not hasattr(env, "expert"):
         raise ValueError("this task has no scripted expert")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read only where they hold what they should."""
+"""Writes files whole or not at all, and checks what it reads against a schema."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jaxrl.report import terminal
 
 MODEL = TypeVar("MODEL")
 Scalar = bool | int | float | str | None
-Option = Scalar | list[Scalar]  # of an environment, as JSON holds it
-MOST_BYTES = 2**30  # of a file of text that is read at once
-# What an entry must be, by the kind of pydantic's complaint.
+Option = Scalar | list[Scalar]  # an option of an environment, in JSON
+MOST_BYTES = 2**30  # the largest text file that is read at once
+# What to say an entry must be, by the type of pydantic's error.
 WORDS = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -49,10 +49,10 @@ class Schema(BaseModel):
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write, of the same suffix, which then takes the place of `path`: all or nothing.
+    """Yields a temporary path with the same suffix, then renames it to `path`: all or nothing.
 
     Raises:
-      RuntimeError: it cannot be written; what was there stays.
+      RuntimeError: the file cannot be written. An earlier file at `path` is kept.
     """
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -73,7 +73,7 @@ def cannot_write(path: Path, error: OSError) -> RuntimeError:
 
 
 def plain(value: Any) -> Any:
-    """JSON-ready; arrays (a sweep) become lists, infinity the string 'inf'."""
+    """Returns `value` ready for JSON: arrays (of a sweep) as lists, infinity as the string 'inf'."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float) and math.isinf(value):
@@ -121,18 +121,18 @@ def _what(mode: int) -> str:
 
 
 def read_json(path: Path, schema: Any) -> Any:
-    """What a file of JSON holds, checked against `schema` (a type, as pydantic reads it).
+    """Returns the content of a JSON file, checked against `schema`, a type that pydantic knows.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it cannot be read, is not JSON, or an entry has another type; one line that names
-        the file, the entry, its value and what is allowed.
+      ValueError: it cannot be read, is not JSON, or an entry has another type. The message is one
+        line that names the file, the entry, its value and what is allowed.
     """
     return parse(read_bytes(path), schema, str(path))
 
 
 def parse(text: bytes | str, schema: Any, where: str) -> Any:
-    """The value of a text of JSON, checked against `schema`; messages begin with `where`.
+    """Returns the value of a JSON text, checked against `schema`. Messages begin with `where`.
 
     Raises:
       ValueError: see `read_json`.
@@ -149,7 +149,7 @@ def parse(text: bytes | str, schema: Any, where: str) -> Any:
         raise ValueError(f"{where}: not JSON, which is UTF-8 ({error.reason})") from None
     except RecursionError:
         raise ValueError(f"{where}: not JSON (nested too deeply)") from None
-    except ValueError as error:  # a whole number of more digits than Python reads
+    except ValueError as error:  # an integer with more digits than Python reads
         text = terminal.reason(error)
         is_ours = text.startswith(where)
         raise ValueError(text if is_ours else f"{where}: not JSON ({text})") from None
@@ -158,8 +158,8 @@ def parse(text: bytes | str, schema: Any, where: str) -> Any:
 
 
 def check(value: Any, schema: Any, where: str) -> None:
-    """Raises ValueError where a value of JSON is not what `schema` says: one line that begins with
-    `where` and names the entry, its value and what is allowed."""
+    """Raises ValueError if a JSON value does not fit `schema`. The message is one line that begins
+    with `where` and names the entry, its value and what is allowed."""
     try:
         _adapter(schema).validate_python(value)
     except ValidationError as error:
@@ -178,7 +178,7 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def _complaint(error: ValidationError) -> str:
-    """The first thing that is wrong, as `field=value: must be ...`."""
+    """Returns the first error, as `field=value: must be ...`."""
     found = error.errors(include_url=False)
     first = found[0]
     of_union = [e for e in found if e["input"] is first["input"]]
@@ -192,7 +192,7 @@ def _complaint(error: ValidationError) -> str:
 
 
 def _names_a_branch(part: Any, found: list[Any]) -> bool:
-    """pydantic adds the name of the type to the place of an entry that may have several."""
+    """Whether `part` of an error's path names a type: pydantic adds it where a union is allowed."""
     branches = ("int", "float", "str", "bool", "none", "list[", "dict[", "constrained")
     return isinstance(part, str) and len(found) > 1 and part.startswith(branches)
 

@@ -53,8 +53,8 @@ class Logger:
       seeds, configs: the axes of every metric; `configs` is None unless this is a sweep.
       start_steps: env steps done by the part of the run that this one resumes. Records
         beyond them are dropped, in TensorBoard too.
-      progress: True: a live bar; False: a plain line now and then, which is all a file or
-        a pipe should get; None: a bar if stdout is a terminal.
+      progress: True: a live bar. False: a plain line now and then, for files and pipes.
+        None: a bar if stdout is a terminal.
       quiet: print nothing.
       tensorboard: write `run_dir/tensorboard`.
       wandb: Weights & Biases project, or None.
@@ -81,7 +81,7 @@ class Logger:
         self._shape = (seeds,) if configs is None else (configs, seeds)
         self._sinks: list[Any] = []
         run_dir = None if run_dir is None else Path(run_dir)
-        # First: where it cannot be used, no run has begun.
+        # W&B is first: if it cannot be used, no file has been written yet.
         services = [_WandB(wandb, run_dir, config)] if wandb else []
         if run_dir is not None:
             truncate(run_dir, start_steps)
@@ -107,7 +107,7 @@ class Logger:
         Args:
           kind: "train" or "eval".
           env_steps: done so far, per seed.
-          seconds: of training so far, without compilation, those before a resume included.
+          seconds: of training so far, without compilation. Time before a resume counts.
           steps_per_second: of all runs together.
           metrics: arrays [seeds] or [configs, seeds]; NaN means undefined.
         """
@@ -146,9 +146,9 @@ class Logger:
 
 
 def read(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; none if it has logged nothing.
+    """Returns the records of a run, oldest first; none if it has logged nothing.
 
-    A last line that is cut off, as a killed run leaves it, is not there.
+    Ignores a last line that is cut off, which a killed run can leave.
 
     Raises:
       ValueError: any other line is damaged; names file and line.
@@ -157,7 +157,7 @@ def read(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def truncate(run_dir: str | os.PathLike, env_steps: float) -> None:
-    """Drops the records beyond `env_steps`, and a cut-off last line; all of it or nothing.
+    """Drops the records beyond `env_steps` and a cut-off last line, atomically.
 
     Raises:
       ValueError: see `read`.
@@ -173,7 +173,7 @@ def truncate(run_dir: str | os.PathLike, env_steps: float) -> None:
 
 
 def set_aside(run_dir: str | os.PathLike) -> Path | None:
-    """Renames the records of a run, if there are any, to metrics.N.jsonl, which it returns."""
+    """Renames the records of a run to metrics.N.jsonl. Returns that path, or None if there are none."""
     path = Path(run_dir) / FILE
     if not os.path.lexists(path):
         return None
@@ -184,7 +184,7 @@ def set_aside(run_dir: str | os.PathLike) -> Path | None:
 
 
 def _parse(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
-    """Lines with their records, and whether the file ends where a line does."""
+    """Returns lines with their records, and whether the file ends with a whole line."""
     try:
         *lines, tail = read_bytes(path).split(b"\n")
     except FileNotFoundError:
@@ -240,7 +240,7 @@ class _Jsonl:
     def close(self) -> None:
         try:
             self._file.close()
-        except OSError:  # it was full already when `log` said so
+        except OSError:  # the disk is full, and `log` has reported it
             pass
 
 
@@ -255,11 +255,11 @@ class _TensorBoard:
         try:
             path.mkdir(parents=True, exist_ok=True)
             resumed = any(path.iterdir())
-            # The name has a resolution of seconds: a quick resume must not overwrite.
+            # The file name has a resolution of seconds. A quick resume must not overwrite the file.
             self._writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
         except OSError as error:
             raise cannot_write(path, error) from error
-        if resumed:  # TensorBoard forgets what it has from here on
+        if resumed:  # TensorBoard drops older events from this step on
             restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(step=start_steps + 1 if start_steps else 0, session_log=restart)
 
@@ -291,7 +291,7 @@ class _WandB:
                 f"wandb={project!r}: Weights & Biases is missing: pip install jaxrl[wandb]"
             ) from error
         kept = run_dir / "wandb_id" if run_dir else None
-        resumed = kept is not None and kept.exists()  # goes on in the same W&B run
+        resumed = kept is not None and kept.exists()  # continue the same W&B run
         run_id = read_bytes(kept).decode().strip() if resumed else uuid.uuid4().hex[:8]
         try:
             if run_dir:
@@ -309,7 +309,7 @@ class _WandB:
         if kept:
             with whole(kept) as part:
                 part.write_text(run_id)
-        # Not W&B's own step, which may not go back: a resumed run repeats steps.
+        # W&B's own step must not decrease, but a resumed run repeats steps.
         self._run.define_metric("*", step_metric="env_steps")
 
     def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
@@ -320,7 +320,7 @@ class _WandB:
 
 
 def _scalars(kind: str, clock: dict[str, float], metrics: dict[str, np.ndarray]) -> dict:
-    """Tags and their values: the mean over all, and one per seed (config, in a sweep)."""
+    """Returns values by tag: the mean over all seeds, and one per seed (per config in a sweep)."""
     scalars = {f"{kind}/{name}": value for name, value in clock.items()}
     for name, value in metrics.items():
         value = value.astype(np.float64)
@@ -337,7 +337,7 @@ def _scalars(kind: str, clock: dict[str, float], metrics: dict[str, np.ndarray])
 
 
 def _plain(value: np.ndarray) -> Any:
-    """Nested lists with null for what is not finite, each number as short as it is exact."""
+    """Returns nested lists: null for non-finite numbers, the shortest exact form of all others."""
     if value.ndim:
         return [_plain(x) for x in value]
     if value.dtype.kind in "biu":

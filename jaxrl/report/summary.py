@@ -10,7 +10,7 @@ import numpy as np
 
 
 def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:
-    """Interquartile mean (Agarwal et al. 2021): the mean without a quarter of the scores at each end.
+    """Returns the interquartile mean: drops a quarter of the scores at each end (Agarwal et al. 2021).
 
     Equals `scipy.stats.trim_mean(scores, 0.25, axis)`, the definition of rliable: a quarter is
     rounded down to whole scores.
@@ -31,8 +31,8 @@ def iqm(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:
 def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a rate, `successes` of `n` independent episodes (Wilson 1927).
 
-    Unlike a bootstrap it does not collapse to a point where all episodes end alike: 16 of 16 gives
-    0.81 .. 1.
+    A bootstrap collapses to a point if every episode has the same result. This interval does not:
+    16 of 16 gives 0.81 .. 1.
 
     Raises:
       ValueError: `n` < 1, or `successes` not in 0 .. `n`.
@@ -49,9 +49,10 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
 
 
 def mean_interval(values: np.ndarray, samples: int = 2000) -> tuple[float, float]:
-    """95% interval of a mean over episodes, values [E].
+    """Returns the 95% interval of a mean over episodes, values [E].
 
-    Wilson's where every value is 0 or 1, because then the mean is a rate; else the bootstrap.
+    It is Wilson's interval if every value is 0 or 1, because then the mean is a rate. Otherwise it
+    is the bootstrap's.
     """
     x = np.asarray(values, np.float64).ravel()
     if np.isin(x, (0.0, 1.0)).all():
@@ -90,7 +91,7 @@ def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
 
 
 def verdict(interval: tuple[float, float], margin: float = 0.0) -> str:
-    """What the interval of a difference says about the claim that the difference is above 0.
+    """Returns what the interval of a difference says about the claim that the difference is above 0.
 
     Args:
       interval: (low, high) of the difference.
