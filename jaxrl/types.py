@@ -1,4 +1,4 @@
-"""The few types that every learner speaks, and the Protocols of the seams between them."""
+"""The types that all learners share: `Learner`, `Policy`, `Transition`, `Metrics`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Means = dict[str, jax.Array]  # what an update reports: scalars by name
 
 @struct.dataclass
 class Metrics:
-    """Scalars of one step of a learner, by the way in which they are averaged over steps."""
+    """Scalars of one step of a learner, grouped by how they are averaged over steps."""
 
     means: Means = struct.field(default_factory=dict)  # averaged; NaN until the first update
     sums: dict[str, jax.Array] = struct.field(default_factory=dict)  # added up: counts
@@ -36,13 +36,12 @@ class Metrics:
 class Policy:
     """How to act in ONE environment instance; batch it with `vmap`, like an `Env`.
 
-    `params` holds everything learned, normaliser statistics included, so a policy
-    cannot be used with the wrong ones. The carry is whatever the policy remembers
-    within an episode (a recurrent state, an action chunk). Start each episode from
-    `init_carry()`.
+    `params` holds everything learned. That includes the normaliser's statistics, so a policy
+    cannot be used with the wrong ones. The carry is the policy's memory within an episode: a
+    recurrent state, a chunk of actions. Start each episode from `init_carry()`.
 
-    A policy with `sees_state` is given the environment's `State` in place of the observation:
-    a planner on the true simulator, for instance.
+    If `sees_state`, `act` takes the environment's `State` in place of the observation. A planner
+    on the true simulator needs that.
     """
 
     params: Any
@@ -51,7 +50,7 @@ class Policy:
     sees_state: bool = struct.field(pytree_node=False, default=False)
 
     def view(self, state: Any) -> Any:
-        """What `act` is given of an environment's `State`: its observation, or all of it."""
+        """Returns what `act` takes of an environment's `State`: the observation, or all of it."""
         return state if self.sees_state else state.obs
 
     def act(
@@ -68,11 +67,11 @@ class Transition:
     obs: Any
     action: jax.Array  # [..., A] in [-1, 1], or int32 [...] where actions are discrete
     reward: jax.Array
-    next_obs: Any  # what the action led to: the final observation where the episode ended
+    next_obs: Any  # after the action; the final observation if the episode ended
     terminated: jax.Array  # bool: the MDP ended, no value after it
     truncated: jax.Array  # bool: the clock or a recording ended it, bootstrap from `next_obs`
     valid: jax.Array  # bool; False: not finite, or `next_obs` is unknown: learn nothing from it
-    # See `envs.types.State`. `executed` is not among them, because `action` is that already.
+    # See `envs.types.State`. `executed` is left out, because `action` is the executed action.
     # `teacher` is in the units of `action`.
     signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
@@ -84,7 +83,7 @@ class Init(Protocol):
 
 
 class Step(Protocol):
-    """Collects and updates once. A learner from recorded data takes them as `data`."""
+    """Collects and updates once. Offline learners take their data set as `data`."""
 
     def __call__(self, state: Any, data: Any = ...) -> tuple[Any, Metrics]: ...
 
@@ -100,7 +99,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Learner:
-    """Pure functions, and what the driver must know about them.
+    """Three pure functions, and what the driver needs to know about them.
 
     `init(key, config) -> state`; `step(state) -> (state, metrics)` collects and updates once;
     `policy(state) -> Policy`. All three are written for ONE run; the driver vmaps them. The
@@ -120,5 +119,7 @@ class Learner:
     sharing: Sharing | None = None  # None: devices can share whole runs only
     data: Any = None
     unit: str = "env steps"  # or "updates"
-    evaluate: Callable[..., dict[str, jax.Array]] | None = None  # replaces whole episodes
+    evaluate: Callable[..., dict[str, jax.Array]] | None = (
+        None  # replaces the evaluation by whole episodes
+    )
     about: dict[str, Any] = field(default_factory=dict)  # what to print beside the results

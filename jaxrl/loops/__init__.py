@@ -1,1 +1,1 @@
-"""The engines: they own time, devices and memory."""
+"""The engines. They own time, devices and memory; methods own the mathematics."""

@@ -1,4 +1,4 @@
-"""What an off-policy or offline method is: an `Algorithm`, the `Batch` it learns from, its seams.
+"""The parts of an off-policy or offline method: its `Algorithm`, its `Batch` and its seams.
 
 Methods plug in mathematics for ONE run. They never mention a device: `Batch.mean` and
 `Batch.grad` know how a batch is shared.
@@ -79,7 +79,7 @@ class Obs:
 
 @struct.dataclass
 class Batch:
-    """Samples to learn from, [B, ...]. Shared by devices, each has a part of it.
+    """Samples to learn from, [B, ...]. If devices share a batch, each has a part of it.
 
     `action` is [B, A] in [-1, 1], int32 [B] where actions are discrete, [B, h, ...] from `chunk`.
     """
@@ -87,12 +87,12 @@ class Batch:
     obs: Obs
     action: jax.Array
     reward: jax.Array  # [B] scaled, discounted sum over the steps taken
-    next_obs: Obs  # where they led
+    next_obs: Obs  # after the last of those steps
     discount: jax.Array  # [B] gamma^steps, 0 where the MDP terminated
-    valid: jax.Array  # [B] bool; False: the simulation was not finite, counts as 0 in every mean
+    valid: jax.Array  # [B] bool; False: not finite; the sample counts as 0 in every mean
     taken: jax.Array  # [B, h] bool: which steps of the window belong to the episode
     signals: dict[str, jax.Array]  # each summed like the reward, not scaled
-    key: jax.Array  # [B] one key per sample, for whatever noise the update draws
+    key: jax.Array  # [B] one key per sample, for random numbers of the update
     shared_key: jax.Array  # [] the same on every device
     share: float = struct.field(pytree_node=False, default=1.0)  # of the batch, on this device
     axis_name: str | None = struct.field(pytree_node=False, default=None)
@@ -117,7 +117,7 @@ class Batch:
 
 
 class Columns(NamedTuple):
-    """From which environments each sample may be drawn."""
+    """The environments from which each sample may be drawn: `count` columns from `first` on."""
 
     first: jax.Array  # [B] int32
     count: int
@@ -132,7 +132,7 @@ class DrawWindow(Protocol):
 
 
 class Cut(NamedTuple):
-    """How a window becomes a sample: `make(window, config)` of windows of `length` steps."""
+    """Turns a window into a sample: `make(window, config)` of windows of `length` steps."""
 
     length: int
     make: Callable[[Window, Any], replay.Batch]
@@ -145,8 +145,8 @@ class Init(Protocol):
 
 
 class Update(Protocol):
-    """All updates of one step. `draw(key)` returns a new batch. `learn_actor` is an unbatched bool,
-    or None where the actor always learns."""
+    """Makes all updates of one step. `draw(key)` returns a new batch. `learn_actor` is an unbatched
+    bool, or None if the actor always learns."""
 
     def __call__(
         self,
@@ -159,13 +159,13 @@ class Update(Protocol):
 
 
 class UpdateOnBatch(Protocol):
-    """One update on one batch."""
+    """Makes one update on one batch."""
 
     def __call__(self, agent: Any, batch: Batch, config: Any) -> tuple[Any, Means]: ...
 
 
 class Act(Protocol):
-    """The action of one environment ([A] in [-1, 1], or int32 []), and the next memory."""
+    """Returns the action of one environment ([A] in [-1, 1], or int32 []) and the next memory."""
 
     def __call__(
         self, params: Any, memory: Any, obs: Obs, key: jax.Array, deterministic: bool
@@ -173,7 +173,7 @@ class Act(Protocol):
 
 
 class Explore(Protocol):
-    """As `Act`, while collecting."""
+    """Like `Act`, for collection: it may add noise."""
 
     def __call__(
         self, agent: Any, memory: Any, obs: Obs, key: jax.Array, config: Any
@@ -183,7 +183,7 @@ class Explore(Protocol):
 def uniform(
     ring: Replay, keys: jax.Array, columns: Columns, length: int, config: Any = None
 ) -> Window:
-    """Every recorded step begins a window with the same probability."""
+    """Draws windows. Every recorded step begins one with the same probability."""
     age, column = replay.uniform(ring, keys, columns.first, columns.count)
     return replay.window(ring, age, column, length)
 
@@ -219,7 +219,7 @@ def scaled(window: Window, config: Updates) -> Window:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A method's own part; see the module for its seams."""
+    """The functions of a method. The module's table says what each is for."""
 
     init: Init
     update: Update
@@ -284,13 +284,13 @@ class Each:
 
 
 def split_each(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two independent keys [B] from each of keys [B]."""
+    """Returns two independent keys [B] from each of keys [B]."""
     pairs = jax.vmap(jax.random.split)(keys)
     return pairs[:, 0], pairs[:, 1]
 
 
 def flatten(config: Batches, moments: Moments, obs: Any, batch_ndim: int) -> Obs:
-    """Raw observations, leaves [*B, ...] with `batch_ndim` batch axes, as `Obs`."""
+    """Returns raw observations, leaves [*B, ...] with `batch_ndim` batch axes, as `Obs`."""
     obs = moments.normalize(obs) if config.normalize_obs else obs
     return Obs(
         spaces.select(obs, config.actor_obs, batch_ndim),
@@ -307,7 +307,7 @@ def to_batch(
     moments: Moments,
     axis_name: str | None = None,
 ) -> Batch:
-    """The batch that an update on `window` sees; `keys` [B] are of its samples."""
+    """Returns the batch that an update sees, made of `window` and one of `keys` [B] per sample."""
     sample = cut.make(window, config)
     size = sample.weight.shape[0]
     return Batch(

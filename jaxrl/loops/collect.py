@@ -1,4 +1,4 @@
-"""What on-policy and off-policy collection share: episode metrics, shuffling of unrolls."""
+"""Episode metrics and the shuffling of unrolls, for on-policy and off-policy collection."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def episode_metrics(stepped: VecState) -> Metrics:
 def stored(
     action: jax.Array, signals: dict[str, jax.Array], actions: Actions
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What a replay keeps of a step: the action that was carried out, and the signals.
+    """Returns what a replay keeps of a step: the action that was executed, and the signals.
 
     Args:
       action: [..., A] the proposed one in [-1, 1], or integers [...].
-      signals: of the step, [..., ...]. `executed` replaces `action`. It and `teacher` are in the
-        environment's units and are brought to [-1, 1].
+      signals: the step's signals, [..., ...]. `executed` replaces `action`. `executed` and
+        `teacher` come in the environment's units and are scaled to [-1, 1].
       actions: the environment's.
     """
     if not signals.keys() & set(ACTION_SIGNALS):
@@ -73,14 +73,14 @@ def over_time(metrics: Metrics, psum: Callable[[Any], Any]) -> Metrics:
 
 
 def num_blocks(num_envs: int, num_minibatches: int) -> int:
-    """Into how many blocks `shuffle_unrolls` divides the environments."""
+    """Returns the number of blocks into which `shuffle_unrolls` divides the environments."""
     return math.gcd(num_envs // num_minibatches, 8)
 
 
 def shuffle_unrolls(
     key: jax.Array, index: jax.Array, num_envs: int, num_minibatches: int
 ) -> jax.Array:
-    """Which environments each minibatch takes; every one is taken once.
+    """Returns which environments each minibatch takes. Every environment is taken once.
 
     Environments are shuffled within at most 8 blocks. The blocks do not depend on the number of
     devices, so the minibatches are the same on one device and on eight.

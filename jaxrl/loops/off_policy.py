@@ -95,8 +95,8 @@ def online(
       build: makes the method.
       prior: a `jaxrl.data.dataset.Dataset` that `config.prior_ratio` (above 0) of every batch
         comes from.
-      axis_name: the mapped device axis that shares the batches, and the environments where these
-        divide, if any.
+      axis_name: the mapped device axis that shares batches, and environments if they divide
+        evenly. None: one device.
 
     Raises:
       ValueError: a field out of range, unbounded actions, a replay smaller than a window, a
@@ -124,12 +124,12 @@ def online(
             f"replay_size={shapes.replay_size}: holds {rows} steps of {shapes.num_envs}"
             f" environments, fewer than a window of n_step={cut.length}"
         )
-    # Columns are drawn from within blocks, so that the samples do not depend on how devices share
-    # them. A single block is whole on every device: all step it, and share the batches alone.
+    # Each sample is drawn from one block of columns, so samples do not depend on the number of
+    # devices. With a single block every device steps all environments, and only batches are shared.
     num_blocks = math.gcd(shapes.num_envs, batch_parts(shapes))
     block = shapes.num_envs // num_blocks
     envs_axis = axis_name if num_blocks > 1 else None
-    # Counted in iterations: the number of steps would outgrow an int32.
+    # Counted in iterations, because the number of steps can exceed an int32.
     starts_at = lambda steps: math.ceil(steps / steps_per_iteration)
     learning_at, actor_at = starts_at(shapes.learning_starts), starts_at(shapes.actor_starts)
 
@@ -262,7 +262,7 @@ def sampled(algorithm: Algorithm):
 def transition(
     before: VecState, action: jax.Array, after: VecState, actions: spaces.Actions
 ) -> Transition:
-    """What is stored of a step [N]; see `collect.stored`."""
+    """Returns what the replay stores of a step [N]; see `collect.stored`."""
     action, signals = collecting.stored(action, after.now.signals, actions)
     return Transition(
         obs=before.obs,
@@ -277,13 +277,13 @@ def transition(
 
 
 def sources(config: Collect) -> tuple[int, int]:
-    """How many samples of a batch are the learner's own, and how many prior data."""
+    """Returns how many samples of a batch are collected, and how many are prior data."""
     num_prior = round(config.prior_ratio * config.batch_size)
     return config.batch_size - num_prior, num_prior
 
 
 def batch_parts(config: Collect) -> int:
-    """Into how many equal parts, at most 8, both sources of a batch can be cut."""
+    """Returns the largest number of equal parts, at most 8, that divides both sources of a batch."""
     return math.gcd(*sources(config), 8)
 
 
@@ -295,13 +295,13 @@ def num_parts(config: Collect) -> int:
 
 
 def default_devices(num_runs: int, config: Collect, eval_episodes: int) -> int:
-    """As `runtime.default_devices`, where one run is shared by the samples of its batches."""
+    """Returns `runtime.default_devices` for runs whose batches can be shared among devices."""
     parts = math.gcd(num_parts(config), eval_episodes)
     return runtime.default_devices(num_runs, config.batch_size, parts)
 
 
 def example_transition(env: Env, actions: spaces.Actions) -> Transition:
-    """Zeros shaped like one stored step."""
+    """Returns zeros shaped like one stored step."""
 
     def step(key: jax.Array) -> Transition:
         state, no = env.reset(key), jnp.zeros((), bool)
@@ -313,7 +313,7 @@ def example_transition(env: Env, actions: spaces.Actions) -> Transition:
 
 
 def with_signals(data: tuple[Transition, Any], example: Transition) -> tuple[Transition, Any]:
-    """Recorded data with the signals of `example` alone.
+    """Returns recorded data with only the signals of `example`.
 
     Raises:
       ValueError: one of them was not recorded.
@@ -337,7 +337,7 @@ def policy_of(config: Any, algorithm: Algorithm, actions: spaces.Actions):
     """`Learner.policy` of a state with `agent` and `obs_moments`."""
     shapes = config
 
-    # Defined once: functions are part of a Policy's type, and a new one would compile anew.
+    # Defined once: functions are static fields of a Policy, and a new function causes a retrace.
     def init_carry():
         return algorithm.memory(jax.random.key(0), config)
 

@@ -31,14 +31,14 @@ class OfflineState:
 
 
 def learner(env: Env, config: Batches, build: Build, dataset: Any) -> Learner:
-    """A learner from recorded data alone; `env` is for spaces and evaluation.
+    """Returns a learner from recorded data alone. `env` gives spaces and evaluation.
 
     One `step` is `config.updates_per_step` updates, and steps are counted in updates.
 
     Args:
       env, config, build: as for `jaxrl.loops.off_policy.online`.
-      dataset: a `jaxrl.data.dataset.Dataset`, whose `trajectories` (if weighted) say how likely
-        each episode is drawn; None for a learner that can only act.
+      dataset: a `jaxrl.data.dataset.Dataset`. Its `trajectories`, if weighted, give the
+        probability of each episode. None: the learner can only act.
 
     Raises:
       ValueError: a field out of range, unbounded actions, data that do not fit.

@@ -49,7 +49,7 @@ ADAM = optax.scale_by_adam(eps=1e-5)
 class OnPolicyState:
     params: Any
     opt: Any
-    learning_rate: jax.Array  # [] what the adaptive schedule has arrived at
+    learning_rate: jax.Array  # [] the current rate of the adaptive schedule
     obs_moments: Moments
     return_moments: Moments  # of discounted returns, for `normalize_reward`
     env: VecState  # [N]
@@ -148,7 +148,7 @@ def make(
                 in_any_run(truncated.any()), value_of_final, lambda: jnp.zeros_like(value)
             )
             reward = stepped.now.reward
-            total = reward.mean(range(1, reward.ndim))  # over agents, where there are some
+            total = reward.mean(range(1, reward.ndim))  # over agents, if there are several
             discounted = discounted * config.gamma * (1.0 - reset) + total
             unroll = Unroll(
                 obs=env_state.obs,
@@ -176,7 +176,7 @@ def make(
         return state, unroll, collecting.over_time(episodes, psum)
 
     def estimate(state: OnPolicyState, unroll: Unroll) -> tuple[jax.Array, jax.Array]:
-        """Advantages and value targets, in scaled reward."""
+        """Returns advantages and value targets, in scaled reward."""
         _, _, last_value = forward_one(
             state.params, state.obs_moments, state.carry, state.env.obs, state.env.done
         )
@@ -230,7 +230,7 @@ def make(
             loss += getattr(config, f"{name}_coef") * metrics[f"{name}_loss"]
             means = means | others
         log_ratio = log_prob - unroll.log_prob
-        # Schulman's low-variance estimate where the actor has no closed form.
+        # Without a closed form: Schulman's low-variance estimate.
         kl = actor.kl(unroll.outputs, outputs) if actor.kl else sample.ratio - 1.0 - log_ratio
         metrics |= {"kl": mean(kl), "ratio_error": mean(jnp.abs(sample.ratio - 1.0))}
         return loss, metrics | jax.tree.map(mean, means | more)
@@ -271,7 +271,9 @@ def make(
         (params, opt, rate), metrics = jax.lax.scan(one_epoch, loop, keys)
         first_ratio_error = metrics.pop("ratio_error")[0, 0]
         metrics = jax.tree.map(jnp.mean, metrics)
-        share = lambda x: x.sum(1).mean() / shapes.num_envs  # this device's, of the mean of [T, n]
+        share = lambda x: (
+            x.sum(1).mean() / shapes.num_envs
+        )  # this device's share of the mean of [T, n]
         metrics |= {"first_ratio_error": first_ratio_error, "learning_rate": rate}
         metrics |= psum({"value": share(unroll.value), "reward": share(unroll.reward)})
         state = state.replace(
@@ -313,7 +315,7 @@ def make(
         )
         return actor.to_env(jax.tree.map(lambda x: x[0], raw)), carry
 
-    # Defined once: functions are part of a Policy's type, and a new one would compile anew.
+    # Defined once: functions are static fields of a Policy, and a new function causes a retrace.
     def init_carry():
         return network.init_carry(1)
 
@@ -345,7 +347,7 @@ def make(
 
 
 def default_devices(num_runs: int, config: OnPolicy, eval_episodes: int) -> int:
-    """As `runtime.default_devices`; devices that share a run share blocks of minibatches and
-    evaluation episodes, too."""
+    """Returns `runtime.default_devices` for runs that devices can share: the number of devices divides
+    the blocks of minibatches and the evaluation episodes."""
     blocks = collecting.num_blocks(config.num_envs, config.num_minibatches)
     return runtime.default_devices(num_runs, config.num_envs, math.gcd(blocks, eval_episodes))

@@ -1,4 +1,4 @@
-"""What an on-policy method is made of: settings, the unroll, the sample that losses see, seams.
+"""The parts of an on-policy method: settings, the unroll, the sample that losses see, its seams.
 
 | seam | default | who replaces it |
 |---|---|---|
@@ -39,14 +39,14 @@ from jaxrl.types import Means, Metrics
 class OnPolicy:
     """Settings of every on-policy learner."""
 
-    learning_rate: NonNegative = 3e-4  # Adam's; the first value when `lr_schedule` changes it
+    learning_rate: NonNegative = 3e-4  # Adam's rate at the start; `lr_schedule` may change it
     gamma: Share = 0.99  # discount
     gae_lambda: Share = 0.95
     value_coef: NonNegative = 0.5
     entropy_coef: NonNegative = 0.0
     max_grad_norm: Limit = 0.5  # global norm; inf: off
     reward_scale: Positive = 1.0
-    target_kl: Limit = 0.01  # what `lr_schedule="adaptive"` steers to
+    target_kl: Limit = 0.01  # the KL per update that `lr_schedule="adaptive"` aims at
     schedule_steps: Duration = 0.0  # env steps until a linear or cosine schedule ends
 
     num_envs: Count = 1024
@@ -75,7 +75,7 @@ class OnPolicy:
         return self.lr_schedule in ("linear", "cosine")
 
     def scheduled(self, total_steps: float) -> OnPolicy:
-        """Returns these settings with a schedule that ends with the run, unless it has a length."""
+        """Returns these settings. A schedule without a length gets `total_steps`."""
         if self.has_schedule and not self.schedule_steps:
             return self.replace(schedule_steps=float(total_steps))
         return self
@@ -95,7 +95,7 @@ class Unroll:
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-    valid: jax.Array  # bool; False: the simulation was not finite; weight 0
+    valid: jax.Array  # bool; False: the simulation was not finite, and the step has weight 0
     discounted: jax.Array  # running discounted reward
     signals: dict[str, jax.Array]
 
@@ -129,7 +129,8 @@ class Loss(Protocol):
 class Advantage(Protocol):
     """Returns advantages [T, N] or [T, N, K] and targets shaped like the values.
 
-    `next_value` [T, N, ...] is the value of what each action led to, final observations included.
+    `next_value` [T, N, ...] is the value of the observation after each action. At the end of an
+    episode that is the final observation, not the next episode's first.
     """
 
     def __call__(

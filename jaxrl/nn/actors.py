@@ -1,4 +1,4 @@
-"""What on-policy learners act with: a `Network`, and an `Actor` that reads its outputs."""
+"""The policies of on-policy learners: a `Network`, and an `Actor` that reads its outputs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Actor:
 
 
 def distribution_actor(space: Box | Discrete, kind: str) -> Actor:
-    """Acts by one distribution of `jaxrl/nn/distributions.py`; see `spaces.distribution`."""
+    """Returns the actor of one distribution of `jaxrl/nn/distributions.py`; see `spaces.distribution`."""
     distribution = spaces.distribution(space, kind)
     to_env, squash = spaces.to_env(space), spaces.squash(space, kind)
 
@@ -63,7 +63,7 @@ def distribution_actor(space: Box | Discrete, kind: str) -> Actor:
 
     def evaluate(params, outputs, raw, keys):
         dist = distribution(outputs)
-        # One key per environment, so that devices which share them draw the same.
+        # One key per environment, so that the draws do not depend on the number of devices.
         entropy = jax.vmap(lambda d, k: d.entropy(k), (1, 0), 1)(dist, keys)
         return dist.log_prob(raw), entropy
 
@@ -82,7 +82,7 @@ def distribution_actor(space: Box | Discrete, kind: str) -> Actor:
 def actor_critic(
     module: ActorCritic, actor_obs: tuple[str, ...], critic_obs: tuple[str, ...]
 ) -> Network:
-    """Separate MLPs (or GRUs), each on the entries of the observation that it may see."""
+    """Returns separate MLPs (or GRUs) for actor and critic, each on its entries of the observation."""
 
     def seen(obs: Any, reset: jax.Array) -> tuple[jax.Array, jax.Array]:
         select = lambda keys: spaces.select(obs, keys, reset.ndim)

@@ -15,8 +15,8 @@ Activation = Literal["swish", "tanh", "relu", "elu", "gelu"]
 ACTIVATIONS = {"swish": nn.swish, "tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "gelu": nn.gelu}
 
 
-# Not orthogonal: that is a QR factorisation, and two batched LAPACK calls at once (seeds
-# under vmap, several layers) can wait for each other forever on a CPU with few cores.
+# Not orthogonal, which needs a QR factorisation: two batched LAPACK calls at once (several layers,
+# seeds under vmap) can deadlock on a CPU with few cores.
 hidden_init = nn.initializers.lecun_uniform()
 
 
@@ -27,7 +27,7 @@ def last_init(scale: float):
 
 
 class Dense(nn.Module):
-    """x [*B, in] to [*B, features]: flax's `Dense` by way of `product`."""
+    """Maps x [*B, in] to [*B, features], like flax's `Dense`, but with `product`."""
 
     features: int
     kernel_init: Callable = nn.initializers.lecun_normal()
@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """`size` MLPs with parameters of their own on the same input: [B, in] to [size, B, out]."""
+    """`size` MLPs with separate parameters on the same input: [B, in] to [size, B, out]."""
 
     size: int
     hidden: Sequence[int]
@@ -74,7 +74,7 @@ class Ensemble(nn.Module):
             split_rngs={"params": True},
             axis_size=self.size,
         )
-        # An input for each: XLA on a CPU is slower where members share it.
+        # Each member gets its own copy of the input, because XLA on a CPU is slower if they share one.
         x = jnp.broadcast_to(x, (self.size, *x.shape))
         return members(self.hidden, self.out, self.activation, 1.0, self.layer_norm)(x)
 
@@ -95,7 +95,7 @@ class Transformer(nn.Module):
 
 
 class GRU(nn.Module):
-    """A GRU over time that forgets at the start of an episode.
+    """A GRU over time that resets its carry at the start of an episode.
 
     carry [*B, width], x [T, *B, in], reset [T, *B] bool (True: x[t] begins an episode).
     Returns the last carry and the outputs [T, *B, width].
@@ -118,8 +118,8 @@ class ActorCritic(nn.Module):
     """Separate actor and critic, recurrent where `gru_width` > 0. Time-major inputs.
 
     Returns (carry, actor output [T, B, actor_out], value [T, B]); with `free_log_std`
-    the actor output is [T, B, 2 * actor_out], its second half a state-independent
-    parameter.
+    the actor output is [T, B, 2 * actor_out], and its second half is a parameter that does not
+    depend on the observation.
     """
 
     actor_hidden: Sequence[int]

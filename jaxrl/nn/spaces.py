@@ -1,4 +1,4 @@
-"""Between networks and environments: observations in, actions out."""
+"""Maps observations to network inputs and network outputs to actions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def actions(space: Box | Discrete) -> Actions:
 
 
 def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
-    """One flat vector per observation: the named entries of a dict (all if none named).
+    """Returns one flat vector per observation: the named entries of a dict (all if none is named).
 
     Leaves [*B, ...] with `batch_ndim` batch axes; returns [*B, obs] float32.
     """
@@ -96,11 +96,11 @@ def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
 
 
 def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]:
-    """From network outputs to an action distribution.
+    """Returns the function from network outputs to an action distribution.
 
-    `kind`, for continuous actions: "tanh_normal" (second half of the outputs: standard
-    deviation by softplus, 1 at 0) or "normal" (second half: log standard deviation), which
-    leaves directions without bounds as they are.
+    `kind` matters for continuous actions only. "tanh_normal": softplus of the second half of the
+    outputs is the standard deviation, 1 at output 0. "normal": the second half is the log of the
+    standard deviation, and directions without bounds are not clipped.
 
     Raises:
       ValueError: directions with a bound on one side only, or without bounds for "tanh_normal".
@@ -132,7 +132,7 @@ def squash(space: Box | Discrete, kind: str) -> Callable[[jax.Array], jax.Array]
 
 
 def tanh_normal(outputs: jax.Array) -> TanhNormal:
-    """Outputs [..., 2A]: means, then what softplus makes standard deviations (1 at 0)."""
+    """From outputs [..., 2A]: means, and standard deviations by softplus (1 at output 0)."""
     mean, spread = jnp.split(outputs, 2, -1)
     return TanhNormal(mean, jax.nn.softplus(spread + 0.5413) + MIN_STD)
 
@@ -140,7 +140,7 @@ def tanh_normal(outputs: jax.Array) -> TanhNormal:
 def to_env(space: Box | Discrete) -> Callable[[jax.Array], jax.Array]:
     """Maps squashed actions in [-1, 1] (flat, [..., A]) to the space's bounds and shape.
 
-    Directions without bounds are left as they are.
+    Directions without bounds are unchanged.
 
     Raises:
       ValueError: directions with a bound on one side only.
@@ -152,7 +152,7 @@ def to_env(space: Box | Discrete) -> Callable[[jax.Array], jax.Array]:
 
 
 def from_env(space: Box) -> Callable[[jax.Array], jax.Array]:
-    """The inverse of `to_env`: flat actions [..., A], 0 where a direction has but one value."""
+    """Returns the inverse of `to_env`: flat actions [..., A], 0 in a direction with a single value."""
     center, half = _center_and_half(space)
     half = np.where(half > 0, half, 1.0)
     batch = lambda action: action.shape[: action.ndim - len(space.shape)]
@@ -160,7 +160,7 @@ def from_env(space: Box) -> Callable[[jax.Array], jax.Array]:
 
 
 def _center_and_half(space: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Of the range of every direction [A]; 0 and 1 without bounds."""
+    """Returns the centre and half the width of every direction's range [A]; 0 and 1 without bounds."""
     bounded = _bounded(space)
     low = np.where(bounded, space.lows.ravel(), -1.0).astype(np.float32)
     high = np.where(bounded, space.highs.ravel(), 1.0).astype(np.float32)

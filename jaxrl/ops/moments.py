@@ -12,10 +12,10 @@ from flax import struct
 
 
 def psum_over(axis_name: str | None) -> Callable[[Any], Any]:
-    """A function that sums a tree over the devices of a mapped axis (None: that returns it).
+    """Returns `psum` over `axis_name` for trees, or the identity if `axis_name` is None.
 
-    All arrays of a type go in one message: on a CPU each message costs 40 microseconds or more, and
-    XLA sends a tree of twelve as twelve.
+    All arrays of one dtype are sent in one message. On a CPU each message costs 40 microseconds or
+    more, and XLA would send a tree of twelve arrays as twelve messages.
     """
     if axis_name is None:
         return lambda tree: tree
@@ -37,7 +37,7 @@ def psum_over(axis_name: str | None) -> Callable[[Any], Any]:
     return psum
 
 
-SPIKE = 10.0  # standard deviations from the mean, beyond which a value counts as being there
+SPIKE = 10.0  # values are clipped to this many standard deviations from the mean
 START_SPIKE, START_PASSES = 25.0, 64  # mean absolute deviations, and passes over the first batch
 ROUNDING = float(jnp.finfo(jnp.float32).eps)
 
@@ -52,7 +52,7 @@ class Moments:
 
     @staticmethod
     def zeros(example: Any) -> Moments:
-        """For values shaped like `example` (array or tree); normalises to nothing yet."""
+        """Returns moments of no values, shaped like `example` (array or tree): they normalise nothing."""
         zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
         return Moments(jnp.zeros(()), zeros, jax.tree.map(jnp.ones_like, zeros))
 
@@ -103,7 +103,7 @@ class Moments:
             bound = limit(SPIKE * jnp.where(_constant(mean, var), 1.0, jnp.sqrt(var)))
             return jnp.where(first, jnp.inf, bound)
 
-        # A loop, because under `vmap` a condition would make every pass in every update.
+        # A loop, because under `vmap` a `cond` would compute all passes in every update.
         start = (jnp.zeros((), jnp.int32), self.mean, jax.tree.map(running, self.mean, self.var))
         more = lambda loop: first & (loop[0] < START_PASSES)
         _, center, bound = jax.lax.while_loop(more, closer, start)
@@ -125,10 +125,9 @@ class Moments:
         )
 
     def normalize(self, x: Any, clip: float = 10.0) -> Any:
-        """Zero mean, unit variance, within +-clip; the identity before the first update.
+        """Returns x with zero mean and unit variance, within +-clip; x itself before the first update.
 
-        An element without variance is only centred, because no reading so far says what a small
-        deviation from it means.
+        An element without variance is only centred, because its scale is unknown.
         """
 
         def one(x, mean, var):
@@ -140,5 +139,5 @@ class Moments:
 
 
 def _constant(mean: jax.Array, var: jax.Array) -> jax.Array:
-    """Where the variance is none, or no more than the rounding of the mean."""
+    """Returns where the variance is 0 or explained by rounding of the mean."""
     return jnp.sqrt(var) <= ROUNDING * jnp.abs(mean)

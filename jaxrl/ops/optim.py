@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-ADAM = optax.scale_by_adam()  # any transformation works whose rate is applied outside
+ADAM = optax.scale_by_adam()  # any transformation works: the learning rate is applied outside
 
 
 @struct.dataclass
 class Net:
-    """Parameters with their optimiser's state and, where there is one, their target copy."""
+    """Parameters, the state of their optimiser and, if wanted, a target copy."""
 
     params: Any
     opt: Any
@@ -37,7 +37,7 @@ class Net:
 
 
 def net(params: Any, target: bool = False, tx: optax.GradientTransformation = ADAM) -> Net:
-    """A `Net` that starts at `params`; with `target`, its target copy does, too."""
+    """Returns a `Net` that starts at `params`. With `target` it has a copy that follows."""
     return Net(params, tx.init(params), params if target else ())
 
 
@@ -56,12 +56,12 @@ def step(
 
 
 def polyak(target: Any, params: Any, tau: Any) -> Any:
-    """The target moved by a share `tau` towards `params`."""
+    """Returns the target moved by a share `tau` towards `params`."""
     return jax.tree.map(lambda t, p: t + tau * (p - t), target, params)
 
 
 def clip(grads: Any, max_norm: Any) -> tuple[Any, jax.Array]:
-    """Gradients scaled down to a global norm of `max_norm` (infinite: off), and their norm before."""
+    """Returns gradients with a global norm of at most `max_norm`, and their norm before clipping."""
     norm = optax.global_norm(grads)
     scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))
     return jax.tree.map(lambda g: g * scale, grads), norm

@@ -18,9 +18,9 @@ def gae(
 ) -> jax.Array:
     """Generalised advantage estimates, GAE(lambda) (Schulman et al. 2016, eq. 16).
 
-    All arrays are [T, N]. `next_value[t]` is the value of what action t led to: at the
-    end of an episode the value of the FINAL observation, not of the next episode's
-    first. The recursion is cut where `done`, and bootstraps there unless `terminated`.
+    All arrays are [T, N]. `next_value[t]` is the value of the observation after action t. At the
+    end of an episode that is the FINAL observation, not the next episode's first. The recursion
+    is cut where `done`, and bootstraps there unless `terminated`.
     Where `valid` is False the advantage is 0.
 
     Returns:

@@ -32,7 +32,7 @@ def next_rate(kind: str, rate: jax.Array, kl: jax.Array, config: Any, progress: 
 
 
 def progress(done: Any, steps: Any) -> jax.Array:
-    """The share of `steps` that is done; 0 for good where there are none: no schedule."""
+    """Returns the share of `steps` that is done. Without steps there is no schedule, and it is 0."""
     return jnp.where(steps > 0, done / jnp.maximum(steps, 1.0), 0.0)
 
 
