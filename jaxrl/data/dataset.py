@@ -17,27 +17,26 @@ from jaxrl.ops.moments import Moments
 from jaxrl.types import Transition
 
 REAL = "biuf"  # the kinds of dtypes that are real numbers
-TOLERANCE = 1e-3  # of the range of an action, by which a recorded one may be beyond its bounds
-MAX_ENTRIES = 256  # of an observation, that summaries of a data set look at
+TOLERANCE = 1e-3  # share of an action's range by which a recorded action may exceed its bounds
+MAX_ENTRIES = 256  # entries of an observation that summaries use at most
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Episodes one after another: the replay's layout with a single column.
 
-    Every episode ends by `terminated` or `truncated`. Actions are in the environment's
-    units; corrections of a base policy may lie outside its bounds. `steps.valid` is False where
-    the next observation was not recorded: `steps.next_obs` repeats the observation there, cloning
-    learns from the step, and what bootstraps leaves it out. Arrays are NumPy and are not to be
-    written to.
+    Every episode ends by `terminated` or `truncated`. Actions are in the environment's units.
+    Corrections of a base policy may exceed the bounds. `steps.valid` is False where the next
+    observation was not recorded. There `steps.next_obs` repeats the observation: cloning uses the
+    step, learners that bootstrap skip it. Arrays are NumPy and must not be written to.
     """
 
     steps: Transition  # [T, 1, ...]
     extras: dict[str, np.ndarray] = field(default_factory=dict)  # [T] the task's metrics
     metadata: dict[str, Any] = field(default_factory=dict)  # plain JSON values
-    trajectories: Trajectories | None = None  # how likely each episode is drawn; None: uniform
+    trajectories: Trajectories | None = None  # the probability of each episode; None: uniform
     bounded: bool = True  # actions are within the bounds
-    name: str = "data"  # what errors call it: the file that it was read from
+    name: str = "data"  # the file that it was read from, for messages
 
     def __len__(self) -> int:
         return self.steps.reward.shape[0]
@@ -63,7 +62,7 @@ class Dataset:
 
     @property
     def success(self) -> np.ndarray:
-        """Whether any step of an episode succeeded, as the task's metric `success` says. [E] bool
+        """Whether the task's metric `success` is 1 at any step of an episode. [E] bool
 
         Raises:
           ValueError: the task does not measure it.
@@ -73,7 +72,7 @@ class Dataset:
         return np.maximum.reduceat(self.extras["success"], self.starts) > 0
 
     def steps_for(self, env: Env) -> Transition:
-        """The steps with actions in [-1, 1], as learners on `env` want them.
+        """Returns the steps with actions in [-1, 1], for learners on `env`.
 
         Raises:
           ValueError: observations or actions do not fit the spaces of `env`.
@@ -125,8 +124,10 @@ class Dataset:
         )
 
     def _check_bounds(self, space: Box) -> None:
-        """Raises where an action is beyond the bounds by over `TOLERANCE` of their range, and
-        prints how many are by less: `steps_for` clips those."""
+        """Raises if an action exceeds its bounds by more than `TOLERANCE` of their range.
+
+        Prints how many exceed them by less. `steps_for` clips those.
+        """
         action, low, high = self.steps.action, space.lows, space.highs
         beyond = np.maximum(low - action, action - high)
         size = np.where(np.isfinite(high - low), high - low, 1.0)
@@ -146,10 +147,10 @@ class Dataset:
             )
 
     def source_for(self, env: Env) -> tuple[Transition, Trajectories | None]:
-        """What `replay.draw_recorded` reads; raises as `steps_for` does.
+        """Returns what `replay.draw_recorded` reads.
 
         Raises:
-          ValueError: also, where no step has a next observation.
+          ValueError: see `steps_for`; or no step has a next observation.
         """
         valid, reward = self.steps.valid, self.steps.reward
         if not valid.any():
@@ -164,7 +165,7 @@ class Dataset:
         return self.steps_for(env), self.trajectories
 
     def for_cloning(self) -> Dataset:
-        """The same data for a learner that asks for no next observation: every step is valid."""
+        """Returns the same data with every step valid, for learners that use no next observation."""
         steps = self.steps.replace(valid=np.ones_like(self.steps.valid))
         return dataclasses.replace(self, steps=steps)
 
@@ -176,13 +177,13 @@ class Dataset:
         return Moments(np.float32(len(self)), single(mean), single(var))
 
     def take(self, episodes: np.ndarray) -> Dataset:
-        """A data set of some episodes.
+        """Returns a data set of some episodes.
 
         Args:
           episodes: their numbers, in the order wanted, or a mask [E] of bool.
 
         Raises:
-          ValueError: none, a number that is no episode, a mask that is not [E].
+          ValueError: no episode is chosen, one does not exist, or the mask is not [E].
         """
         count = len(self.ends)
         chosen = np.atleast_1d(np.asarray(episodes))
@@ -206,10 +207,10 @@ class Dataset:
         )
 
     def successful(self) -> Dataset:
-        """The episodes that ever succeeded, as the task's metric `success` says.
+        """Returns the episodes in which any step succeeded, by the task's metric `success`.
 
         Raises:
-          ValueError: the task does not measure it, or none did.
+          ValueError: the task does not measure success, or no episode succeeded.
         """
         ever = self.success
         if not ever.any():
@@ -217,12 +218,14 @@ class Dataset:
         return self.take(np.flatnonzero(ever))
 
     def weighted(self, temperature: float = 0.1, baseline: np.ndarray | None = None) -> Dataset:
-        """Draws good episodes more often (Hong et al. 2023, "Harnessing mixed offline data").
+        """Returns data that draw good episodes more often.
 
-        The probability of a step is proportional to exp(score / temperature), the score of
-        its episode being its return scaled to 0 .. 1 over the data set (return weighting),
-        or its return minus `baseline` [E], such as a value of its start (advantage weighting).
-        Do it last: the weights are of these episodes, and `take` and the like leave them out.
+        Source: Hong et al. 2023, "Harnessing mixed offline data".
+
+        The probability of a step is proportional to exp(score / temperature). The score of an
+        episode is its return scaled to 0 .. 1 over the data set (return weighting). With
+        `baseline` [E], such as the value of its start, the score is the return minus the baseline
+        (advantage weighting). Call this last: `take` and `concatenate` drop the weights.
 
         Raises:
           ValueError: a temperature that is not positive, a baseline that is not [E] finite numbers.
@@ -243,10 +246,10 @@ class Dataset:
 
 
 def concatenate(*datasets: Dataset) -> Dataset:
-    """All episodes of several data sets of one environment.
+    """Returns all episodes of several data sets of one environment.
 
-    Keeps the metrics and signals that all of them recorded, and the metadata that none
-    contradicts. Weights are left out, as by `take`.
+    Keeps metrics and signals that all of them recorded, and metadata without a contradiction.
+    Drops weights, like `take`.
 
     Raises:
       ValueError: no data sets, of different environments, or of different shapes.
@@ -296,7 +299,7 @@ def from_arrays(
     valid: np.ndarray | None = None,
     name: str = "data",
 ) -> Dataset:
-    """A data set from flat arrays [T, ...]; the last step ends an episode in any case.
+    """Returns a data set made of flat arrays [T, ...]. The last step always ends an episode.
 
     Args:
       obs, next_obs: arrays or dicts of arrays.
@@ -305,12 +308,12 @@ def from_arrays(
       extras: the task's metrics, [T] each.
       metadata: plain JSON values.
       signals: [T] or [T, ...] by name, see `envs.types.State`.
-      valid: [T] False where `next_obs` is not known; default: it is everywhere.
-      name: what errors call it.
+      valid: [T] False where `next_obs` is not known. Default: known everywhere.
+      name: of the data set, for messages.
 
     Raises:
-      ValueError: no steps, an array that does not fit the others or is not finite (of `extras`
-        only the shape is asked): which one, and where.
+      ValueError: there are no steps, or an array does not fit the others or is not finite. The
+        message names the array and the row. Of `extras` only shapes are checked.
     """
     rows = np.size(terminated)
     if rows == 0:
@@ -347,7 +350,7 @@ def from_arrays(
 
 
 def fault(x: Any, rows: int, flat: bool) -> str | None:
-    """What is wrong with an array that is to be [rows, ...] finite numbers, [rows] where `flat`."""
+    """Returns why an array is not [rows, ...] finite numbers ([rows] if `flat`); None if it is."""
     x = np.asarray(x)
     if flat and x.ndim > 1 and len(x) == rows:
         return f"has shape {x.shape}, allowed is ({rows},)"
@@ -355,7 +358,7 @@ def fault(x: Any, rows: int, flat: bool) -> str | None:
         return f"has shape {x.shape}, but there are {rows} rows"
     if x.dtype.kind not in REAL:
         return f"holds {x.dtype}, not numbers"
-    with np.errstate(over="ignore"):  # what is too large for float32 is not finite to us
+    with np.errstate(over="ignore"):  # a number too large for float32 counts as infinite
         bad = ~np.isfinite(x.reshape(rows, -1).astype(np.float32)).all(1)
     return f"row {int(bad.argmax())} is not finite" if bad.any() else None
 
@@ -365,9 +368,9 @@ def _single(tree: Any) -> Any:
 
 
 def few_entries(x: np.ndarray) -> np.ndarray:
-    """At most `MAX_ENTRIES` entries of each row, evenly spaced, as float64. [T, ...] -> [T, entries]
+    """Returns at most `MAX_ENTRIES` evenly spaced entries of each row. [T, ...] -> [T, entries] float64
 
-    Summaries that compare entries with each other would take hours on images.
+    On images, summaries that compare all entries with each other would take hours.
     """
     flat = np.reshape(x, (len(x), -1))
     chosen = np.unique(np.linspace(0, flat.shape[1] - 1, MAX_ENTRIES).astype(int))

@@ -1,4 +1,4 @@
-"""What a data set is like: returns, coverage, quality, and scores between random and expert."""
+"""Statistics of data sets: returns, coverage, quality, scores between random and expert."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import numpy as np
 
 from jaxrl.data.dataset import Dataset, few_entries
 
-COMPONENTS, BINS = 3, 10  # of the grid that coverage counts: its axes, and cells along each
+COMPONENTS, BINS = 3, 10  # axes of the grid of `coverage`, and cells along each axis
 
 
 def statistics(dataset: Dataset, reference: Dataset | None = None) -> dict[str, float]:
-    """What a data set holds.
+    """Returns statistics of a data set by name.
 
-    Returns and lengths; where the task measures it, `success`, the share of episodes that ever
-    succeed, and `success_at_end`, the share that succeed at their last step (`episodes.evaluate`
-    counts both in the same way); `coverage` (see there); and, where `references` are known,
-    `quality`: where the mean return lies between them (TQ of Schweighofer et al. 2022).
+    - Returns and lengths of episodes.
+    - `success`, the share of episodes that ever succeed, and `success_at_end`, the share that
+      succeed at their last step, if the task measures success. `episodes.evaluate` counts both in
+      the same way.
+    - `coverage`, see the function.
+    - `quality`, if `references` are known: the position of the mean return between them (TQ of
+      Schweighofer et al. 2022).
     """
     returns, lengths = dataset.returns, dataset.lengths
     out = {
@@ -41,22 +44,22 @@ def statistics(dataset: Dataset, reference: Dataset | None = None) -> dict[str, 
 
 
 def coverage(dataset: Dataset, reference: Dataset | None = None) -> float:
-    """How much of the states and actions a data set visits, on a coarse grid.
+    """Returns how much of the states and actions a data set visits, on a coarse grid.
 
     With a `reference`: the number of cells visited over the number that the reference visits
     (SACo of Schweighofer et al. 2022, whose state-action pairs are discrete). Without one: over
-    the number of all cells, which says how evenly the data fill their own range, not how wide
-    that is; only numbers against one reference compare data sets.
+    the number of all cells. That says how evenly the data fill their own range, not how wide the
+    range is. To compare data sets, use one reference for all.
 
     The axes of the grid are the first `COMPONENTS` principal components of the reference's (or
-    the data's own) states and actions, each entry scaled to variance 1, with `BINS` cells over
-    the range of each; what lies beyond falls into more cells of that size. What other
-    components hold is not seen, and more steps visit more cells: compare sets of equal size. Of
-    wide observations, such as images, 256 evenly spaced entries are looked at.
+    the data's own) states and actions, each entry scaled to variance 1. Each axis has `BINS` cells
+    over the reference's range, and more cells of the same size beyond it. Other components are
+    ignored. More steps visit more cells, so compare data sets of equal size. Of wide observations,
+    such as images, 256 evenly spaced entries are used.
     """
     x, ref = (_pairs(d) for d in (dataset, reference or dataset))
     mean, std = ref.mean(0), ref.std(0)
-    scale = np.where(std > 1e-6, 1.0 / np.maximum(std, 1e-6), 0.0)  # what is constant: left out
+    scale = np.where(std > 1e-6, 1.0 / np.maximum(std, 1e-6), 0.0)  # constant entries are left out
     x, ref = (x - mean) * scale, (ref - mean) * scale
     variance, axes = np.linalg.eigh(ref.T @ ref / len(ref))  # in ascending order
     axes = axes[:, variance > 1e-6][:, -COMPONENTS:]
@@ -75,7 +78,7 @@ def _pairs(dataset: Dataset) -> np.ndarray:
 
 
 def references(dataset: Dataset) -> tuple[float, float] | None:
-    """Mean returns of the random policy and of the expert, where the data set names them."""
+    """Returns the mean returns of the random policy and the expert, or None if the data lack them."""
     names = ("random_return", "expert_return")
     if not all(name in dataset.metadata for name in names):
         return None
@@ -84,5 +87,5 @@ def references(dataset: Dataset) -> tuple[float, float] | None:
 
 
 def normalized(score: Any, random_return: float, expert_return: float) -> Any:
-    """0 for a random policy, 1 for the expert (D4RL's score, over 100)."""
+    """Returns D4RL's score divided by 100: 0 for a random policy, 1 for the expert."""
     return (score - random_return) / (expert_return - random_return)

@@ -14,8 +14,8 @@ The arrays of a file, all with one leading axis of T steps:
     metadata           optional: a text of JSON
 
 Other arrays are ignored, and those of HDF5 are not even read. Without `next_observations` the last
-step of a timed-out episode has no next observation. The step is kept, with its action, reward and
-metrics, and marked as not `valid`: cloning learns from it, what bootstraps leaves it out.
+step of a timed-out episode has no next observation. The step keeps its action, reward and metrics
+and is marked as not `valid`: cloning uses it, learners that bootstrap skip it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HDF5 = (".hdf5", ".h5")
 FLAT = ("actions", "rewards", "terminals", "timeouts", "valid")
 TREES = ("observations", "next_observations", "signals")
 BY_HAND = "give its arrays to jaxrl.data.dataset.from_arrays"
-OTHERS = {  # formats that people try, by their ending
+OTHERS = {  # formats that are not read, by their ending
     ".pkl": "a pickle is never read, because reading one runs its code",
     ".pickle": "a pickle is never read, because reading one runs its code",
     ".npy": "holds one array, a data set needs several: np.savez",
@@ -46,23 +46,23 @@ OTHERS = {  # formats that people try, by their ending
     ".zarr": f"a Zarr store: {BY_HAND}",
 }
 JUMP = 10.0  # times the usual change of an observation looks like an end without a flag
-SHOWN = 8  # names of arrays in a message
+SHOWN = 8  # at most so many names of arrays are in a message
 
 
 class Metadata(Schema):
-    """What is read of a data set's metadata; all of it is optional, and other entries are kept."""
+    """The metadata that are read. Every entry is optional, and other entries are kept."""
 
     env: Annotated[str, Field(min_length=1)] = ""  # as for `envs.make`
     env_overrides: dict[str, Option] = {}
     kind: str = ""
     learner: str = ""
-    env_steps: Annotated[int, Field(ge=0)] = 0  # after how much training
-    random_return: float = 0.0  # the means that normalised scores count from ...
-    expert_return: float = 1.0  # ... and to
+    env_steps: Annotated[int, Field(ge=0)] = 0  # training steps of the recorded policy
+    random_return: float = 0.0  # mean returns: a normalised score is 0 here ...
+    expert_return: float = 1.0  # ... and 1 here
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
-    """Writes `.npz` or `.hdf5`, whole or not at all; an existing file is not overwritten.
+    """Writes `.npz` or `.hdf5`, whole or not at all. An existing file is not overwritten.
 
     Raises:
       ValueError: the file exists or has another ending, or the metadata are not JSON.
@@ -101,7 +101,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
 
 
 def check_new(path: Path) -> None:
-    """Raises ValueError unless `save` could begin a file there: worth asking before a recording."""
+    """Raises ValueError if `save` cannot write a file there. Call it before a long recording."""
     if path.exists():
         raise ValueError(f"{path} exists: choose another name")
     if path.suffix not in (".npz", *HDF5):
@@ -131,16 +131,17 @@ def load(
 
     Args:
       path: the file.
-      terminals_are_timeouts: `terminals` only mark where a recording ends, and its task is to
-        give the rewards (OGBench).
-      cut_at: steps after which an episode ends by the clock, for a file that does not flag its
-        ends; 0: the flags are complete.
-      say: is given one line for each thing that a reader must know: steps without a next
-        observation, and jumps that look like ends without a flag.
+      terminals_are_timeouts: `terminals` only mark where a recording ends, and rewards come from
+        the task (OGBench).
+      cut_at: steps after which the clock ends an episode, for a file that does not flag its
+        ends. 0: the flags are complete.
+      say: called with one line per finding: steps without a next observation, and jumps that look
+        like the end of an episode without a flag.
 
     Raises:
-      ValueError: no such file, an unknown format, damaged, links to other files, an array missing,
-        of a wrong shape, or not finite; one line that names the file, the array and the row.
+      ValueError: the file is missing, damaged, of an unknown format or links to other files; or an
+        array is missing, has a wrong shape or is not finite. The message is one line that names
+        the file, the array and the row.
     """
     path = Path(path)
     read = _reader(path)
@@ -173,7 +174,7 @@ def load(
             raise ValueError(f"{path}: observations have shape {have}, next_observations {after}")
         valid = arrays.get("valid", np.ones(rows)).astype(bool)
     else:
-        # The own observation stands where none follows: nothing bootstraps from it.
+        # Without a next observation the step repeats its own. Nothing bootstraps from it.
         ends = terminals | timeouts
         next_obs = _rows(obs, np.arange(rows) + ~ends)
         valid = ~timeouts
@@ -213,7 +214,7 @@ def _extras(arrays: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
 
 
 def _age(ends: np.ndarray) -> np.ndarray:
-    """Steps since the begin of each row's episode. ends: [T] bool"""
+    """Returns the steps since the start of each row's episode. ends: [T] bool"""
     rows = np.arange(len(ends))
     begins = np.where(np.append(True, ends[:-1]), rows, 0)
     return rows - np.maximum.accumulate(begins)
@@ -232,7 +233,7 @@ def _jumps(obs: Any, ends: np.ndarray) -> list[int]:
 
 
 def _reader(path: Path) -> Callable[[Path], tuple[dict[str, np.ndarray], dict]]:
-    """The function that reads this format; ValueError with the way in for those of others."""
+    """Returns the function that reads this format. Other formats raise ValueError with advice."""
     if path.is_dir():
         raise ValueError(f"{path}: {_folder(path)}")
     if not path.exists():
@@ -256,7 +257,7 @@ def _folder(path: Path) -> str:
 
 
 def _missing(path: Path, name: str, have: Iterable[str]) -> ValueError:
-    """One line that names some of the arrays that there are."""
+    """Returns the error for a missing array, which names some of those that exist."""
     have = list(have)
     if any(n.startswith("data/demo_") for n in have):
         return ValueError(f"{path}: a robomimic file, which is not read; {BY_HAND}")
@@ -278,9 +279,9 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     arrays, name = {}, None
     try:
         with np.load(path, allow_pickle=False) as file:
-            for name in file.files:  # also those that are not used: zip checks each one's sum
+            for name in file.files:  # also unused arrays, because reading checks their checksums
                 arrays[name] = np.asarray(file[name])
-    except Exception as error:  # a damaged file makes NumPy, zipfile and zlib raise anything
+    except Exception as error:  # NumPy, zipfile and zlib raise any exception on a damaged file
         raise _damaged(path, ".npz", name, error) from None
     return arrays, _metadata(path, arrays.pop("metadata", None))
 
@@ -301,20 +302,20 @@ def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     except Refused as error:
         message = str(error)
         raise ValueError(message if str(path) in message else f"{path}: {message}") from None
-    except Exception as error:  # as above, of HDF5
+    except Exception as error:  # h5py raises any exception on a damaged file
         raise _damaged(path, "HDF5", name, error) from None
     return arrays, _metadata(path, text)
 
 
 class Refused(ValueError):
-    """What HDF5 could do and is not let do."""
+    """A feature of HDF5 that is refused."""
 
 
 def datasets_of(file: Any) -> dict[str, Any]:
     """Every array of an open HDF5 file, by name.
 
-    HDF5 can present bytes of any other file as an array of its own. What leads out of the file is
-    refused: an untrusted data set must not be able to read the disk.
+    HDF5 can present bytes of any other file as an array. Everything that leads out of the file is
+    refused, because an untrusted data set must not read the disk.
 
     Raises:
       Refused: an external or soft link, external storage or a virtual data set, by its name.
@@ -355,12 +356,12 @@ def _damaged(path: Path, kind: str, name: str | None, error: Exception) -> Value
 
 
 def _metadata(path: Path, text: Any) -> dict:
-    """One line on the first entry that is not of the type in `Metadata`."""
+    """Returns the metadata. Raises one line about the first entry that does not fit `Metadata`."""
     return {} if text is None else parse(str(text), Metadata, f"{path}: metadata")
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:
-    """One line on the first array that is not [rows, ...] finite numbers."""
+    """Raises one line about the first array that is not [rows, ...] finite numbers."""
     for name, x in arrays.items():
         if name.startswith("infos/"):
             continue

@@ -1,4 +1,4 @@
-"""Minari data sets, in and out."""
+"""Reads and writes Minari data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxrl.data.dataset import REAL, Dataset, from_arrays
 from jaxrl.data.files import _h5py, _rows, datasets_of
 
-METADATA = "jaxrl_metadata"  # where Minari's own keep ours, as a text of JSON
+METADATA = "jaxrl_metadata"  # the entry of Minari's metadata that holds ours, as JSON text
 
 
 def _minari():
@@ -25,21 +25,21 @@ def _minari():
 
 
 def from_minari(dataset_id: str) -> Dataset:
-    """A local Minari data set (download it first with `minari download ID`).
+    """Reads a local Minari data set (download it first with `minari download ID`).
 
-    Its metadata are those that `to_minari` was given, if it wrote the data set, and its name.
+    The metadata are the data set's name and, if `to_minari` wrote it, ours.
 
     Raises:
-      ValueError: there is no such data set here, it is damaged or leads to other files, its
+      ValueError: there is no such local data set, it is damaged or links to other files, its
         observations are neither arrays nor a dict of arrays, or the arrays of an episode do not fit
-        each other: which episode.
+        each other. The message names the episode.
     """
     minari = _minari()
     try:
         source = minari.load_dataset(dataset_id)
     except FileNotFoundError:
         raise ValueError(f"no Minari data set {dataset_id!r} on this machine") from None
-    except Exception as error:  # its texts and its HDF5, when damaged, raise anything
+    except Exception as error:  # damaged texts and HDF5 raise any exception
         raise _unreadable(dataset_id, error) from None
     try:
         _check_files(source)
@@ -96,7 +96,7 @@ def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
 
 
 def _observations(i: int, episode: Any) -> Any:
-    """The observations of episode `i`, whose arrays must fit each other."""
+    """Returns the observations of episode `i`. Raises if its arrays do not fit each other."""
     entries = episode.observations
     for entry in entries.values() if isinstance(entries, Mapping) else [entries]:
         if isinstance(entry, Mapping | tuple):
@@ -124,25 +124,25 @@ def _shapes(obs: Any, action: Any) -> Any:
 
 
 def _metrics(infos: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
-    """The numbers of every step [steps]; the infos of a reset, where recorded, come first."""
+    """Returns the numeric infos of every step [steps]. A recorded info of the reset is dropped."""
     found = {k: np.asarray(v) for k, v in infos.items() if not isinstance(v, Mapping)}
     fits = lambda x: x.ndim == 1 and len(x) in (steps, steps + 1) and x.dtype.kind in REAL
     return {k: x[-steps:] for k, x in found.items() if fits(x)}
 
 
 def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
-    """Writes a local Minari data set, which `from_minari` reads back equal, metadata included.
+    """Writes a local Minari data set. `from_minari` reads it back equal, with its metadata.
 
     Args:
-      dataset: ours.
+      dataset: what to write.
       dataset_id: such as "hopper/medium-v0".
-      env: the environment of ours that it was recorded in, for its spaces.
+      env: the environment that it was recorded in, for its spaces.
       **about: passed to Minari (author, description, ...).
 
     Raises:
       ValueError: a data set of that name exists, the data do not fit the spaces of `env`, or a
-        step leads elsewhere than the next one of its episode begins or to nothing that was
-        recorded, which Minari has no place for.
+        step's next observation is unknown or differs from the observation of the next step.
+        Minari cannot store those.
     """
     minari = _minari()
     from minari.data_collector import EpisodeBuffer

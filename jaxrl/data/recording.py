@@ -27,10 +27,10 @@ def record(
     num_envs: int = 256,
     metadata: dict[str, Any] | None = None,
 ) -> Dataset:
-    """Exactly `num_episodes` episodes of `policy`, `num_envs` of them at a time.
+    """Records exactly `num_episodes` episodes of `policy`, `num_envs` of them at a time.
 
-    Each depends on `key` and its number only. An episode whose simulation turns non-finite is
-    cut before that step.
+    An episode depends on `key` and its number only. If the simulation turns non-finite, the
+    episode ends before that step.
 
     Raises:
       ValueError: `num_episodes` < 1.
@@ -60,8 +60,8 @@ def record(
 
     @jax.jit
     def run(policy, keys):
-        """steps and metrics [limit, n, ...], and the length of every episode [n]."""
-        kept = View(begin, see, freezes=False)  # `length` leaves out what follows
+        """Returns steps and metrics [limit, n, ...], and the length of every episode [n]."""
+        kept = View(begin, see, freezes=False)  # steps after `length` are dropped
         return episodes.run(env, policy, keys, kept, deterministic, limit)
 
     parts = []
@@ -69,7 +69,9 @@ def record(
     all_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     for first in range(0, num_episodes, num_envs):
         keys = all_keys[first : first + num_envs]
-        missing = min(num_envs, num_episodes) - len(keys)  # the last batch: compile once
+        missing = min(num_envs, num_episodes) - len(
+            keys
+        )  # pad the last batch, so that one program serves all
         keys = jnp.concatenate([keys, all_keys[:missing]])
         history, length = jax.device_get(run(policy, keys))
         for e in range(keys.shape[0] - missing):
@@ -79,7 +81,7 @@ def record(
     steps, metrics = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     last = np.cumsum([len(p[0].reward) for p in parts]) - 1
     truncated = steps.truncated
-    truncated[last] |= ~steps.terminated[last]  # cut short by the limit or a broken simulation
+    truncated[last] |= ~steps.terminated[last]  # ended by the limit or a broken simulation
     return from_arrays(
         steps.obs,
         steps.action,
@@ -94,15 +96,15 @@ def record(
 
 
 def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256) -> Dataset:
-    """Recorded episodes as `env`, an `envs.transforms.residual`, would have shown them.
+    """Returns recorded episodes in the form of `env`, an `envs.transforms.residual`.
 
-    The frozen base is asked what it would have done at every step, its memory following the
-    episode; observations gain that and actions become corrections of it, which lie beyond
-    [-1, 1] where the scale of the residual does not reach. `num_envs` episodes at a time.
+    The frozen base computes its action at every step, with its memory carried along the episode.
+    Observations gain that action, and actions become corrections of it. A correction that the
+    residual's scale cannot reach lies outside [-1, 1]. Runs `num_envs` episodes at a time.
 
     Raises:
-      ValueError: the data do not fit the environment that the base acts in, or the base sees
-        states, which recordings do not hold.
+      ValueError: the data do not fit the base's environment, or the base acts on states, which
+        recordings do not hold.
     """
     if getattr(env.base, "sees_state", False):
         raise ValueError("through_base: the base acts on states, which recordings do not hold")
@@ -126,7 +128,7 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
     starts, ends, lengths = dataset.starts, dataset.ends, dataset.lengths
     now, after = [], []
     for at in range(0, len(starts), num_envs):
-        batch = np.arange(at, at + num_envs) % len(starts)  # always as many: compiled once
+        batch = np.arange(at, at + num_envs) % len(starts)  # a constant number: one program
         padded = np.minimum(starts[batch][:, None] + np.arange(rows), ends[batch][:, None])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch)
         obs = first(dataset.steps.obs, (padded, 0))
@@ -150,11 +152,11 @@ def through_base(dataset: Dataset, env: Any, key: jax.Array, num_envs: int = 256
 
 
 def plain_task(dataset: Dataset, env: Any) -> tuple[Dataset, Env]:
-    """What a recording in `env` was carried out in the task itself, and that task.
+    """Returns a recording in `env` in the form of the task without residuals, and that task.
 
-    The inverse of `through_base`, for an `envs.transforms.residual` or several: observations lose
-    the base's action, and actions are what base and correction came to, in the task's units. So a
-    refined policy can be cloned like any demonstrator. Another environment is returned as it is.
+    This inverts `through_base` for one `envs.transforms.residual` or several. Observations lose
+    the base's action, and actions are the executed ones, in the task's units. A refined policy can
+    then be cloned like any demonstrator. Without a residual both are returned unchanged.
     """
     while isinstance(env, Residual):
         steps, inside = dataset.steps, env.env
@@ -178,11 +180,10 @@ def plain_task(dataset: Dataset, env: Any) -> tuple[Dataset, Env]:
 def from_replay(
     state: Any, index: int, env: Env, metadata: dict[str, Any] | None = None
 ) -> Dataset:
-    """The episodes that run `index` of an off-policy learner's state had stored, oldest first.
+    """Returns the episodes in the replay of run `index` of an off-policy learner, oldest first.
 
-    Those that it does not hold whole, because they still went on or their beginning has been
-    overwritten, have no return and are left out. Where there is no other, each environment's
-    history is one, truncated at its end.
+    Unfinished episodes and those whose start was overwritten have no return and are left out. If
+    no whole episode remains, each environment's history is one truncated episode.
     """
     if not hasattr(state, "replay"):
         raise ValueError("this run has no replay: only online off-policy learners store one")
@@ -190,14 +191,14 @@ def from_replay(
     order = (ring.position - ring.size + np.arange(ring.size)) % ring.capacity
     steps = jax.tree.map(lambda x: x[order], ring.steps)
     done = steps.terminated | steps.truncated
-    whole = np.flip(np.logical_or.accumulate(np.flip(done, 0)), 0)  # ends within
+    whole = np.flip(np.logical_or.accumulate(np.flip(done, 0)), 0)  # its end is in the replay
     if ring.size == ring.capacity:
-        whole &= np.cumsum(done, 0) - done > 0  # and does not begin with the oldest row
+        whole &= np.cumsum(done, 0) - done > 0  # and its start is not the oldest row
     steps.truncated[-1] |= ~steps.terminated[-1]
     kept = steps.valid & (whole if (whole & steps.valid).any() else True)
     flat = lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
     column, keep = jax.tree.map(flat, steps), flat(kept)
-    # A step that was not finite says nothing: drop it, and end the episode before it.
+    # A non-finite step is dropped, and the episode ends before it.
     broken = ~column.valid
     cut = np.append(broken[1:], False) & ~column.terminated
     to_env = acting.to_env(env.action_space)

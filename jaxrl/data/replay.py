@@ -1,8 +1,8 @@
 """Transitions on the device: a ring written in place, and windows that respect episodes.
 
-One layout for replay and data sets, time-major [T, N, ...]: a row is one time step of N
-environments, a column one environment's history. A data set is a full ring of one column.
-Everything below is a small pure function on that layout.
+Replay and data sets share one layout, time-major [T, N, ...]. A row is one time step of N
+environments, and a column is the history of one environment. A data set is a full ring of one
+column. Every function here is pure.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ class Batch:
     obs: Any
     action: jax.Array  # [B, A]; [B, length, A] from `chunk`
     reward: jax.Array  # [B] discounted sum over the steps taken
-    next_obs: Any  # where they led
+    next_obs: Any  # after the last of those steps
     discount: jax.Array  # [B] gamma^steps, 0 where the MDP terminated
-    weight: jax.Array  # [B] 1, or 0 where the first step is not to be learned from
+    weight: jax.Array  # [B] 1, or 0 if the first step is not valid
     # [B, ...] float32, discounted sums like `reward`. `teacher` is that of the first step.
     signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
 def empty(example: Transition, rows: int, num_envs: int) -> Replay:
-    """A replay of zeros for transitions shaped like `example` (one step of one environment)."""
+    """Returns an empty replay for transitions shaped like `example` (one step of one environment)."""
     zeros = lambda x: jnp.zeros((rows, num_envs, *x.shape), x.dtype)
     zero = jnp.zeros((), jnp.int32)
     return Replay(jax.tree.map(zeros, example), zero, zero)
 
 
 def full(steps: Transition) -> Replay:
-    """Recorded steps [T, N, ...] as a full ring."""
+    """Returns recorded steps [T, N, ...] as a full ring."""
     rows = steps.reward.shape[0]
     steps = jax.tree.map(jnp.asarray, steps)
     return Replay(steps, jnp.zeros((), jnp.int32), jnp.asarray(rows, jnp.int32))
@@ -74,7 +74,7 @@ def full(steps: Transition) -> Replay:
 def insert(replay: Replay, rows: Transition) -> Replay:
     """Writes rows [K, N, ...] over the oldest ones; K must divide the capacity.
 
-    The cost depends on K alone: nothing is moved, and a donated replay is not copied.
+    The cost depends on K alone: no row is moved, and a donated replay is updated in place.
     """
     count, capacity = rows.reward.shape[0], replay.capacity
     if capacity % count:
@@ -88,12 +88,12 @@ def insert(replay: Replay, rows: Transition) -> Replay:
 
 
 def physical_row(replay: Replay, age: jax.Array) -> jax.Array:
-    """Where in the ring the row of an age lies."""
+    """Returns the index in the ring of the row with this age."""
     return (replay.position - replay.size + age) % replay.capacity
 
 
 def window(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> Window:
-    """The `length` steps that begin at row `age` [B] of column `env` [B].
+    """Returns the `length` steps from row `age` [B] of column `env` [B] on.
 
     No window crosses the end of an episode, the newest row or a step that was not finite:
     `alive` is False from there on.
@@ -105,14 +105,14 @@ def window(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> Windo
 
 
 def _alive(steps: Transition, exists: jax.Array) -> jax.Array:
-    """exists [length, B]. Alive: nothing ended before, and everything so far is to be used."""
+    """Returns which steps are before any end, recorded and valid, given `exists`. [length, B]"""
     ended = (steps.terminated | steps.truncated)[:-1]
     not_before = jnp.concatenate([jnp.ones_like(exists[:1]), ~ended])
     return jnp.cumprod(not_before & exists & steps.valid, 0, dtype=jnp.int32).astype(bool)
 
 
 def _at_last(w: Window) -> tuple[Callable[[Any], Any], jax.Array]:
-    """A function that takes each window's last living step, and how many live [B]."""
+    """Returns a function that selects each window's last alive step, and their number [B]."""
     count = w.alive.sum(0)
     last = jnp.maximum(count - 1, 0)
     columns = jnp.arange(last.shape[0])
@@ -120,7 +120,7 @@ def _at_last(w: Window) -> tuple[Callable[[Any], Any], jax.Array]:
 
 
 def n_step(w: Window, gamma: jax.Array | float) -> Batch:
-    """Returns over up to `length` steps, cut where the episode ends: gamma to the steps taken."""
+    """Makes n-step returns over up to `length` steps; the end of the episode cuts them."""
     at_last, count = _at_last(w)
     powers = jnp.asarray(gamma) ** jnp.arange(w.alive.shape[0])[:, None]
     first = jax.tree.map(lambda x: x[0], w.steps)
@@ -143,8 +143,8 @@ def n_step(w: Window, gamma: jax.Array | float) -> Batch:
 
 
 def chunk(w: Window, gamma: jax.Array | float) -> tuple[Batch, jax.Array]:
-    """`n_step` with the whole chunk of actions [B, length, A], and which of them [B, length]
-    were taken in the episode (the others are to be masked)."""
+    """Returns `n_step` with the whole chunk of actions [B, length, A], and a mask [B, length] of the
+    actions that belong to the episode."""
     actions = jnp.moveaxis(w.steps.action, 0, 1)
     return n_step(w, gamma).replace(action=actions), w.alive.T
 
@@ -153,7 +153,7 @@ def chunk(w: Window, gamma: jax.Array | float) -> tuple[Batch, jax.Array]:
 
 
 def episode_ends(replay: Replay) -> jax.Array:
-    """[T, N] by age: the age of the last recorded row of that row's episode."""
+    """Returns [T, N] by age: the age of the last recorded row of that row's episode."""
     ages = jnp.arange(replay.capacity)[:, None]
     rows = physical_row(replay, ages[:, 0])
     done = (replay.steps.terminated | replay.steps.truncated)[rows]
@@ -168,15 +168,17 @@ def hindsight_ages(
     gamma: jax.Array | float,
     final: float = 0.0,
 ) -> jax.Array:
-    """Which later row of the same episode each start [B] takes its goal from.
+    """Draws, for each start [B], the later row of its episode that gives the goal.
 
-    A geometric horizon (each further step with probability `gamma`), cut at `end` [B], the
-    age of the episode's last row; with probability `final` that last row itself. The goal is
-    what the row's `next_obs` achieved, so the start's own row is a possible choice.
+    The distance is geometric: each further step has probability `gamma`. `end` [B], the age of
+    the episode's last row, cuts it. With probability `final` the row is that last row. The goal
+    is what the row's `next_obs` achieved, so the start's own row is a possible choice.
     """
     k_future, k_final = jax.random.split(key)
     u = jax.random.uniform(k_future, age.shape, minval=1e-12)
-    ahead = jnp.floor(jnp.log(u) / jnp.minimum(jnp.log(gamma), -1e-30))  # gamma = 1: the end
+    ahead = jnp.floor(
+        jnp.log(u) / jnp.minimum(jnp.log(gamma), -1e-30)
+    )  # gamma = 1 gives the last row
     chosen = age + jnp.minimum(ahead, end - age).astype(jnp.int32)
     return jnp.where(jax.random.bernoulli(k_final, final, age.shape), end, chosen)
 
@@ -191,9 +193,9 @@ def hindsight_goals(
     final: float = 0.0,
     random: float = 0.0,
 ) -> jax.Array:
-    """A goal that was reached, for each start (age, env) [B]: [B, ...].
+    """Draws an achieved goal for each start (age, env) [B]: [B, ...].
 
-    With probability `random` what any recorded row reached, else one of `hindsight_ages`.
+    With probability `random` it is that of any recorded row, else of one by `hindsight_ages`.
     """
     k_own, k_random, k_row = jax.random.split(key, 3)
     own = hindsight_ages(k_own, age, episode_ends(replay)[age, env], gamma, final)
@@ -213,10 +215,10 @@ def relabel(
     goal_reward: Callable[[jax.Array, jax.Array], jax.Array],
     goal_terminates: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Window:
-    """The windows as if `goal` [B, ...] had been asked for, where `chosen` [B].
+    """Returns the windows with the goal replaced by `goal` [B, ...] where `chosen` [B].
 
-    Rewards and termination are those of the new goal. An episode that ended only because
-    the old goal was reached was cut short as seen from the new one: truncated.
+    Rewards and termination are those of the new goal. An episode that ended only because the old
+    goal was reached becomes truncated.
     """
     old = w.steps
     goals = jnp.broadcast_to(goal, old.obs["goal"].shape)
@@ -238,10 +240,10 @@ def relabel(
 
 
 def uniform(replay: Replay, keys: jax.Array, first_env: jax.Array, envs: int):
-    """One start per key [B]: an age [B], and a column [B] of the `envs` from `first_env` [B].
+    """Draws one start per key [B]: an age [B], and a column [B] of the `envs` from `first_env` [B].
 
-    Random bits modulo the range: the least likely start is as likely as any other to within
-    size / 2^32, and three times cheaper than `randint`, which splits its key first.
+    Uses random bits modulo the range. Probabilities differ by at most a share size / 2^32, and it
+    costs a third of `randint`, which splits its key first.
     """
     bits = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys)
     age = bits[:, 0] % jnp.maximum(replay.size, 1).astype(jnp.uint32)
@@ -250,7 +252,7 @@ def uniform(replay: Replay, keys: jax.Array, first_env: jax.Array, envs: int):
 
 @struct.dataclass
 class Trajectories:
-    """Where each episode of a one-column data set lies, and how likely it is drawn."""
+    """The position of each episode of a one-column data set, and its probability."""
 
     start: jax.Array  # [E] int32
     length: jax.Array  # [E] int32
@@ -258,7 +260,7 @@ class Trajectories:
 
 
 def weighted(trajectories: Trajectories, keys: jax.Array) -> jax.Array:
-    """One start per key [B]: an episode by its probability, then any of its steps alike."""
+    """Draws one start per key [B]: an episode by its probability, then one of its steps uniformly."""
 
     def one(key):
         k_episode, k_step = jax.random.split(key)
@@ -274,7 +276,7 @@ def weighted(trajectories: Trajectories, keys: jax.Array) -> jax.Array:
 def draw_recorded(
     data: tuple[Transition, Trajectories | None], keys: jax.Array, steps: int
 ) -> Window:
-    """A window of `steps` per key [B], from all of one column alike or as `Trajectories` say."""
+    """Draws a window of `steps` per key [B], uniformly from one column or by `Trajectories`."""
     recorded, trajectories = full(data[0]), data[1]
     column = jnp.zeros(len(keys), jnp.int32)
     if trajectories is None:
@@ -285,5 +287,5 @@ def draw_recorded(
 
 
 def num_bytes(example: Transition, rows: int, num_envs: int) -> int:
-    """Device memory of `empty(example, rows, num_envs)`."""
+    """Returns the bytes of device memory of `empty(example, rows, num_envs)`."""
     return rows * num_envs * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(example))
