@@ -112,7 +112,7 @@ def test_places_of_a_plan_that_no_demonstration_reaches_are_named(mode, places, 
     )
 
 
-def test_a_plan_as_long_as_a_demonstration_is_nothing_to_speak_of(capsys):
+def test_a_plan_as_long_as_a_demonstration_gives_no_warning(capsys):
     imitation.warn_of_unreached(SMALL.replace(horizon=9, execute=3), made_up([3, 2]))
     assert capsys.readouterr().out == ""
 

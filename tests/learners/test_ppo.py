@@ -103,7 +103,7 @@ def test_a_truncated_stream_of_rewards_is_worth_1_over_1_minus_gamma(normalize_o
     assert [values(state, -1.0), values(state, 1.0)] == pytest.approx([-10, 10], rel=0.1)
 
 
-def test_the_same_stream_terminated_is_worth_what_is_left_of_it():
+def test_a_terminated_stream_is_worth_the_discounted_rewards_before_its_end():
     state, _ = run(Probe(length=5.0, pays=1.0, sees_clock=1.0), TINY, 200)
     expected = (1 - 0.9 ** np.arange(5, 0, -1)) / (1 - 0.9)
     assert [values(state, clock=t) for t in range(5)] == pytest.approx(expected, rel=0.05)
@@ -134,7 +134,7 @@ def test_the_policy_acts_on_what_it_observes(kind, discrete):
     assert actions == pytest.approx([0.0, 1.0] if discrete else [-0.5, 0.5], abs=0.05)
 
 
-def test_actions_without_bounds_reach_the_environment_as_they_are():
+def test_unbounded_actions_are_not_clipped():
     env, config = (
         Probe(pays_goal=1.0, goal=3.0, bound=math.inf),
         TINY.replace(distribution="normal"),
@@ -163,14 +163,14 @@ def mean_return(env, config, state):
     return float(evaluate(env, policy, keys, max_steps=5)["return"].mean())
 
 
-def test_only_a_recurrent_policy_acts_on_what_it_saw_earlier():
+def test_only_a_recurrent_policy_acts_on_earlier_observations():
     recurrent, _ = run(RECALL, RECURRENT, 150)
     assert mean_return(RECALL, RECURRENT, recurrent) > -0.2
     forgetful, _ = run(RECALL, TINY, 150)
     assert mean_return(RECALL, TINY, forgetful) < -1.0  # -2 by chance
 
 
-def test_the_actor_does_not_see_what_only_the_critic_is_given():
+def test_the_actor_ignores_observations_that_only_the_critic_gets():
     env = Probe(pays_cue=1.0, sees_cue=1.0, split=True)
     config = TINY.replace(actor_obs=("clock",), critic_obs=("cue",))
     state, metrics = run(env, config, 80)

@@ -142,7 +142,7 @@ def test_a_truncated_stream_of_rewards_is_worth_1_over_1_minus_gamma(config, n_s
 
 @pytest.mark.parametrize("n_step", [1, 3])
 @ALL
-def test_the_same_stream_terminated_is_worth_what_is_left_of_it(config, n_step):
+def test_a_terminated_stream_is_worth_the_discounted_rewards_before_its_end(config, n_step):
     env = Probe(length=5.0, pays=1.0, sees_clock=1.0)
     state, _ = run(env, config.replace(n_step=n_step), 200)
     expected = (1 - 0.9 ** np.arange(5, 0, -1)) / (1 - 0.9)
@@ -415,7 +415,7 @@ def test_dsac_draws_its_target_critics_too():
     assert len(losses) == 5
 
 
-def test_pmoe_begins_without_an_action_if_told_to():
+def test_pmoe_with_actor_out_scale_0_starts_at_the_zero_action():
     algorithm, agent, _ = built(pmoe, PMOE.replace(actor_out_scale=0.0))
     obs = batch_of().obs.actor
     acts = lambda agent: np.abs(
@@ -443,7 +443,7 @@ def test_invalid_transitions_do_not_matter():
         assert_same(update(agent, masked, traced), update(agent, poisoned, traced))
 
 
-def test_the_spread_of_dsac_is_that_of_the_valid_transitions():
+def test_the_spread_of_dsac_ignores_invalid_transitions():
     algorithm, agent, traced = built(dsac, DSAC)
     batch, half = batch_of(), jnp.arange(64) < 32
     first = jax.tree.map(lambda x: x[:32] if x.ndim else x, batch)
@@ -520,8 +520,8 @@ def test_the_critic_loss_of_td3_is_by_hand():
     assert float(metrics["critic_loss"]) == pytest.approx(oracle, rel=1e-4)
 
 
-def test_categorical_critics_share_the_lower_of_what_was_projected():
-    """Where the range clips a target it can turn the order of the two means round."""
+def test_categorical_critics_share_the_projection_with_the_lower_mean():
+    """Clipping to the range can swap the order of the two means."""
     config = C51.replace(num_atoms=21, v_min=-10.0, v_max=10.0)
     algorithm, agent, traced = built(td3, config)
     wide, narrow = np.full(21, -50.0), np.full(21, -50.0)
@@ -761,7 +761,7 @@ class Idle:
     actor: tuple = ()
 
 
-def test_the_action_carried_out_is_stored_and_signals_travel_to_batch_and_report():
+def test_the_executed_action_is_stored_and_signals_reach_batch_and_metrics():
     env = Probe(length=2.0, truncates=True, bound=2.0, signals=True)
     config = off_policy.Config(num_envs=3, unroll_length=2, replay_size=12, n_step=2, gamma=0.9)
     learner = off_policy.online(env, config, idle, lambda c: None)
@@ -851,8 +851,8 @@ def test_a_batch_mixes_prior_and_own_data_in_the_exact_ratio():
         assert (reward == 7.0).sum() == 16 and (reward == 1.0).sum() == 48
 
 
-def test_weights_of_prior_data_count_there_too():
-    """Drawn as `Dataset.weighted` says: here only ever the better half."""
+def test_prior_data_are_drawn_by_their_weights():
+    """`Dataset.weighted` with this temperature draws only the better half."""
     prior = recorded()
     halves = np.repeat([0.0, 1.0], 200)
     prior.steps.reward[:, 0] = halves
@@ -947,7 +947,7 @@ def test_offline_critics_know_the_values_of_the_probes(module, config, facts, as
     assert values == pytest.approx(expected, rel=0.1, abs=0.1)
 
 
-def test_iqls_actor_slows_down_as_half_a_cosine():
+def test_the_actor_rate_of_iql_is_half_a_cosine():
     config = IQL.replace(schedule_steps=96.0, policy_delay=2)  # actor updates count double
     learner = iql.make(Probe(), config, recorded())
     step, state, rates = jax.jit(learner.step), learner.init(KEY), []
@@ -1096,7 +1096,7 @@ def test_discrete_actions_and_missing_data_are_refused():
         jax.eval_shape(offline.step, offline.init(KEY))
 
 
-def test_prior_data_of_which_nothing_would_be_used_are_refused():
+def test_prior_data_with_prior_ratio_0_are_refused():
     with pytest.raises(ValueError, match="^prior_ratio=0.0: must be above 0"):
         sac.make(Probe(), SAC, recorded())
 

@@ -104,8 +104,8 @@ for made in (PPO, MAKERS["dsac"]()):
 
 
 @pytest.mark.parametrize("num_envs, rows, whole", [(16, 24, False), (3, 128, True)])
-def test_devices_share_batches_and_where_they_can_the_replay(num_envs, rows, whole, tmp_path):
-    """And a run begun on one goes on on two, and the other way round."""
+def test_devices_share_batches_and_equal_blocks_of_the_replay(num_envs, rows, whole, tmp_path):
+    """A run that began on one device resumes on two, and the reverse."""
     code = f"""
 from pathlib import Path
 
@@ -144,11 +144,11 @@ for before, after in [] if {whole} else [(1, 2), (2, 1)]:
         (sac.Config(batch_size=255), 1),
     ],
 )
-def test_what_devices_may_share_divides_batches_and_blocks_of_environments(config, parts):
+def test_num_parts_divides_batches_and_environments(config, parts):
     assert off_policy.num_parts(config) == parts
 
 
-def test_what_every_device_holds_counts_for_each(monkeypatch):
+def test_a_replicated_replay_counts_once_per_device(monkeypatch):
     config = CONFIG.replace(prior_ratio=0.0, replay_size=16 * 24_000)
     row = 4 * (2 * 7 + 2)  # bytes, at least
     free = type("Memory", (), {"available": int(1.5 * config.replay_size * row)})
@@ -164,8 +164,8 @@ def test_what_every_device_holds_counts_for_each(monkeypatch):
         fit(3)
 
 
-def test_replays_that_do_not_fit_together_are_refused_before_anything_is_written(tmp_path):
-    """One would fit; a thousand, a seed each, do not."""
+def test_replays_larger_than_memory_are_refused_before_anything_is_written(tmp_path):
+    """The replay of one seed fits, those of a thousand do not."""
     row = PER // CONFIG.unroll_length * 4 * (2 * 7 + 2)  # bytes, at least
     rows = psutil.virtual_memory().available // row // 20
     big = sac.make(ENV, CONFIG.replace(replay_size=rows * CONFIG.num_envs, prior_ratio=0.0))
@@ -200,8 +200,8 @@ def test_every_learner_resumes_bit_for_bit(name, tmp_path):
     assert_same(train(made, total, resume=True, **options).state, whole.state)
 
 
-def test_offline_learners_are_driven_alike(tmp_path):
-    """Steps are updates; the data are one copy, not one per seed; what is saved can act."""
+def test_offline_learners_train_resume_and_act_without_data(tmp_path):
+    """Steps are updates, all seeds share one copy of the data, and a saved state can act."""
     config = bc.Config(**OFFLINE).replace(updates_per_step=16)
     offline = bc.make(ENV, config, recorded())
     result = train(offline, 320, seeds=2, run_dir=tmp_path, **OPTIONS)
