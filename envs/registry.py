@@ -7,6 +7,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import numbers
 import weakref
 from collections.abc import Callable
@@ -46,6 +47,9 @@ TASKS: dict[str, tuple] = {
     "swimmer": ("envs.tasks.gymnasium.swimmer", "Swimmer", 1000),
     "walker2d": ("envs.tasks.gymnasium.walker2d", "Walker2d", 1000),
 }
+
+
+LARGEST = 3.4028234e38  # that float32 holds
 
 
 def names() -> list[str]:
@@ -162,8 +166,9 @@ def check_option(name: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         fits, allowed = isinstance(value, bool), "True or False"
     elif isinstance(default, int):
-        fits = isinstance(value, numbers.Integral) and is_number(value) and value >= 1
-        allowed = "an integer, at least 1"
+        fits = isinstance(value, numbers.Integral) and is_number(value) and 1 <= value < 2**31
+        large = isinstance(value, numbers.Integral) and value >= 2**31
+        allowed = f"an integer, at {f'most {2**31 - 1}' if large else 'least 1'}"
     elif isinstance(default, tuple):
         fits = isinstance(value, tuple) and len(value) == len(default)
         fits, allowed = fits and all(map(is_number, value)), f"{len(default)} numbers"
@@ -176,8 +181,15 @@ def check_option(name: str, value: Any, default: Any) -> None:
 
 
 def is_number(x: Any) -> bool:
-    array = isinstance(x, jax.Array) and x.ndim == 0
-    return array or (isinstance(x, numbers.Real) and not isinstance(x, bool))
+    """A scalar array, or a number that float32 holds; infinity is one, NaN is none."""
+    if isinstance(x, jax.Array):
+        return x.ndim == 0
+    if not isinstance(x, numbers.Real) or isinstance(x, bool):
+        return False
+    try:
+        return math.isinf(x) or abs(float(x)) <= LARGEST
+    except OverflowError:
+        return False
 
 
 def nearest(word: str, words) -> str:

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from experiments import papers
 from experiments.claims import common
 from jaxrl.cli import script
-from jaxrl.report import log
+from jaxrl.report import log, terminal
 from jaxrl.report.files import Option, Schema
 from jaxrl.report.summary import bootstrap_interval, iqm
 from jaxrl.run import folder
@@ -102,9 +102,10 @@ def table(results: list[dict]) -> str:
         final = np.array(r["return"][-1], float)  # null: undefined
         low, high = bootstrap_interval(final)
         physics = r["env_overrides"].get("physics", "accurate")
+        d = terminal.digits(final)
         lines.append(
-            f"| {r['env']} | {r['learner']} | {physics} | {iqm(final):.1f} | {low:.1f} .. {high:.1f}"
-            f" | {final.min():.1f} | {final.size} | {r['env_steps'][-1] / 1e6:.2f} M"
+            f"| {r['env']} | {r['learner']} | {physics} | {iqm(final):.{d}f}"
+            f" | {low:.{d}f} .. {high:.{d}f} | {final.min():.{d}f} | {final.size} | {r['env_steps'][-1] / 1e6:.2f} M"
             f" | {r['seconds']:.0f} |"
         )
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
-import tyro
+import presets
 
 import envs
 from jaxrl.cli import plot, script
@@ -40,8 +40,15 @@ class Args:
     out: Path = Path("data/demos.npz")  # or .hdf5
 
 
+def defaults(env: str) -> Args:
+    """The task as experiments/refine.py makes it."""
+    preset = presets.REFINE.get(env)
+    options = {k: str(v) for k, v in preset.env.items()} if preset else {}
+    return Args(env=env, env_options=options)
+
+
 def main() -> int:
-    args = tyro.cli(Args)
+    args = script.parse(defaults, env=Args.env)
     data_files.check_new(args.out)
     runtime.check_seed(args.seed)
     runtime.setup()

@@ -38,7 +38,7 @@ from jaxrl.policies.scripted import scripted
 from jaxrl.report import files, log, terminal
 from jaxrl.report.summary import wilson
 from jaxrl.run import checkpoint, folder, runtime
-from jaxrl.run.plan import count_iterations
+from jaxrl.run.plan import rounded_up
 
 EVAL_EPISODES = 128  # after every part of a stage
 
@@ -162,7 +162,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
 
 def validate(args: Args, rl: ppo.Config) -> None:
     """Raises ValueError for what a later stage would refuse, after minutes of the ones before."""
-    for name in ("demos", "episodes"):
+    for name in ("demos", "episodes", "bc_updates", "rl_steps"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name}={getattr(args, name)}: must be at least 1")
     if args.devices < 0:
@@ -172,15 +172,15 @@ def validate(args: Args, rl: ppo.Config) -> None:
     runtime.check_seed(args.seed, 2)  # the second is that of the last evaluation
     check(args.base)
     check(rl)
-    count_iterations("bc_updates", args.bc_updates, args.base.updates_per_step)
-    count_iterations("rl_steps", args.rl_steps, rl.num_envs * rl.unroll_length)
 
 
 def main() -> int:
     start = time.time()
     args = script.parse(defaults, prefixes=True, env=Args.env)
+    validate(args, script.with_schedule(args.rl, args.rl_steps))
+    args.bc_updates, _ = rounded_up(args.bc_updates, args.base.updates_per_step)
+    args.rl_steps, _ = rounded_up(args.rl_steps, args.rl.num_envs * args.rl.unroll_length)
     rl = script.with_schedule(args.rl, args.rl_steps)
-    validate(args, rl)
     devices = args.devices or ppo.default_devices(1, rl, EVAL_EPISODES)
     runtime.setup(devices, matmul_precision=args.matmul_precision)
     env = envs.make(args.env, **script.numbers(args.env_options))

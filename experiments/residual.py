@@ -25,11 +25,9 @@ from jaxrl.cli import runs, script
 from jaxrl.config import check
 from jaxrl.data import files as data_files
 from jaxrl.data import recording
-from jaxrl.learners.off_policy import sac, td3
-from jaxrl.learners.on_policy import ppo
-from jaxrl.loops import off_policy
+from jaxrl.learners import registry
 
-LEARNERS = {"ppo": ppo, "sac": sac, "td3": td3}
+LEARNERS = tuple(RESIDUAL)
 
 
 @dataclass
@@ -48,7 +46,7 @@ def defaults(learner: str, data: str | None) -> Any:
         raise ValueError(f"learner={learner!r}: allowed are {', '.join(LEARNERS)}")
     preset = RESIDUAL[learner]
     config = preset.config
-    if learner != "ppo" and data is None:
+    if hasattr(config, "prior_ratio") and data is None:
         config = config.replace(prior_ratio=0.0)
     return script.with_config(Args, config, learner=learner, total_steps=preset.total_steps)
 
@@ -62,14 +60,14 @@ def main() -> int:
         raise ValueError(f"base={args.base} was made for {base['env']}, not {args.env}")
     args.env = base["env"]
     args.env_options = {k: str(v) for k, v in base["env_overrides"].items()} | args.env_options
-    if args.data is not None and args.learner == "ppo":
-        raise ValueError("data: PPO cannot use demonstrations; choose --learner sac or td3")
-    config = args.config
-    if args.learner == "ppo":
-        config = script.with_schedule(config, args.total_steps)
+    module = registry.module(args.learner)
+    if args.data is not None and not hasattr(args.config, "prior_ratio"):
+        raise ValueError(
+            f"data={args.data}: {args.learner} cannot use demonstrations; choose --learner sac or td3"
+        )
+    config = script.with_schedule(args.config, args.total_steps)
     check(config)
-    kind = ppo if args.learner == "ppo" else off_policy
-    script.prepare(args, kind.default_devices(args.seeds, config, args.eval_episodes))
+    script.prepare(args, registry.default_devices(config, args.seeds, args.eval_episodes))
     below = runs.load(base_run, **script.numbers(args.env_options))
     env = residual(below.env, below.policy(args.base_seed), args.scale)
     prior = ()
@@ -77,7 +75,7 @@ def main() -> int:
         prior = (
             recording.through_base(data_files.load(args.data), env, jax.random.key(args.seed)),
         )
-    learner = LEARNERS[args.learner].make(env, config, *prior)
+    learner = module.make(env, config, *prior)
     about = {"run": args.base, "seed_index": args.base_seed, "scale": args.scale}
     return script.launch(args.learner, args, learner, args.data, base=about)
 

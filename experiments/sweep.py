@@ -12,10 +12,11 @@ import jaxrl.cli.starting  # noqa: F401  # isort: skip
 import math
 from dataclasses import dataclass, field
 
-from ppo import defaults as ppo_defaults
+from train import defaults as train_defaults
 
 from jaxrl.cli import script
 from jaxrl.config import check
+from jaxrl.learners import registry
 from jaxrl.learners.on_policy import ppo
 
 
@@ -32,7 +33,7 @@ class Args(script.Args):
 
 
 def defaults(env: str) -> Args:
-    base = ppo_defaults(env)
+    base = train_defaults("ppo", env)
     return Args(env, base.env_options, total_steps=base.total_steps, config=base.config)
 
 
@@ -52,7 +53,7 @@ def main() -> int:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: this is swept, add its value to {flag}s")
     num_runs = args.seeds * math.prod(map(len, grid.values()))
-    env = script.prepare(args, ppo.default_devices(num_runs, config, args.eval_episodes))
+    env = script.prepare(args, registry.default_devices(config, num_runs, args.eval_episodes))
     return script.launch("ppo", args, ppo.make(env, config), sweep=grid)
 
 

@@ -31,14 +31,7 @@ import psutil
 import tyro
 from bench import Args as BenchArgs
 from bench import peak_memory, write
-from imitate import Args as ImitateArgs
-from offline import LEARNERS as OFFLINE_SCRIPT
-from offline import Args as OfflineArgs
-from offline import defaults as offline_defaults
-from ppo import defaults as ppo_defaults
-from sac import LEARNERS as SAC_FAMILY
-from sac import defaults as sac_defaults
-from td3 import defaults as td3_defaults
+from train import defaults
 
 import envs.mjx.simulator  # noqa: F401  MJX is an import, too: tasks load it when they are made
 from jaxrl.cli import script
@@ -60,29 +53,13 @@ class Args(BenchArgs):
 
 def args_of(name: str, env: str) -> script.Args:
     """The flags of the script that trains this learner, as they are by default."""
-    if name == "ppo":
-        args = ppo_defaults(env)
-        return replace(args, config=script.with_schedule(args.config, args.total_steps))
-    if name == "td3":
-        return td3_defaults(env, name)
-    if name in SAC_FAMILY:
-        return sac_defaults(env, name)
-    if name == "imitation":
-        return replace(ImitateArgs(), env=env)
-    if name in OFFLINE_SCRIPT:
-        return replace(offline_defaults(name, str(OfflineArgs.total_steps)), env=env)
-    config = script.with_schedule(registry.module(name).Config(), script.Args.total_steps)
-    return script.with_config(script.Args, config, env=env)
-
-
-def default_devices(name: str, args: script.Args) -> int:
-    """As that script chooses."""
-    return registry.default_devices(args.config, args.seeds, args.eval_episodes)
+    args = defaults(name, env)
+    return replace(args, config=script.with_schedule(args.config, args.total_steps))
 
 
 def learner_of(name: str, env: Any, config: Any) -> Learner:
     module = registry.module(name)
-    if not registry.is_offline(name):
+    if registry.takes(name) != "dataset":
         return module.make(env, config)
     size, rng = 1_000, np.random.default_rng(0)
     obs = rng.normal(size=(size, *env.observation_space.shape))
@@ -112,7 +89,9 @@ def child(name: str, env_name: str) -> dict[str, Any]:
 
     begin = time.perf_counter()
     args = args_of(name, env_name)
-    env = script.prepare(args, default_devices(name, args))
+    env = script.prepare(
+        args, registry.default_devices(args.config, args.seeds, args.eval_episodes)
+    )
     learner = learner_of(name, env, args.config)
     program = Program(learner, args.seeds, args.devices, args.eval_episodes)
     now = lap("build_seconds", begin)

@@ -48,12 +48,9 @@ from jaxrl.run import runtime
 from jaxrl.run.train import train
 
 ROOT = Path(__file__).parents[2]
-OFFLINE = ("bc", "td3_bc", "iql", "imitation")
-WITH_PRIOR = ("sac", "td3", "dsac", "mdpo", "pmoe")
-LEARNERS = ("ppo", *WITH_PRIOR, *OFFLINE)
-SCRIPTS = {"ppo": "ppo", "td3": "td3", "imitation": "imitate"}
-SCRIPTS |= dict.fromkeys(("sac", "dsac", "mdpo", "pmoe"), "sac")
-SCRIPTS |= dict.fromkeys(("bc", "td3_bc", "iql"), "offline")
+LEARNERS = tuple(registry.LEARNERS)
+OFFLINE = tuple(name for name in LEARNERS if registry.takes(name) == "dataset")
+WITH_PRIOR = tuple(name for name in LEARNERS if registry.takes(name) == "prior")
 SMALL = {
     "num_envs": 8,
     "unroll_length": 2,
@@ -190,13 +187,10 @@ def flags(drawn: Drawn) -> list[str]:
 
 def by_script(drawn: Drawn, seconds: float) -> str:
     """As `one`, through the command line."""
-    name = "rlpd" if drawn.prior and drawn.learner == "sac" else SCRIPTS[drawn.learner]
-    words = [sys.executable, f"experiments/{name}.py", *flags(drawn)]
+    words = [sys.executable, "experiments/train.py", "--learner", drawn.learner, *flags(drawn)]
     with tempfile.TemporaryDirectory() as folder:
         words += ["--run-dir", f"{folder}/run"]
-        if name in ("sac", "offline"):
-            words += ["--learner", drawn.learner]
-        if name in ("rlpd", "offline", "imitate"):
+        if drawn.prior or drawn.learner in OFFLINE:
             data_files.save(recorded(envs.make(drawn.task)), f"{folder}/data.npz")
             words += ["--data", f"{folder}/data.npz"]
         quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}

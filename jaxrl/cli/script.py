@@ -24,10 +24,11 @@ from jaxrl.cli import play, plot, runs
 from jaxrl.data import describe as data_stats
 from jaxrl.report.files import cannot_write
 from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.report.terminal import digits as decimals
 from jaxrl.report.terminal import run as run  # every script ends by `script.run(main)`
 from jaxrl.report.terminal import table
 from jaxrl.run import folder, hosts, runtime
-from jaxrl.run.plan import validate
+from jaxrl.run.plan import rounded_up, validate
 from jaxrl.run.train import Result, train
 from jaxrl.types import Learner
 
@@ -164,8 +165,10 @@ def prepare(args: Args, default_devices: int) -> Any:
     Raises:
       ValueError: a flag out of range.
     """
-    if not float(args.total_steps).is_integer():
+    if not float(args.total_steps).is_integer() or args.total_steps < 1:
         raise ValueError(f"total_steps={args.total_steps}: must be a whole number, at least 1")
+    if args.wandb == "":
+        raise ValueError("wandb='': must be the name of a project")
     if args.devices < 0:
         raise ValueError(f"devices={args.devices}: must be at least 0, which means what suits")
     runtime.check_seed(args.seed)
@@ -205,8 +208,10 @@ def launch(
       about: what else `config.json` says of the training, and a resumed run must have in common.
       resume_dir: what the user is told to resume, if it is not this run directory.
     """
+    unit = learner.unit
+    total_steps, said = rounded_up(args.total_steps, learner.steps_per_iteration, unit)
     settings = {
-        "total_steps": int(args.total_steps),
+        "total_steps": total_steps,
         "seeds": args.seeds,
         "num_evals": args.num_evals,
         "eval_episodes": args.eval_episodes,
@@ -216,7 +221,7 @@ def launch(
         settings["sweep"] = sweep
     settings["seed"] = args.seed
     validate(learner, **settings, keep_checkpoints=args.keep_checkpoints)
-    options, unit = numbers(args.env_options), folder.unit_of(learner)
+    options = numbers(args.env_options)
     description = folder.describe(name, args.env, options, learner.config, settings, unit)
     about = about or {}
     if data_file is not None:
@@ -236,6 +241,8 @@ def launch(
             runs.keep_base(base["run"], run_dir)
         return run_dir
 
+    if hosts.is_main():
+        print(f"training {args.seeds} seed{'s' * (args.seeds > 1)}, {said} each")
     # Other processes write nothing, but read what they resume.
     run_dir = hosts.by_main("run directory", opened) or args.run_dir or Path("runs")
     result = train(
@@ -300,7 +307,7 @@ def report(
     for name, i in itertools.product(measured, range(len(settings))):
         values = np.atleast_2d(final[name])[i]
         low, high = bootstrap_interval(values)
-        digits = 1 if name == "return" else 3
+        digits = decimals(values) if name == "return" else 3
         rows.append(
             [
                 f"{name} {settings[i]}",
@@ -311,7 +318,7 @@ def report(
         )
     rate = result.env_steps * _num_runs(result) / max(result.seconds, 1e-9)
     table(
-        f"{result.env_steps:,} {folder.unit_of(learner)} per seed, {result.seconds:.0f} s of training"
+        f"{result.env_steps:,} {learner.unit} per seed, {result.seconds:.0f} s of training"
         f" ({rate:,.0f} steps/s), compiled in {result.compile_seconds:.0f} s",
         ["", "IQM over seeds", "95% interval", "min .. max"],
         rows,
@@ -342,5 +349,7 @@ def numbers(options: dict[str, str]) -> dict[str, Any]:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError):
             return text
+        except (RecursionError, MemoryError):
+            raise ValueError(f"env_options: {text[:20]}... is nested too deeply") from None
 
     return {name: read(text) for name, text in options.items()}

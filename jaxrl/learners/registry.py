@@ -46,6 +46,13 @@ def module(name: str) -> ModuleType:
     return found
 
 
+def takes(name: str) -> str:
+    """What recorded data `make` of the learner takes: "dataset" to learn from, "prior" to mix into
+    what it collects, or "" for none."""
+    parameters = inspect.signature(module(name).make).parameters
+    return next((kind for kind in ("dataset", "prior") if kind in parameters), "")
+
+
 def name_of(config: Any) -> str:
     """The name under which `module` finds the learner that has this config."""
     own = type(config).__module__
@@ -54,7 +61,7 @@ def name_of(config: Any) -> str:
 
 def is_offline(name: str) -> bool:
     """Whether the learner `name` learns from recorded data alone: its `make` takes a `dataset`."""
-    return "dataset" in inspect.signature(module(name).make).parameters
+    return takes(name) == "dataset"
 
 
 def default_devices(config: Any, num_runs: int, eval_episodes: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -35,8 +36,8 @@ def scripted(
     if not hasattr(env, "expert"):
         raise ValueError("this task has no scripted expert")
     for name, value in (("noise", noise), ("bias", bias), ("delay", delay)):
-        if value < 0:
-            raise ValueError(f"{name}={value}: must be at least 0")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}: must be at least 0, and finite")
     if mode is not None and not 0 <= mode < env.num_modes:
         raise ValueError(f"mode={mode}: this task has 0 .. {env.num_modes - 1}")
     to_env, from_env = acting.to_env(env.action_space), acting.from_env(env.action_space)

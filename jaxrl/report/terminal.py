@@ -72,6 +72,12 @@ def number(x: float) -> str:
     return f"{x:.0f}" if 100 <= abs(x) < 1e7 else f"{x:.3g}"
 
 
+def digits(values: np.ndarray) -> int:
+    """Decimals of a table's scores: three where none is above 1 in size, as of rates, else one."""
+    finite = np.abs(values[np.isfinite(values)])
+    return 3 if finite.size and finite.max() <= 1 else 1
+
+
 def spread(value: np.ndarray) -> str | None:
     """'IQM (min..max)' over the seeds, of the best config in a sweep; None if all undefined."""
     rows = [row[np.isfinite(row)] for row in np.atleast_2d(value)]

@@ -125,15 +125,7 @@ def describe_learner(learner: Learner, train: dict) -> dict[str, Any]:
     except (TypeError, ValueError):
         env, overrides = None, {}
     name = registry.name_of(learner.config)
-    return describe(name, env, overrides, learner.config, train, unit_of(learner))
-
-
-def unit_of(learner: Learner) -> str:
-    """What a step of `learner` is: "env steps" or "updates"."""
-    offline = ".offline." in type(learner.config).__module__ or hasattr(
-        learner.config, "denoise_steps"
-    )
-    return getattr(learner, "unit", "updates" if offline else "env steps")
+    return describe(name, env, overrides, learner.config, train, learner.unit)
 
 
 def write_config(run_dir: Path, config: dict) -> None:

@@ -13,6 +13,9 @@ from jaxrl.run import checkpoint, hosts, runtime
 from jaxrl.run.program import state_like
 from jaxrl.types import Learner
 
+MOST_EVALS = 10_000  # each is a line of metrics.jsonl
+MOST_RUNS = 65_536  # in one program
+
 
 def validate(
     learner: Learner,
@@ -39,8 +42,14 @@ def validate(
     ):
         if not float(value).is_integer() or value < low:
             raise ValueError(f"{name}={value}: must be a whole number, at least {low}")
+    if num_evals > MOST_EVALS:
+        raise ValueError(f"num_evals={num_evals}: must be at most {MOST_EVALS}")
     runtime.check_seed(seed, seeds)
     num_runs = seeds * math.prod(len(v) for v in (sweep or {}).values())
+    if num_runs > MOST_RUNS:
+        raise ValueError(
+            f"seeds={seeds}: {num_runs:,} runs with the sweep, must be at most {MOST_RUNS:,}"
+        )
     if num_runs % devices:
         parts = 1 if learner.sharing is None else learner.sharing.parts
         if parts % devices:
@@ -70,6 +79,15 @@ def validate(
     hosts.devices(devices)
     _check_memory(learner, num_runs, devices)
     return iterations
+
+
+def rounded_up(steps: float, per_iteration: int, unit: str = "env steps") -> tuple[int, str]:
+    """`steps` in whole iterations of `per_iteration`, and what to say of it: "8,192 env steps"."""
+    rounded = -int(-steps // per_iteration) * per_iteration
+    said = f"{rounded:,} {unit}"
+    if rounded != steps:
+        said += f" ({int(steps):,} rounded up to whole iterations of {per_iteration:,})"
+    return rounded, said
 
 
 def count_iterations(name: str, steps: int, per_iteration: int) -> int:

@@ -115,7 +115,8 @@ def test_a_config_file_broken_by_hand_is_named(run_dir, tmp_path):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        ("--total-steps 1000", ("total_steps=1000", "896 or 1024")),
+        ("--num-evals 100000000", ("num_evals=100000000", "at most 10000")),
+        ("--devices 100000", ("devices=100000", "at most 256")),
         ("--num-minibatches 3", ("num_minibatches=3", "num_envs=32")),
         ("--gamma 1.5", ("gamma=1.5", "between 0 and 1")),
         ("--env hoper", ("hoper", "hopper")),

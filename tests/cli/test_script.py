@@ -7,19 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import envs
 import jaxrl
 from jaxrl.cli import runs, script
 from jaxrl.data import dataset as data
 from jaxrl.data import files as data_files
-from jaxrl.run import folder
+from jaxrl.learners import registry
+from jaxrl.run import folder, plan
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
+import demos  # noqa: E402
+import presets  # noqa: E402
 import record  # noqa: E402
 import refine  # noqa: E402
-import rlpd  # noqa: E402
 import sac  # noqa: E402
 import sweep  # noqa: E402
+import train  # noqa: E402
 
 DESCRIPTION = {
     "jaxrl": jaxrl.__version__,
@@ -135,6 +139,8 @@ def test_runs_that_begin_in_the_same_second_get_directories_of_their_own(monkeyp
         (("--total-steps", "inf"), "total_steps=inf: must be a whole number"),
         (("--total-steps", "nan"), "total_steps=nan: must be a whole number"),
         (("--total-steps", "10.5"), "total_steps=10.5: must be a whole number"),
+        (("--total-steps", "0"), "total_steps=0.0: must be a whole number, at least 1"),
+        (("--wandb", ""), "wandb='': must be the name of a project"),
         (("--devices", "-1"), "devices=-1: must be at least 0"),
         (("--seed", str(2**40)), f"seed={2**40}: must be 0 .. 4294967295"),
         (("--profile", __file__), f"profile={__file__}: exists, and is not a folder"),
@@ -150,9 +156,9 @@ def test_a_flag_out_of_range_is_named_before_jax_starts(monkeypatch, flags, mess
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ("--rl-steps 1000", "rl_steps=1000: must be a multiple of the 8192 steps of one iteration"),
-        ("--bc-updates 150", "bc_updates=150: must be a multiple of the 100 steps"),
-        ("--bc-updates 0", "bc_updates=0: must be a multiple of the 100 steps"),
+        ("--rl-steps 0", "rl_steps=0: must be at least 1"),
+        ("--bc-updates 0", "bc_updates=0: must be at least 1"),
+        ("--noise inf", "noise=inf: must be at least 0, and finite"),
         ("--scale 0", "scale=0.0: must be above 0"),
         ("--episodes 0", "episodes=0: must be at least 1"),
         ("--demos 0", "demos=0: must be at least 1"),
@@ -184,6 +190,58 @@ def test_a_record_out_of_range_is_named(monkeypatch, tmp_path, flags):
         record.main()
 
 
+@pytest.mark.parametrize(
+    "flags, steps",
+    [((1e6, 8192), 1_007_616), ((8192.0, 8192), 8192), ((1, 100), 100), ((8193, 8192), 16384)],
+)
+def test_steps_are_rounded_up_to_whole_iterations_and_the_run_says_so(flags, steps):
+    rounded, said = plan.rounded_up(*flags)
+    assert rounded == steps and isinstance(rounded, int)
+    assert said.startswith(f"{steps:,} env steps")
+    assert ("rounded up to whole iterations of" in said) == (flags[0] != steps)
+
+
+def test_an_option_nested_too_deeply_is_one_line():
+    with pytest.raises(ValueError, match="^env_options: ----.* is nested too deeply$"):
+        script.numbers({"gravity": "-" * 100_000 + "1"})
+
+
+def test_demonstrations_are_of_the_task_that_a_road_refines(monkeypatch):
+    for task in presets.REFINE:
+        assert demos.defaults(task).env_options == refine.defaults(task).env_options
+        assert envs.make(task, **script.numbers(demos.defaults(task).env_options))
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_learner_has_flags_by_its_name(name):
+    args = train.defaults(name, "hopper")
+    learner = presets.VARIANTS.get(name, name)
+    assert type(args.config) is registry.module(learner).Config
+    assert hasattr(args, "weighted") == (registry.takes(learner) == "dataset")
+    assert hasattr(args, "data") == bool(registry.takes(learner))
+    assert args.total_steps >= 10_000
+
+
+def test_a_learner_that_extends_another_takes_what_its_preset_says():
+    preset = presets.SAC["half_cheetah"]
+    config = presets.of("dsac", "half_cheetah").config
+    assert config.critic_lr == preset.config.critic_lr and config.num_envs == 32
+    assert presets.of("dsac", "half_cheetah").env == preset.env
+    assert presets.of("td3_bc", "half_cheetah").total_steps == 100_000
+
+
+def test_a_learner_that_a_script_does_not_know_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sac.py", "--learner", "ppo"])
+    with pytest.raises(ValueError, match="learner='ppo': allowed are sac, dsac, mdpo, pmoe"):
+        sac.main()
+    monkeypatch.setattr(sys, "argv", ["train.py", "--learner", "reinforce"])
+    with pytest.raises(ValueError, match="learner='reinforce': allowed are bc, "):
+        train.main()
+    monkeypatch.setattr(sys, "argv", ["train.py", "--learner", "iql"])
+    with pytest.raises(ValueError, match="^iql learns from data: add --data FILE"):
+        train.main()
+
+
 def test_a_run_that_got_worse_has_no_medium(monkeypatch, tmp_path):
     evals = [{"kind": "eval", "env_steps": 10 * i, "return": [3.0 - i]} for i in range(3)]
     monkeypatch.setattr(record.log, "read", lambda _: evals)
@@ -196,7 +254,11 @@ def test_help_says_what_every_kind_of_flag_is(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         sac.main()
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())  # out of its box
-    for text in ("runs that train side by side", "sac, dsac, mdpo or pmoe", "random steps before"):
+    for text in (
+        "runs that train side by side",
+        "one of jaxrl/learners/registry.py",
+        "random steps before",
+    ):
         assert text in said
 
 
@@ -218,7 +280,7 @@ def test_options_that_data_were_recorded_with_go_on_top_of_the_presets(
     data_files.save(dataset, tmp_path / "data.npz")
     given = ["rlpd.py", "--data", str(tmp_path / "data.npz"), *flags.split()]
     monkeypatch.setattr(sys, "argv", given)
-    args = script.parse(rlpd.defaults, env="", data="")
+    args = script.parse(train.defaults, learner="rlpd", env="", data=None)
     script.env_of_data(args, dataset)
     assert args.env_options["physics"] == physics
 

@@ -212,12 +212,17 @@ def test_a_learner_compiles_once_whatever_the_chunks(probe, name, monkeypatch):
     assert answer["start_seconds"] >= answer["compile_seconds"]
 
 
-@pytest.mark.parametrize("name", tuple(registry.LEARNERS))
+@pytest.mark.parametrize("name", sorted(registry.LEARNERS))
 def test_every_learner_can_be_started(name):
     args = compile_bench.args_of(name, "inverted_pendulum")
-    assert args.env == "inverted_pendulum" and compile_bench.default_devices(name, args) >= 1
+    assert args.env == "inverted_pendulum"
+    assert registry.default_devices(args.config, args.seeds, args.eval_episodes) >= 1
     learner = compile_bench.learner_of(name, Probe(), args.config)
     assert jax.eval_shape(learner.init, jax.random.key(0)) is not None
+
+
+def test_all_learners_are_started():
+    assert set(compile_bench.Args().learners) == set(registry.LEARNERS)
 
 
 def test_c_mujoco_steps_every_environment():

@@ -1,0 +1,61 @@
+"""Settings of every script, a file a family; README.md shows what those of PPO, SAC and TD3 reach.
+
+Small batches of environments on purpose: seeds run side by side, so five seeds of 64
+environments keep a machine as busy as 320 and learn from far fewer steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxrl.learners import registry
+from jaxrl.learners.off_policy import sac, td3
+
+from .imitation import REFINE
+from .off_policy import RLPD, SAC, TD3
+from .on_policy import PPO
+from .preset import FAST, Preset
+from .residual import LONGER, RESIDUAL
+
+__all__ = ["FAST", "LONGER", "PPO", "REFINE", "RESIDUAL", "RLPD", "SAC", "TD3", "Preset", "of"]
+
+BY_TASK = {"ppo": PPO, "sac": SAC, "td3": TD3, "rlpd": RLPD}
+# Settings under a name of their own: the learner whose they are.
+VARIANTS = {"rlpd": "sac", "fast_td3": "td3"}
+ANY_TASK = {
+    "rlpd": Preset(250_000, sac.RLPD),
+    "fast_td3": Preset(10_240_000, td3.FAST),
+    "imitation": Preset(10_000, None, flags={"num_evals": 5, "eval_episodes": 128}),
+}
+STEPS = {"on_policy": 1024 * 16 * 61, "off_policy": 1_000_000}  # of a family, for any task
+UPDATES = 100_000  # of a learner from data
+
+
+def names() -> list[str]:
+    """Every learner and variant."""
+    return sorted({*registry.LEARNERS, *VARIANTS})
+
+
+def of(learner: str, env: str) -> Preset:
+    """The preset of a learner or variant for a task; with none of its own, what the preset of the
+    learner that it extends says, and else its own defaults.
+
+    Raises:
+      ValueError: there is no such learner.
+    """
+    if env in BY_TASK.get(learner, {}):
+        return BY_TASK[learner][env]
+    module = registry.module(VARIANTS.get(learner, learner))
+    family = module.__name__.split(".")[-2]
+    steps = STEPS.get(family, UPDATES)
+    if learner in ANY_TASK:
+        preset = ANY_TASK[learner]
+        return preset if preset.config else dataclasses.replace(preset, config=module.Config())
+    for name in ("ppo", "sac", "td3"):
+        extended = registry.module(name)
+        if family in STEPS and env in BY_TASK[name] and issubclass(module.Config, extended.Config):
+            preset, plain = BY_TASK[name][env], extended.Config()
+            values = {f.name: getattr(preset.config, f.name) for f in dataclasses.fields(plain)}
+            said = {k: v for k, v in values.items() if v != getattr(plain, k)}
+            return dataclasses.replace(preset, config=module.Config(**said))
+    return Preset(steps, module.Config())

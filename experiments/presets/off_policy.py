@@ -1,0 +1,75 @@
+"""SAC, TD3 and RLPD, by task."""
+
+from __future__ import annotations
+
+from jaxrl.learners.off_policy import sac, td3
+
+from .preset import FAST, Preset
+
+OFF_POLICY = {
+    "num_envs": 32,
+    "unroll_length": 1,
+    "updates_per_step": 4,  # one per 8 environment steps: what two CPU cores can afford
+    # As updates are few, they are large: three to four times the usual.
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "tau": 0.02,
+    "batch_size": 256,
+    "replay_size": 320_000,
+    "learning_starts": 6_400,
+    "normalize_obs": True,
+    "actor_hidden": (128, 128),
+    "critic_hidden": (128, 128),
+}
+
+SWINGUP = OFF_POLICY | {"replay_size": 32_000, "learning_starts": 1_600}
+
+SAC: dict[str, Preset] = {
+    "pendulum_swingup": Preset(32_000, sac.Config(**SWINGUP, alpha_lr=3e-3)),
+    "inverted_double_pendulum": Preset(
+        48_000, sac.Config(**(OFF_POLICY | {"replay_size": 48_000, "learning_starts": 1_600})), FAST
+    ),
+    "hopper": Preset(320_000, sac.Config(**OFF_POLICY), FAST),
+    "half_cheetah": Preset(1_024_000, sac.Config(**OFF_POLICY), FAST),
+}
+
+TD3: dict[str, Preset] = {
+    task: Preset(min(preset.total_steps, 320_000), td3.Config(**OFF_POLICY), preset.env)
+    for task, preset in SAC.items()
+}
+# It first swings up by chance, which a little noise does not.
+TD3["pendulum_swingup"] = Preset(32_000, td3.Config(**SWINGUP, noise_max=1.2))
+
+RLPD: dict[str, Preset] = {
+    "point_maze_medium": Preset(
+        64_000,
+        sac.Config(
+            num_envs=16,
+            updates_per_step=8,
+            batch_size=128,
+            replay_size=96_000,
+            learning_starts=1_600,
+            actor_hidden=(128, 128),
+            critic_hidden=(128, 128),
+            target_entropy=-0.5,
+            num_critics=5,
+            layer_norm=True,
+            actor_q="mean",
+            prior_ratio=0.5,
+            # As RLPD does in mazes: -1 a step until the goal, and no reward for randomness. With
+            # 1 at the goal and nothing elsewhere, an episode that goes on earns entropy and none
+            # learns to end it.
+            reward_shift=-1.0,
+            backup_entropy=False,
+            init_alpha=0.1,
+        ),
+    )
+}
+RLPD |= {
+    task: Preset(
+        160_000,
+        SAC[task].config.replace(num_critics=5, layer_norm=True, actor_q="mean", prior_ratio=0.5),
+        SAC[task].env,
+    )
+    for task in ("hopper", "half_cheetah")
+}

@@ -1,0 +1,46 @@
+"""PPO, by task."""
+
+from __future__ import annotations
+
+from jaxrl.learners.on_policy import ppo
+
+from .preset import FAST, Preset
+
+LOCOMOTION = ppo.Config(
+    num_envs=64,
+    unroll_length=64,
+    num_minibatches=8,
+    num_epochs=8,
+    learning_rate=3e-4,
+    lr_schedule="linear",
+    distribution="normal",
+    activation="tanh",
+    normalize_reward=True,
+)
+STEPS = 64 * 64  # of one iteration
+
+PPO: dict[str, Preset] = {
+    "cartpole_swingup": Preset(
+        512 * 32 * 500,
+        ppo.Config(num_envs=512, unroll_length=32, learning_rate=1e-3, entropy_coef=1e-3),
+    ),
+    "point_maze": Preset(
+        STEPS * 100, ppo.Config(num_envs=64, unroll_length=64, num_minibatches=8, num_epochs=8)
+    ),
+    "pendulum_swingup": Preset(STEPS * 100, LOCOMOTION.replace(learning_rate=1e-3)),
+    "inverted_pendulum": Preset(STEPS * 100, LOCOMOTION, FAST),
+    "inverted_double_pendulum": Preset(STEPS * 250, LOCOMOTION, FAST),
+    "reacher": Preset(STEPS * 400, LOCOMOTION, FAST),
+    "pusher": Preset(STEPS * 300, LOCOMOTION, FAST),
+    "swimmer": Preset(
+        STEPS * 300,
+        LOCOMOTION.replace(num_envs=16, unroll_length=256, gamma=0.999, gae_lambda=0.98),
+        FAST,
+    ),
+    "hopper": Preset(STEPS * 500, LOCOMOTION.replace(num_envs=128, num_minibatches=16), FAST),
+    "half_cheetah": Preset(STEPS * 750, LOCOMOTION, FAST),
+    "walker2d": Preset(STEPS * 750, LOCOMOTION, FAST),
+    # Wide noise costs it more than it can win at first, and it learns to stand still.
+    "ant": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
+    "humanoid": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
+}
