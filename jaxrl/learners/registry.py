@@ -14,6 +14,7 @@ from jaxrl.run import runtime
 # Name: the module, which has `Config` and `make`.
 LEARNERS = {
     "bc": "jaxrl.learners.offline.bc",
+    "dpo": "jaxrl.learners.on_policy.dpo",
     "dsac": "jaxrl.learners.off_policy.dsac",
     "imitation": "jaxrl.learners.imitation.chunks",
     "iql": "jaxrl.learners.offline.iql",
