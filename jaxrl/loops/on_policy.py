@@ -201,12 +201,13 @@ def make(
         chex.assert_equal_shape([value, target])
         weight = unroll.valid.astype(jnp.float32)
         per_step = lambda x: x.mean(range(2, x.ndim)) if x.ndim > 2 else x
-        masked = lambda x: jnp.where(unroll.valid, per_step(x), 0.0).sum()
-        total, center = psum((weight.sum(), masked(advantage)))
+        wide = unroll.valid.reshape(unroll.valid.shape + (1,) * (advantage.ndim - 2))
+        each = lambda x: jnp.where(wide, x, 0.0).sum((0, 1))  # [...], of every agent by itself
+        total, center = psum((weight.sum(), each(advantage)))
         total = jnp.maximum(total, 1.0)
         center = center / total
-        mean = lambda x: masked(x) / total  # this device's share
-        spread = jnp.sqrt(psum(mean((advantage - center) ** 2)))
+        spread = jnp.sqrt(psum(each((advantage - center) ** 2) / total))
+        mean = lambda x: jnp.where(unroll.valid, per_step(x), 0.0).sum() / total  # this device's
         sample = Sample(
             unroll=unroll,
             advantage=(advantage - center) / (spread + 1e-8),

@@ -109,7 +109,7 @@ class Sample:
     """A minibatch as losses see it, [T, B, ...]."""
 
     unroll: Unroll
-    advantage: jax.Array  # normalised over the minibatch
+    advantage: jax.Array  # normalised over the minibatch, of every agent or factor by itself
     target: jax.Array  # of the value
     value: jax.Array
     outputs: Any

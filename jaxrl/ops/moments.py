@@ -128,9 +128,12 @@ class Moments:
         """Returns x with zero mean and unit variance, within +-clip; x itself before the first update.
 
         An element without variance is only centred, because its scale is unknown.
+        Leaves of bool are flags, such as masks of actions, and stay as they are.
         """
 
         def one(x, mean, var):
+            if x.dtype == bool:
+                return x
             scale = jnp.where(_constant(mean, var), 1.0, jax.lax.rsqrt(var + 1e-8))
             scaled = jnp.clip((x - mean) * scale, -clip, clip)
             return jnp.where(self.count > 0, scaled, x)

@@ -205,3 +205,10 @@ def test_a_constant_element_is_only_centred(value):
     beside = np.float32(value) + np.float32(max(1e-3, abs(value) * 3e-7))
     moved = beside - np.float32(value)
     assert constant.normalize(beside) == pytest.approx(moved, rel=0.2)
+
+
+def test_flags_are_not_normalised():
+    flags = np.ones((4, 3, 2), bool)
+    moments = accumulate([{"mask": flags, "x": np.ones((4, 3))}], [np.ones((4, 3))])
+    mask = moments.normalize({"mask": flags, "x": np.ones((4, 3))})["mask"]
+    assert mask.dtype == bool and mask.all()
