@@ -119,7 +119,7 @@ class ActorCritic(nn.Module):
 
     Returns (carry, actor output [T, B, actor_out], value [T, B]); with `free_log_std`
     the actor output is [T, B, 2 * actor_out], and its second half is a parameter that does not
-    depend on the observation.
+    depend on the observation. With several `values` the value is [T, B, values].
     """
 
     actor_hidden: Sequence[int]
@@ -130,11 +130,12 @@ class ActorCritic(nn.Module):
     gru_width: int = 0
     actor_out_scale: float = 0.01
     init_log_std: float = 0.0
+    values: int = 1
 
     def setup(self):
         scale = self.actor_out_scale
         self.actor = MLP(self.actor_hidden, self.actor_out, self.activation, out_scale=scale)
-        self.critic = MLP(self.critic_hidden, 1, self.activation)
+        self.critic = MLP(self.critic_hidden, self.values, self.activation)
         if self.free_log_std:
             self.log_std = self.param(
                 "log_std", nn.initializers.constant(self.init_log_std), (self.actor_out,)
@@ -153,7 +154,8 @@ class ActorCritic(nn.Module):
         out = self.actor(flat(actor_obs)).reshape(*reset.shape, -1)
         if self.free_log_std:
             out = jnp.concatenate([out, jnp.broadcast_to(self.log_std, out.shape)], -1)
-        return carry, out, self.critic(flat(critic_obs)).reshape(reset.shape)
+        shape = reset.shape if self.values == 1 else (*reset.shape, self.values)
+        return carry, out, self.critic(flat(critic_obs)).reshape(shape)
 
     def init_carry(self, batch: int):
         """Zeros; an empty tuple where there is no recurrence."""

@@ -40,8 +40,11 @@ class Config(OnPolicy):
     critic_obs: tuple[str, ...] = ()
 
 
-def networks(env: Env, config: Config) -> tuple[Network, Actor]:
-    """Separate MLPs or GRUs for actor and critic, and a Gaussian or categorical actor."""
+def networks(env: Env, config: Config, values: int = 1) -> tuple[Network, Actor]:
+    """Separate MLPs or GRUs for actor and critic, and a Gaussian or categorical actor.
+
+    The critic has `values` outputs.
+    """
     discrete = isinstance(env.action_space, Discrete)
     free_log_std = not discrete and config.distribution == "normal"
     size = env.action_space.n if discrete else math.prod(env.action_space.shape)
@@ -54,6 +57,7 @@ def networks(env: Env, config: Config) -> tuple[Network, Actor]:
         config.gru_width,
         config.actor_out_scale,
         config.init_log_std,
+        values,
     )
     network = actor_critic(module, config.actor_obs, config.critic_obs)
     return network, distribution_actor(env.action_space, config.distribution)
