@@ -22,6 +22,7 @@ LEARNERS = {
     "pmoe": "jaxrl.learners.off_policy.pmoe",
     "ppo": "jaxrl.learners.on_policy.ppo",
     "ppo_mdpo": "jaxrl.learners.on_policy.mdpo",
+    "ppo_lagrangian": "jaxrl.learners.safe.ppo_lagrangian",
     "sac": "jaxrl.learners.off_policy.sac",
     "td3": "jaxrl.learners.off_policy.td3",
     "td3_bc": "jaxrl.learners.offline.td3_bc",

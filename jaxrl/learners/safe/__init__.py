@@ -1,0 +1,1 @@
+"""Learners under constraints, one file each."""
