@@ -3,7 +3,8 @@
     python experiments/overview.py
 
 Each panel is one task: the interquartile mean of the evaluation return over seeds, with a 95%
-bootstrap interval. The last panel compares a cloned policy with the same policy and a residual.
+bootstrap interval. The last panel compares a cloned policy with the same policy and a residual,
+with Wilson's interval.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from matplotlib.ticker import EngFormatter, NullFormatter
 from PIL import Image
 
-from jaxrl.report.summary import bootstrap_interval, iqm
+from jaxrl.report.summary import bootstrap_interval, iqm, wilson
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = RESULTS / "overview.png"
@@ -36,6 +37,7 @@ TASKS = (
     "pendulum_swingup",
 )
 REFINED = "refine_peg_insertion"
+EPISODES = 256  # behind each of its success rates
 
 
 def sources() -> dict[str, list | dict]:
@@ -70,7 +72,7 @@ def bars(ax: plt.Axes, refined: dict) -> None:
     """Success rates before and after refinement."""
     names = ["base", "base + residual"]
     rates = np.array([refined[name]["success"] for name in names])
-    ends = np.array([refined[name]["interval"] for name in names]).T  # [2, bars]
+    ends = np.array([wilson(rate * EPISODES, EPISODES) for rate in rates]).T  # [2, bars]
     errors = np.abs(ends - rates)
     ax.bar([0, 1], rates, 0.6, yerr=errors, color=["#999999", LEARNERS["ppo"]], capsize=4)
     for x, rate in enumerate(rates):

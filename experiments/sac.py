@@ -4,8 +4,8 @@
     python experiments/sac.py --env half_cheetah --seeds 6 --run-dir runs/sac_cheetah
     python experiments/sac.py --env hopper --learner dsac
 
-It is experiments/train.py for these. Flags default to SAC"s preset for the environment
-(experiments/presets/off_policy.py) and, where that says nothing, to the learner"s own; --help shows
+It calls experiments/train.py. Flags default to SAC's preset for the environment
+(experiments/presets/off_policy.py) and, without one, to the learner's own; --help shows
 them.
 """
 
