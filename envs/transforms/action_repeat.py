@@ -12,7 +12,7 @@ from envs.types import ACTION_SIGNALS, Env, State
 
 @struct.dataclass
 class ActionRepeat(Transform):
-    """Repeats every action; rewards add up until the episode ends, then the state stays."""
+    """Repeats every action. Rewards add up until the episode ends; then the state stays."""
 
     repeats: int = struct.field(pytree_node=False, kw_only=True)
 
@@ -39,16 +39,16 @@ class ActionRepeat(Transform):
             ended = state.terminated | state.truncated
             return jax.tree.map(lambda old, x: jnp.where(ended, old, x), state, new)
 
-        # The first step is outside: flags in `state` may be those of the episode before.
+        # The first step is outside the loop, because flags in `state` may be those of the last episode.
         return jax.lax.fori_loop(1, self.repeats, again, self.env.step(state, action))
 
 
 def action_repeat(env: Env, n: int) -> ActionRepeat:
     """Holds every action for `n` steps of `env`.
 
-    A time limit inside `env` goes on counting its own steps. Rewards and signals are sums over
-    these steps, but a task's `goal_reward` stays that of a single one. Signals that are actions
-    are those of the first step.
+    A time limit inside `env` counts its own steps. Rewards and signals are sums over these steps,
+    but a task's `goal_reward` is that of a single step. Signals that are actions are those of the
+    first step.
 
     Raises:
       ValueError: `n` < 1.

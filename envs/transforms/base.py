@@ -1,8 +1,8 @@
-"""What every transform shares: it is an environment, and it passes through what it does not change.
+"""The base of all transforms: an environment that passes through what it does not change.
 
-A transform reads of a state only its own `state.info[self.slot]`: `obs`, `reward` and the
-two flags are what the environment around it last reported, which may be those of another
-transform or of the episode before.
+A transform may read only `state.info[self.slot]` of the state that it is given. `obs`, `reward` and
+the two flags of that state are what the outermost environment reported last: another transform may
+have changed them, and they may belong to the episode before.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Transform:
 
     @property
     def slot(self) -> str:
-        """The key of `state.info` that is this transform's: its class, and how many of it are inside.
+        """This transform's key of `state.info`: its class name, and how many of the class are inside.
 
-        `TimeLimit` has "time_limit", a second one around it "time_limit_1".
+        The inner `TimeLimit` has "time_limit", a second one around it "time_limit_1".
         """
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
         env, depth = self.env, 0
@@ -47,8 +47,8 @@ class Transform:
         return f"{name}_{depth}" if depth else name
 
     def own_key(self, key: jax.Array) -> jax.Array:
-        """A key for this transform's draws; `key` itself still goes to `env.reset`, which
-        therefore starts as it would without the transform."""
+        """Returns a key for this transform's draws. `env.reset` still gets `key` itself, so it starts
+        as it would without the transform."""
         return jax.random.fold_in(key, zlib.crc32(self.slot.encode()))
 
     def __getattr__(self, name: str) -> Any:
@@ -58,14 +58,14 @@ class Transform:
 
 
 def on_task(env: Env, change: Callable[[Env], Env]) -> Env:
-    """`env` with the task below all transforms replaced by `change(task)`."""
+    """Returns `env` with the task below all transforms replaced by `change(task)`."""
     if isinstance(env, Transform):
         return env.replace(env=on_task(env.env, change))
     return change(env)
 
 
 def box(low: np.ndarray, high: np.ndarray, dtype: Any = np.float32) -> Box:
-    """The `Box` with these bounds, stored as numbers where all entries agree."""
+    """Returns the `Box` with these bounds, stored as one number if all entries are equal."""
     return Box(low.shape, _bound(low), _bound(high), dtype)
 
 

@@ -1,4 +1,4 @@
-"""Domain randomisation: every episode is played in an environment of its own."""
+"""Domain randomisation: every episode has its own physics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Randomise(Transform):
     def reset(self, key: jax.Array) -> State:
         sampled = _leaves(self.sample(self.own_key(key), self.env))
         nominal = _leaves(self.env)
-        # Not the nominal type alone: `mass=1` would make a whole number of every draw.
+        # Not the nominal type alone: with `mass=1` every draw would be rounded to an integer.
         drawn = {
             p: jnp.asarray(sampled[p], jnp.result_type(nominal[p], sampled[p])) for p in self.paths
         }
@@ -42,10 +42,10 @@ class Randomise(Transform):
 
 
 def randomise(env: Env, sample: Sample) -> Randomise:
-    """Draws some numbers of `env` anew for every episode.
+    """Draws some numbers of `env` for every episode.
 
-    The drawn leaves, and only those, travel in `state.info["randomise"]` by their path
-    (`"env.sim.model.body_mass"`), where a privileged critic may read them.
+    The drawn leaves, and only those, are in `state.info["randomise"]` by their path
+    (`"env.sim.model.body_mass"`). A privileged critic may read them there.
 
     Args:
       sample: `sample(key, env) -> env`, which returns its argument with some leaves
@@ -89,11 +89,10 @@ def scale_physics(
 ) -> Sample:
     """A `sample` for `randomise` that scales fields of an MJX task's model.
 
-    Every body, geom, joint or actuator gets a factor of its own, uniform in [low, high], for
-    its row of each field; with `body_mass` go the rows of `body_inertia`, as if the density
-    had changed. What MuJoCo's compiler derives from the masses for the solver
-    (`body_invweight0`, `dof_invweight0`: how stiff contacts and joint limits are) stays that
-    of the nominal model.
+    Every body, geom, joint or actuator gets its own factor, uniform in [low, high], for its row of
+    each field. `body_mass` also scales the rows of `body_inertia`, as if the density had changed.
+    MuJoCo's compiler derives `body_invweight0` and `dof_invweight0` (the stiffness of contacts and
+    joint limits) from the masses. These stay those of the nominal model.
 
     Args:
       low, high: range of the factors; 0 < low <= high.
@@ -134,6 +133,6 @@ def _rows(factor: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def _leaves(env: Env) -> dict[str, jax.Array]:
-    """The leaves of `env` in order, by their path."""
+    """Returns the leaves of `env` in order, by their path."""
     paths, _ = jax.tree_util.tree_flatten_with_path(env)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}

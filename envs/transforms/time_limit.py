@@ -29,7 +29,7 @@ class TimeLimit(Transform):
         )
 
     def stagger(self, state: State, key: jax.Array) -> State:
-        """`state` with the clock somewhere within the limit."""
+        """Returns `state` with a random time on the clock, within the limit."""
         clock = jax.random.randint(key, (), 0, self.limit, jnp.int32)
         return state.replace(info=state.info | {self.slot: clock})
 

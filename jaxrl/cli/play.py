@@ -1,4 +1,4 @@
-"""What a trained policy does: `python -m jaxrl.play RUN` evaluates it and films an episode."""
+"""`python -m jaxrl.play RUN` evaluates a trained policy and films an episode."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from jaxrl.report.summary import mean_interval
 from jaxrl.run import runtime
 from jaxrl.types import Policy
 
-MAX_FPS = 60.0  # a video of a faster simulation leaves states out
-DEFAULT_FPS = 30.0  # where the environment does not say how long a step lasts
-TIMED_STEPS = 100  # whose latency is measured
-KEY = 0x91A7  # episodes of a seed are not those that data were recorded or trained on with it
-LISTED = 100  # more episodes than this are summarised only
+MAX_FPS = 60.0  # a film of a faster simulation skips states
+DEFAULT_FPS = 30.0  # if the environment does not define the duration of a step
+TIMED_STEPS = 100  # steps whose latency is measured
+KEY = 0x91A7  # so that episodes differ from those of training and recording with the same seed
+LISTED = 100  # more episodes than this are only summarised
 
 
 def record_video(
@@ -49,14 +49,14 @@ def record_video(
 ) -> str | None:
     """Films one episode, in real time, into an MP4 file.
 
-    Whatever goes wrong is printed as one line: a training script ends well without it.
+    An error is printed as one line and not raised: a training script does not fail for a film.
 
     Args:
       env, policy: for one instance.
-      out: the file; replaced if it exists.
-      beside: another environment and policy, whose episode is shown on the right; who ends
-        first stands still.
-      key: the episode, the one that `evaluate` runs for the same key.
+      out: the file. An existing one is replaced.
+      beside: another environment and policy, whose episode is shown on the right. The shorter
+        episode stands still at its end.
+      key: selects the episode, the same as `evaluate` runs for this key.
       deterministic: act by the mode of the policy.
       max_steps: stop here; by default the time limit of `env`, or 1000.
       width, height: in pixels, rounded up to even numbers as the codec wants.
@@ -77,7 +77,7 @@ def record_video(
         shown = ([at(states, min(t, length)) for states, length in clips] for t in times)
         worlds = [e for e, _ in pairs]
         _write_video(worlds, shown, Path(out), fps, width + width % 2, height + height % 2)
-    except Exception as error:  # no display, no codec, full disk, a task that cannot be drawn, ...
+    except Exception as error:  # no display, no codec, a full disk, a task without `render`, ...
         print(f"no video: {terminal.reason(error)}")
         return None
     return str(out)
@@ -91,9 +91,9 @@ def _write_video(
     width: int,
     height: int,
 ) -> None:
-    """All of the file or nothing; the states of several worlds side by side.
+    """Writes a film with the states of several worlds side by side, whole or not at all.
 
-    JAX warns of every fork, ffmpeg's too, which runs another program at once and is safe.
+    JAX warns of every fork. The fork of ffmpeg is safe, because it starts another program at once.
     """
     with (
         whole(out) as part,
@@ -109,7 +109,7 @@ def _write_video(
 
 
 def episode_keys(seed: int, episodes: int) -> jax.Array:
-    """[episodes]; which ones `play` evaluates.
+    """Returns the keys [episodes] of the episodes that `play` evaluates.
 
     Raises:
       ValueError: `seed` is out of range.
@@ -145,7 +145,7 @@ def play(
       seed: of the episodes.
 
     Returns:
-      what `evaluate` measured, arrays [episodes].
+      the metrics of `evaluate`, arrays [episodes].
 
     Raises:
       ValueError: no such run, checkpoint, seed or override.
@@ -192,9 +192,9 @@ def play(
 
 
 def latency(env: Env, policy: Policy, deterministic: bool = True) -> np.ndarray:
-    """Seconds until an action is there, as on a robot: one environment, one call a control step.
+    """Returns the seconds per action as on a robot: one environment, one call per control step.
 
-    Policies that plan take longer at the steps where they do; under a residual the base's time
+    Policies that plan need longer at steps with a new plan. Under a residual the base's time
     counts, too. [TIMED_STEPS]
     """
     act = jax.jit(lambda policy, *args: policy.act(*args, deterministic))

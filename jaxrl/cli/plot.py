@@ -1,7 +1,7 @@
 """Learning curves from run directories: `python -m jaxrl.plot RUN [RUN ...]`.
 
-A curve is the interquartile mean over seeds, its band the 95 % bootstrap interval. A
-sweep is one curve per config, and several runs share the axes.
+A curve is the interquartile mean over seeds, and its band is the 95 % bootstrap interval. A sweep
+has one curve per config. Several runs share the axes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from jaxrl.report.summary import bootstrap_interval, iqm, mean_interval
 from jaxrl.run import folder
 
 CLOCK = ("kind", "env_steps", "seconds", "steps_per_second")  # in a record, but not metrics
-MAX_POINTS = 150  # per curve; more are averaged in groups
-THIN_LINES = 5  # up to so many seeds are also drawn one by one, if there is one curve
-SAMPLES = 400  # of the bootstrap, per point
+MAX_POINTS = 150  # per curve; groups of more points are averaged
+THIN_LINES = 5  # a single curve with at most this many seeds also shows each of them
+SAMPLES = 400  # bootstrap samples per point
 COLORS = ("#2166ac", "#d6604d", "#1b9e77", "#7b5ea7", "#c58a1b", "#4c4c4c", "#d1558f", "#5aa5c4")
 
 
@@ -55,8 +55,8 @@ def learning_curve(
     Args:
       run_dirs: one run directory or several.
       out: the file to write; .png without a suffix.
-      metric: any in `metrics.jsonl`, at evaluations if it is measured there. A run
-        without evaluations shows `episode_return` instead of `return`.
+      metric: any name in `metrics.jsonl`. Values at evaluations are preferred. A run without
+        evaluations shows `episode_return` instead of `return`.
       x: "env_steps" (per seed) or "seconds" (of training).
 
     Raises:
@@ -92,7 +92,7 @@ def learning_curve(
 
 
 def dataset_page(dataset: data.Dataset, out: str | os.PathLike, title: str = "data set") -> Path:
-    """One page on a data set: returns, lengths, order, actions, states, and the numbers."""
+    """Draws a page about a data set: returns, lengths, order, actions, states and statistics."""
     stats = data_stats.statistics(dataset)
     figure = Figure(figsize=(10.5, 6.4), dpi=130, layout="constrained")
     figure.suptitle(title, fontsize=11)
@@ -125,11 +125,11 @@ def before_after(
     out: str | os.PathLike,
     title: str = "",
 ) -> Path:
-    """A refinement: how success grew, and the last measurement of what it began with and became.
+    """Draws a refinement: success during training, and a final comparison of the policies.
 
     Args:
-      steps, success: the learning curve [T], from the start on, on episodes of its own.
-      measured: success of every episode [E], per policy, the first one being the start.
+      steps, success: the learning curve [T] from step 0 on, on separate episodes.
+      measured: success of every episode [E] by policy. The first policy is the start.
     """
     figure = Figure(figsize=(9.0, 3.8), dpi=150, layout="constrained")
     curve, bars = figure.subplots(1, 2, width_ratios=(1.7, 1.0))
@@ -151,7 +151,7 @@ def before_after(
 
 
 def _two_dimensions(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
-    """Positions where observations are planar, else their two principal components."""
+    """Returns positions if observations are planar, else their two principal components."""
     obs = dataset.steps.obs
     flat = obs["obs"] if isinstance(obs, dict) and "obs" in obs else obs
     leaves = flat.values() if isinstance(flat, dict) else [flat]
@@ -173,7 +173,7 @@ def _save(figure: Figure, out: str | os.PathLike) -> Path:
 
 
 def load(run_dir: Path, metric: str, x: str, name: str = "") -> tuple[str, list[Curve]]:
-    """The metric that was found, and a curve per config of the run, whose labels begin with `name`."""
+    """Returns the metric that was found, and one curve per config, with labels that begin with `name`."""
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a run: no such directory")
     records = log.read(run_dir)
@@ -218,14 +218,14 @@ def draw(axes: Axes, curve: Curve, color, thin_lines: bool) -> None:
 
 
 def _thin_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points, each the mean of a group; points without any value go."""
+    """Returns at most MAX_POINTS points, each the mean of a group. Points without a value are dropped."""
     defined = np.isfinite(y).any(1)
     x, y = x[defined], y[defined]
     if x.size <= MAX_POINTS:
         return x, y
     groups = np.array_split(np.arange(x.size), MAX_POINTS)
 
-    def mean(rows: np.ndarray) -> np.ndarray:  # NaN only where a seed has no value at all
+    def mean(rows: np.ndarray) -> np.ndarray:  # NaN only if a seed has no value at all
         finite = np.isfinite(rows)
         total, count = np.where(finite, rows, 0.0).sum(0), finite.sum(0)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -234,7 +234,7 @@ def _thin_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _names(run_dirs: Sequence[Path]) -> list[str]:
-    """The shortest ends of their paths that tell the runs apart."""
+    """Returns the shortest ends of the paths that distinguish the runs."""
     parts = [run_dir.resolve().parts for run_dir in run_dirs]
     for length in range(1, max(map(len, parts))):
         names = ["/".join(p[-length:]) for p in parts]
@@ -244,13 +244,13 @@ def _names(run_dirs: Sequence[Path]) -> list[str]:
 
 
 def _unit(run_dir: Path) -> str:
-    """What a step of the run is."""
+    """Returns the unit of a step of the run."""
     unit = _config(run_dir).get("unit", "env steps")
     return f"{unit} per seed".replace("env ", "environment ")
 
 
 def _config(run_dir: Path) -> dict:
-    """`config.json` with entries of the right types, or nothing: a curve can be drawn without it."""
+    """Returns `config.json`, or {} if it is missing or damaged: a curve needs no config."""
     try:
         return folder.read_config(run_dir)
     except ValueError:
@@ -258,7 +258,7 @@ def _config(run_dir: Path) -> dict:
 
 
 def _config_labels(run_dir: Path, configs: int) -> list[str]:
-    """What tells the configs of a sweep apart: its values, the last one varying fastest."""
+    """Returns labels for the configs of a sweep: their values, the last one varying fastest."""
     sweep = (_config(run_dir).get("train") or {}).get("sweep") or {}
     if configs == 1 and not sweep:
         return [""]
@@ -272,7 +272,7 @@ def _config_labels(run_dir: Path, configs: int) -> list[str]:
 
 
 def _title(run_dirs: Sequence[Path]) -> str:
-    """Environment and learner, where all runs share them."""
+    """Returns the environment and the learner, if all runs share them."""
     configs = [_config(run_dir) for run_dir in run_dirs]
     shared = [{str(c.get(key) or "") for c in configs} for key in ("env", "learner")]
     return ", ".join(values.pop() for values in shared if len(values) == 1).strip(", ")

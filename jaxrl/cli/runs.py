@@ -1,4 +1,4 @@
-"""A run on disk: what `config.json` says, and loading it back to act or go on."""
+"""Loads a run from disk, to act or to resume."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Run:
     env_steps: int
 
     def policy(self, index: int = 0) -> Policy:
-        """The policy of one run, by its place in configs * seeds."""
+        """Returns the policy of one run, by its index in configs * seeds."""
         runs = num_runs(self.config["train"])
         if not 0 <= index < runs:
             raise ValueError(f"seed index {index}: this run has 0 .. {runs - 1}")
@@ -47,8 +47,10 @@ class Run:
 
 
 def _check_learner(config: dict, path: Path) -> None:
-    """Raises ValueError where the learner or one of its settings does not exist or has another
-    type: one line that names the file and the entry."""
+    """Raises ValueError if the learner or a setting does not exist or has another type.
+
+    The message is one line that names the file and the entry.
+    """
     try:
         defaults = registry.module(config["learner"]).Config()
     except ValueError as error:
@@ -67,7 +69,7 @@ def _check_learner(config: dict, path: Path) -> None:
 
 
 def keep_base(base: Path, run_dir: Path) -> None:
-    """Copies what acts of the run `base` into `run_dir`, which then needs `base` no more.
+    """Copies the policy of the run `base` into `run_dir`, which then works without `base`.
 
     Raises:
       ValueError: `base` is not a run, or has no whole checkpoint.
@@ -80,21 +82,21 @@ def keep_base(base: Path, run_dir: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     step = Path("checkpoints") / f"{run.env_steps:012d}"
     shutil.copytree(base / step, part / step)
-    if (base / BASE).exists():  # itself a residual
+    if (base / BASE).exists():  # the base is a residual itself
         shutil.copytree(base / BASE, part / BASE)
     shutil.copy(base / "config.json", part)
     part.rename(kept)
 
 
 def num_runs(train: dict) -> int:
-    """How many vmapped runs: configs * seeds."""
+    """Returns the number of vmapped runs: configs * seeds."""
     return train["seeds"] * math.prod(len(v) for v in train.get("sweep", {}).values())
 
 
 def build(config: dict, base: Run | None = None, env: Any = None, **overrides) -> tuple[Any, Any]:
-    """The environment and the learner that `config.json` describes.
+    """Returns the environment and the learner that `config.json` describes.
 
-    A residual corrects `base`. `env` takes the place of what `config` names.
+    A residual corrects `base`. `env` replaces the environment that `config` names.
     """
     if base is not None:
         about = config["residual"]
@@ -113,12 +115,12 @@ def load(run_dir: str | Path, step: int | None = None, env: Any = None, **overri
     Args:
       run_dir: the folder of the run.
       step: of the checkpoint.
-      env: the environment, where `envs.make` did not make the one that the run began with.
-      **overrides: of the environment, on top of what the run began with.
+      env: the environment, if `envs.make` did not make that of the run.
+      **overrides: options of the environment, on top of the run's own.
 
     Raises:
-      ValueError: not a run, a damaged config or checkpoint, no such step, or a run that another
-        version wrote.
+      ValueError: not a run, a damaged config or checkpoint, no such step, or another version of
+        jaxrl wrote the run.
     """
     run_dir = Path(run_dir)
     path = run_dir / folder.FILE
@@ -126,7 +128,7 @@ def load(run_dir: str | Path, step: int | None = None, env: Any = None, **overri
     folder.check_version(config, run_dir)
     if config["learner"] == folder.ROAD:
         raise ValueError(f"{run_dir} holds several runs: choose {run_dir}/base or .../residual")
-    for name in ("learner", "env"):  # of code to import: yours, not whatever this file may name
+    for name in ("learner", "env"):  # a file must not choose which standard module is imported
         own, colon, _ = str(config[name]).partition(":")
         if colon and own.split(".")[0] in sys.stdlib_module_names:
             raise ValueError(f"{path}: {name}={config[name]!r}: {own} is of Python itself")
@@ -143,7 +145,7 @@ def load(run_dir: str | Path, step: int | None = None, env: Any = None, **overri
         env, learner = build(config, base, env, **overrides)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except (TypeError, OverflowError) as error:  # a list of the wrong things, in this file
+    except (TypeError, OverflowError) as error:  # the file holds a list of wrong types
         raise ValueError(f"{path}: {reason(error)}") from None
     runs = num_runs(config["train"])
     like = {"learner": state_like(learner, runs)}

@@ -1,4 +1,4 @@
-"""The folder of a run: what its `config.json` holds, when it may be begun, and when it may go on."""
+"""The folder of a run: its `config.json`, and the checks before a run starts or resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxrl.run import runtime
 from jaxrl.types import Learner
 
 FILE = "config.json"
-ROAD = "refine"  # as "learner": a folder of several runs, made by experiments/refine.py
+ROAD = "refine"  # the "learner" of a folder of several runs, made by experiments/refine.py
 COMPARED = ("learner", "env", "env_overrides", "config", "train", "residual", "settings")
 MOST = 2**31 - 1
 
@@ -28,7 +28,7 @@ Place = Annotated[int, Field(ge=0, le=2**32 - 1)]  # of a seed
 
 
 class Train(Schema):
-    """How long, of how many runs, and measured how often."""
+    """Length, number of runs and evaluations of a training."""
 
     total_steps: Annotated[int, Field(ge=1, le=2**53)]  # environment steps or updates per seed
     seeds: Count
@@ -37,16 +37,16 @@ class Train(Schema):
     eval_episodes: Count = 1
     devices: Count = 1
     sweep: dict[str, Annotated[list[float], Field(min_length=1)]] = {}
-    data: str = ""  # the file that the learner read
+    data: str = ""  # the data file of the learner
     data_sha256: str = ""
     matmul_precision: str = ""
     weighted: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Residual(Schema):
-    """Which policy the environment holds, see `envs.transforms.residual`."""
+    """The base policy in the environment, see `envs.transforms.residual`."""
 
-    run: str  # where it was copied from
+    run: str  # the folder that it was copied from
     seed_index: Place
     scale: Annotated[float, Field(gt=0)]
 
@@ -56,7 +56,7 @@ class Config(Schema):
 
     jaxrl: str  # the version that wrote it
     learner: str  # a name of the registry, or MODULE:make
-    env: str | None  # as for `envs.make`; null: it was not made by that
+    env: str | None  # the name for `envs.make`; null: another function made it
     env_overrides: dict[str, Option]
     config: dict[str, Option]
     train: Train
@@ -93,7 +93,7 @@ def describe(
     train: dict,
     unit: str = "env steps",
 ) -> dict[str, Any]:
-    """What `config.json` holds, see `Config`."""
+    """Returns the content of `config.json`, see `Config`."""
     return {
         "jaxrl": __version__,
         "learner": learner,
@@ -109,14 +109,14 @@ def describe(
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of the packages that results depend on."""
+    """Returns the installed versions of the packages that results depend on."""
     return {p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "flax")}
 
 
 def describe_learner(learner: Learner, train: dict) -> dict[str, Any]:
-    """As `describe`, of a learner made in Python.
+    """Returns `describe` of a learner that was made in Python.
 
-    The environment is named where `envs.make` made it, with options that JSON can hold.
+    The environment has a name if `envs.make` made it with options that JSON can hold.
     """
     env, overrides = envs.made_by(learner.env) or (None, {})
     overrides = {name: plain(value) for name, value in overrides.items()}
@@ -134,10 +134,10 @@ def write_config(run_dir: Path, config: dict) -> None:
 
 
 def read_config(run_dir: str | Path) -> dict[str, Any]:
-    """What `config.json` holds, with every entry of the right type.
+    """Returns the content of `config.json`, with every entry of the right type.
 
     Raises:
-      ValueError: there is none, or it is damaged; one line.
+      ValueError: there is no such file, or it is damaged. The message is one line.
     """
     path = Path(run_dir) / FILE
     try:
@@ -149,8 +149,7 @@ def read_config(run_dir: str | Path) -> dict[str, Any]:
 
 
 def check_version(config: dict[str, Any], run_dir: str | Path) -> None:
-    """Raises ValueError unless this version goes on with and plays the runs of the one that wrote
-    `config`: those of the same two first numbers."""
+    """Raises ValueError if another version of jaxrl wrote `config`: MAJOR or MINOR differs."""
     written = config["jaxrl"]
     if written.split(".")[:2] != __version__.split(".")[:2]:
         raise ValueError(
@@ -165,18 +164,19 @@ def open_run(
     resume: bool,
     compared: tuple[str, ...] = COMPARED,
 ) -> None:
-    """Writes `config.json` into a new folder, or checks the one that goes on, which may take more
-    steps than it was begun with.
+    """Writes `config.json` into a new folder, or checks it before a resume.
+
+    A resumed run may have more steps than before.
 
     Args:
       run_dir: the folder.
       description: from `describe`.
-      resume: it goes on.
-      compared: sections of `config.json` that a run that goes on must have in common.
+      resume: continue the run in the folder.
+      compared: sections of `config.json` that must not change on a resume.
 
     Raises:
-      ValueError: the folder holds more than a `config.json` (and this is no resume), which
-        is all that a start leaves which failed; or no run; or one with another setting.
+      ValueError: without `resume`, the folder is not empty (a lone `config.json`, left by a failed
+        start, is allowed). With `resume`, it holds no run or one with other settings.
       RuntimeError: it cannot be written.
     """
     if not resume:
@@ -187,10 +187,10 @@ def open_run(
         return
     saved = read_config(run_dir)
     check_version(saved, run_dir)
-    now = json.loads(json.dumps(description))  # as it would read back
+    now = json.loads(json.dumps(description))  # as JSON reads it back
     for section in compared:
         _check_section(saved.get(section), now.get(section), section, run_dir)
-    if saved["train"] != now["train"]:  # of more steps, or devices
+    if saved["train"] != now["train"]:  # more steps, or other devices
         if "command" in saved and saved["train"]["total_steps"] != now["train"]["total_steps"]:
             saved["command"] += ["--total-steps", str(now["train"]["total_steps"])]
         write_config(run_dir, saved | {"train": now["train"]})
@@ -214,5 +214,5 @@ def _is_unused(run_dir: Path) -> bool:
 
 
 def command() -> list[str]:
-    """The command line that began a run: the script's name and its flags."""
+    """Returns the command line of this process: the script's name and its flags."""
     return [Path(sys.argv[0]).name, *sys.argv[1:]]

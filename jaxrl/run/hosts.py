@@ -1,7 +1,7 @@
-"""Several processes as one machine (`jax.distributed`); with one process, next to nothing.
+"""Several processes as one machine, by `jax.distributed`. With one process these are trivial.
 
-Every process runs the same script. `runtime.setup` joins them; arrays of a run are then global,
-so values travel through here on their way in and out, and only the main process writes files.
+Every process runs the same script. `runtime.setup` joins them, and arrays of a run are then global.
+The functions here move values in and out. Only the main process writes files.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from jax.sharding import Sharding
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Whether this process writes and prints."""
     return jax.process_index() == 0
 
 
 def devices(count: int) -> list[Any]:
-    """`count` devices, as many of every process.
+    """Returns `count` devices, the same number of each process.
 
     Raises:
-      ValueError: there are not so many, or they cannot be had evenly.
+      ValueError: there are fewer devices, or the processes do not divide `count`.
     """
     processes, available = jax.process_count(), jax.devices()
     each, rest = divmod(count, processes)
@@ -42,7 +42,7 @@ def devices(count: int) -> list[Any]:
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Host values, equal in every process, to devices; `shardings`: one, or a tree like theirs."""
+    """Puts host values, equal in every process, on devices. `shardings`: one, or a tree of them."""
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
 
@@ -58,7 +58,7 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-    """Global arrays whole on this host. Every process must call it."""
+    """Returns global arrays whole on this host. Every process must call it."""
     if jax.process_count() == 1:
         return tree
 
@@ -71,7 +71,7 @@ def fetch(tree: Any) -> Any:
 
 
 def agree(number: int, flag: bool) -> tuple[int, bool]:
-    """The main process's number, and whether any process has the flag. Every one must call it."""
+    """Returns the main process's number, and whether any process has the flag. All must call it."""
     if jax.process_count() == 1:
         return number, flag
     all_of_them = multihost_utils.process_allgather(np.array([number, flag], np.int32))
@@ -79,10 +79,10 @@ def agree(number: int, flag: bool) -> tuple[int, bool]:
 
 
 def by_main(what: str, work: Callable[[], Any]) -> Any:
-    """What `work()` of the main process returns there, and None elsewhere. Every one must call it.
+    """Calls `work` in the main process. Returns its result there and None elsewhere. All must call it.
 
     Raises:
-      what `work` raised; RuntimeError in the other processes.
+      the exception of `work` in the main process, RuntimeError in the others.
     """
     result, error = None, None
     if is_main():

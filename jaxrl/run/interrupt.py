@@ -1,4 +1,4 @@
-"""Signals to a run: it stops where it can go on."""
+"""Signals to a run: it stops at a point from which it can resume."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 
 
 class Interrupt:
-    """Turns SIGINT, SIGTERM and SIGUSR1, by which schedulers warn, into a request that the loop
-    honours between chunks.
+    """Turns SIGINT, SIGTERM and SIGUSR1 into a request to stop, which the loop reads between chunks.
 
-    A second SIGINT, from who cannot wait, is a KeyboardInterrupt; a second SIGTERM, which some
-    schedulers send, is nothing.
+    Schedulers send SIGTERM or SIGUSR1 before they kill a job. A second SIGINT (Ctrl-C) raises
+    KeyboardInterrupt. Further SIGTERMs are ignored.
     """
 
     def __init__(self, quiet: bool):
@@ -24,7 +23,7 @@ class Interrupt:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Nothing is raised within."""
+        """No signal raises an exception within this context."""
         self._held = True
         yield
         self._held = False
@@ -41,7 +40,7 @@ class Interrupt:
             raise KeyboardInterrupt
         if not self.requested:
             self.requested = signal.Signals(number).name
-            if not self._quiet:  # not by `print`, which this may have interrupted
+            if not self._quiet:  # not by `print`, because the signal may have interrupted one
                 text = f"{self.requested}: stopping after this chunk, or once compiled"
                 os.write(2, f"{text}; Ctrl-C again stops at once\n".encode())
 

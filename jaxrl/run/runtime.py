@@ -1,10 +1,10 @@
-"""What a script sets before JAX starts: XLA flags for the CPU, devices, compilation cache.
+"""Settings before JAX starts: XLA flags for the CPU, devices, the compilation cache.
 
 Measured on two cores (see experiments/bench): without YNN fusion and with fast math MJX
-steps 1.5 to 2.5 times faster, and one host device per core uses all of them; random bits without
-a loop (jaxrl/run/threefry.py) make SAC a tenth faster and compile faster. Fast math is told
-to honour NaN and infinity, which the containment of broken simulations relies on.
-The flags are set whatever the backend is, since asking for it would start JAX; only a CPU heeds
+steps 1.5 to 2.5 times faster, and one host device per core uses all cores. Random bits without a
+loop (jaxrl/run/threefry.py) make SAC a tenth faster and compile faster. Fast math keeps NaN and
+infinity, because the containment of broken simulations relies on them.
+The flags are always set, because asking for the backend would initialise JAX. Other backends ignore
 them.
 """
 
@@ -17,22 +17,22 @@ from pathlib import Path
 
 import psutil
 
-# Known to exist in these jaxlib releases only; an unknown flag ends the process.
+# Only these jaxlib releases are known to have the flags. An unknown flag ends the process.
 KNOWN_JAXLIB = ("0.10.", "0.11.")
 CPU_FLAGS = {
     "xla_cpu_experimental_ynn_fusion_type": "",
     "xla_cpu_enable_fast_math": "true",
     "xla_cpu_fast_math_honor_nans": "true",
     "xla_cpu_fast_math_honor_infs": "true",
-    # Two batched LAPACK calls at once can wait for each other forever under this scheduler.
+    # Two batched LAPACK calls at once can deadlock under this scheduler.
     "xla_cpu_enable_concurrency_optimized_scheduler": "false",
 }
-# YNN alone uses the matrix units (AMX); products in float32 are faster without it.
+# Only YNN uses the matrix units (AMX). Products in float32 are faster without it.
 BFLOAT16_FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 # "default": JAX's own, which is float32 on a CPU, TF32 on a GPU, bfloat16 on a TPU.
 PRECISIONS = ("default", "bfloat16", "float32")
-MOST_DEVICES = 256  # that a CPU is split into; many more take minutes to start
-MIN_SHARE = 128  # environments (or transitions of a batch), of all runs, on each device
+MOST_DEVICES = 256  # host devices per process at most; many more take minutes to start
+MIN_SHARE = 128  # environments (or transitions of a batch) per device, over all runs
 
 
 def setup(
@@ -101,10 +101,10 @@ def setup(
 
 
 def num_processes() -> int:
-    """How many processes run this script together, from the environment; see `setup`.
+    """Returns how many processes run this script together, by the variables of `setup`.
 
     Raises:
-      ValueError: the variables are not all there, or no numbers.
+      ValueError: a variable is missing or not a number.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = [n for n in names if n in os.environ]
@@ -125,41 +125,48 @@ def num_processes() -> int:
 
 
 def check_seed(seed: int, seeds: int = 1) -> None:
-    """Raises ValueError unless `seed` and those that count up from it make different keys."""
+    """Raises ValueError unless `seed` .. `seed + seeds - 1` give different keys."""
     if not 0 <= seed <= 2**32 - seeds:
         raise ValueError(f"seed={seed}: must be 0 .. {2**32 - seeds}")
 
 
 def default_devices(num_runs: int, samples: int = 0, parts: int = 8) -> int:
-    """One CPU host device per core, up to 8, as far as the runs, or else the `samples` of each
-    (environments, or a batch's transitions; 0: not to be shared), divide among them; 1 on an
-    accelerator. So many in each process. To share samples, `parts` must divide as well: the blocks
-    of minibatches, or episodes.
+    """Returns how many devices to use, of all processes together.
 
-    They are shared where every device gets `MIN_SHARE`, those of all runs together. With
-    fewer, waiting for each other costs more than it gains: on two cores PPO on pendulum_swingup
-    with 64 ran half as fast on two devices as on one, on hopper with 128 as fast, with 256 1.8
-    times as fast; five runs of 64 in half_cheetah 1.6 times, in pendulum_swingup 0.7 times.
+    On an accelerator it is 1 per process. On a CPU it is the largest of 8, 4, 2 per process that is
+    at most the number of cores and divides the runs, or else the samples of each run.
 
-    Looks at the environment only, since asking JAX would start it.
+    Args:
+      num_runs: vmapped runs.
+      samples: environments or transitions of a batch, per run; 0: not to be shared.
+      parts: blocks of minibatches, or episodes, which the number must divide to share samples.
+
+    Samples are shared only if every device gets `MIN_SHARE` of them, over all runs. With fewer,
+    devices lose more by waiting for each other than they gain. On two cores, two devices against
+    one: PPO on pendulum_swingup with 64 environments 0.5 times as fast, on hopper with 128
+    environments equal, with 256 1.8 times; five runs of 64 environments on half_cheetah 1.6
+    times, on pendulum_swingup 0.7 times.
+
+    Reads the environment only, because asking JAX would initialise it.
     """
     processes = num_processes()
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms not in ("", "cpu") or (platforms == "" and _has_accelerator()):
         return processes
-    # 16: see envs.vector.POOL_PERIOD.
-    on_mine = getattr(os, "sched_getaffinity", None)  # of a container or job, not the machine
+    # The cores of this container or job, not of the machine.
+    on_mine = getattr(os, "sched_getaffinity", None)
     cores = len(on_mine(0)) if on_mine else os.cpu_count() or 1
     enough = lambda d: num_runs * samples >= d * MIN_SHARE
+    # 16 is envs.vector.POOL_PERIOD.
     even = lambda d: samples % (d * 16) == parts % d == 0 and enough(d)
     shares = lambda d: num_runs % d == 0 or even(d)
     return processes * next((d for d in (8, 4, 2) if d <= cores and shares(d * processes)), 1)
 
 
 def settings() -> dict[str, bool | str]:
-    """The settings of JAX and XLA that change what a run computes.
+    """Returns the settings of JAX and XLA that change what a run computes.
 
-    A run records them, and goes on under the same ones only.
+    A run records them and resumes only under the same settings.
     """
     import jax
 
@@ -170,7 +177,7 @@ def settings() -> dict[str, bool | str]:
 
 
 def hardware() -> str:
-    """The device, the CPU's model and cores, main memory."""
+    """Returns the device, the CPU's model and cores, and main memory as one text."""
     import jax
 
     memory = psutil.virtual_memory().total / 2**30
@@ -179,11 +186,11 @@ def hardware() -> str:
 
 
 def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no model
+    info = Path("/proc/cpuinfo")  # on Linux, where `platform` does not know the model
     named = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.M)
     return named[1] if named else platform.processor() or "unknown CPU"
 
 
 def _has_accelerator(devices: Path = Path("/dev")) -> bool:
-    """A container may have any of the NVIDIA GPUs, not the first."""
+    """Whether a GPU or TPU is here. A container may have any NVIDIA GPU, not only the first."""
     return any(any(devices.glob(name)) for name in ("nvidia[0-9]*", "accel0", "kfd"))

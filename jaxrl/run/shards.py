@@ -1,8 +1,8 @@
-"""`jax.shard_map` through which no array of size zero passes.
+"""`jax.shard_map` without arrays of size zero.
 
 The compiler of jaxlib 0.11 dies (signal 11) on a `shard_map` with an operand of size zero that its
 body uses: an argument, a result passed through, or a constant closed over. MJX models and states
-hold many. They are left out at the boundary here and made anew on either side of it.
+hold many. Here they are removed before the `shard_map` and recreated on either side of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 def shard_map(
     f: Callable[..., Any], mesh: Mesh, in_specs: tuple[Any, ...], out_specs: Any
 ) -> Callable[..., Any]:
-    """`f` on every device of `mesh`, on its part of the arguments.
+    """Returns `f` mapped over the devices of `mesh`, each with its part of the arguments.
 
     `in_specs` (one per argument) and `out_specs` may be prefixes of the trees they describe.
     """
@@ -48,7 +48,7 @@ def shard_map(
 
 
 class _Filled:
-    """A tree of arrays apart from its leaves of size zero, which `fill` makes anew."""
+    """Splits a tree of arrays: `keep` drops the leaves of size zero, `fill` recreates them."""
 
     def __init__(self, tree: Any, specs: Any, mesh: Mesh):
         is_spec = lambda x: isinstance(x, P)
@@ -65,7 +65,7 @@ class _Filled:
         ]
 
     def keep(self, tree: Any) -> list[jax.Array]:
-        """The leaves of `tree` but those of size zero."""
+        """Returns the leaves of `tree` without those of size zero."""
         return [x for x, kept in zip(jax.tree.leaves(tree), self._kept, strict=True) if kept]
 
     def fill(self, leaves: Any, which: str) -> Any:
@@ -76,7 +76,7 @@ class _Filled:
 
 
 def _without_empty_constants(f: Callable[..., Any], *args: Any) -> Any:
-    """`f(*args)`, in which arrays of size zero that `f` closes over are made anew."""
+    """Calls `f(*args)`, with arrays of size zero that `f` closes over recreated."""
     closed, like = jax.make_jaxpr(f, return_shape=True)(*args)
     constants = [jnp.zeros(x.shape, x.dtype) if _is_empty(x) else x for x in closed.consts]
     call = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))

@@ -1,7 +1,7 @@
-"""JAX's default random bits on a CPU, without the loop that JAX compiles them to there.
+"""JAX's default random bits, without the loop that JAX compiles on a CPU.
 
-The loop runs ten small operations five times and copies what they share in between, which was a
-tenth of SAC's time; straight code runs and compiles faster. Every bit is the same.
+The loop runs ten small operations five times and copies arrays in between. That was a tenth of
+SAC's time. Straight code runs and compiles faster, and every bit is the same.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PARITY = np.uint32(0x1BD11BDA)
 def threefry_2x32(
     key_0: jax.Array, key_1: jax.Array, x_0: jax.Array, x_1: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32 of 20 rounds (Salmon et al. 2011, section 3): a counter's two words hashed
-    with a key's two. All uint32, shapes that broadcast."""
+    """Returns Threefry-2x32 with 20 rounds (Salmon et al. 2011, section 3): two words of a counter
+    hashed with two words of a key. All are uint32 with shapes that broadcast."""
     keys = (key_0, key_1, key_0 ^ key_1 ^ PARITY)
     x_0, x_1 = x_0 + key_0, x_1 + key_1
     for i in range(5):
@@ -32,6 +32,6 @@ def threefry_2x32(
 
 
 def unroll() -> None:
-    """From now on `jax.random` compiles to this on a CPU."""
+    """Makes `jax.random` compile to this on a CPU from now on."""
     rule = mlir.lower_fun(threefry_2x32, multiple_results=True)
     mlir.register_lowering(threefry2x32_p, rule, platform="cpu")
