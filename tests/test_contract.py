@@ -1,0 +1,223 @@
+"""What every registered learner promises. A new learner is tested by its line in the registry.
+
+A learner that needs an environment of its own kind gets one in `ENVS`.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import CLOCK, Probe, assert_same, differ, plain
+
+from jaxrl.config import check, numbers
+from jaxrl.data import dataset as data
+from jaxrl.learners import registry
+from jaxrl.run import checkpoint
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+KEY = jax.random.key(0)
+CONTINUOUS = Probe(length=5.0, truncates=True, pays_cue=1.0, pays_goal=1.0, sees_cue=1.0)
+DISCRETE = CONTINUOUS.replace(discrete=True)
+ENVS = {"dqn": DISCRETE, "discrete_sac": DISCRETE}
+SMALL = {
+    "num_envs": 4,
+    "unroll_length": 3,
+    "num_minibatches": 2,
+    "num_epochs": 2,
+    "updates_per_step": 2,
+    "policy_delay": 1,
+    "batch_size": 8,
+    "replay_size": 240,
+    "learning_starts": 12,
+    "actor_hidden": (8,),
+    "critic_hidden": (8,),
+    "hidden": (8,),
+    "width": 8,
+    "horizon": 4,
+    "execute": 2,
+    "denoise_steps": 2,
+}
+NAMES = sorted(registry.LEARNERS)
+
+
+def env_of(name):
+    return ENVS.get(name, CONTINUOUS)
+
+
+def config_of(name, **changes):
+    """The learner's own defaults in a small shape, with a schedule where there can be one."""
+    config = registry.module(name).Config()
+    fields = {f.name for f in dataclasses.fields(config)}
+    small = {k: v for k, v in SMALL.items() if k in fields}
+    if "schedule_steps" in fields:
+        small["schedule_steps"] = 1000.0
+    return config.replace(**(small | {k: v for k, v in changes.items() if k in fields}))
+
+
+@functools.cache
+def recorded(discrete):
+    """120 steps of random actions in episodes of five."""
+    rng = np.random.default_rng(0)
+    obs = np.zeros((120, 1 + CLOCK))
+    obs[:, 0] = np.repeat(rng.choice([-1.0, 1.0], 24), 5)
+    action = rng.integers(0, 2, 120) if discrete else rng.uniform(-1, 1, (120, 1))
+    ends = np.arange(120) % 5 == 4
+    return data.from_arrays(obs, action, obs[:, 0], obs, np.zeros(120, bool), ends)
+
+
+def make(name, env, config):
+    module = registry.module(name)
+    if registry.is_offline(name):
+        return module.make(env, config, recorded(getattr(env, "discrete", False)))
+    return module.make(env, config)
+
+
+@functools.cache
+def programs(name):
+    """`step` of one run and of two side by side; the environment's numbers are arguments."""
+    env, config = env_of(name), config_of(name)
+    step = lambda env, state: make(name, env, config).step(state)
+    return env, config, jax.jit(step), jax.jit(jax.vmap(step, (None, 0)))
+
+
+def after(name, iterations=2, seed=0):
+    """A learner's state after a few iterations, the first of which may only collect."""
+    env, config, step, _ = programs(name)
+    state = jax.jit(make(name, env, config).init)(jax.random.key(seed))
+    for _ in range(iterations):
+        state, _ = step(env, state)
+    return state
+
+
+def other_numbers(config):
+    """Every number of a config changed, and still allowed."""
+    for name in numbers(config):
+        value = float(getattr(config, name))
+        new = 5.0 if math.isinf(value) else 0.9 * value if value else 0.05
+        config = config.replace(**{name: new})
+    check(config)
+    return config
+
+
+@functools.cache
+def traced(name, change):
+    """The programs of a learner that was made with other numbers (`change`), as text, and the
+    shapes of a state before and after a step."""
+    env, config = env_of(name), config_of(name)
+    learner = make(name, env, change(config))
+    init, state = jax.make_jaxpr(learner.init, return_shape=True)(KEY, config)
+    step, (new, metrics) = jax.make_jaxpr(learner.step, return_shape=True)(state)
+    consts = [np.asarray(plain(x)).tobytes() for x in (*init.consts, *step.consts)]
+    return (str(init.jaxpr), str(step.jaxpr), consts), (state, new, metrics)
+
+
+def same_numbers(config):
+    return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_returns_a_state_of_the_same_shapes_and_types(name):
+    """Otherwise JAX traces the step anew, or a loop refuses it."""
+    _, (state, new, metrics) = traced(name, same_numbers)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(new), strict=True
+    ):
+        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type), path
+    assert all(x.shape == () for x in jax.tree.leaves(metrics))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_of_the_config_is_read_from_the_state(name):
+    """A number that a function closes over would make a sweep over it do nothing, silently.
+
+    The program of a learner that was made with other numbers is the same, as text.
+    """
+    assert traced(name, other_numbers)[0] == traced(name, same_numbers)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_side_by_side_equal_single_runs_and_differ(name):
+    env, config, _, both = programs(name)
+    states = jax.vmap(make(name, env, config).init)(jax.vmap(jax.random.key)(jnp.arange(2)))
+    for _ in range(2):
+        states, _ = both(env, states)
+    for i in range(2):
+        of_run = jax.tree.map(lambda x, i=i: x[i], states)
+        assert_same(of_run, after(name, seed=i), rtol=2e-2, atol=2e-3)
+    first, second = (jax.tree.map(lambda x, i=i: x[i], states) for i in range(2))
+    assert differ(first, second)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_run_goes_on_and_acts_as_if_it_had_not_stopped(name, tmp_path):
+    env, config, step, _ = programs(name)
+    state = after(name)
+    checkpoint.save(tmp_path, 1, state)
+    like = jax.eval_shape(lambda: state)
+    restored = jax.tree.map(jnp.asarray, checkpoint.restore(tmp_path, 1, like))
+    assert_same(restored, state)
+    assert_same(step(env, restored), step(env, state))
+    obs = jax.tree.map(jnp.asarray, env.reset(KEY).obs)
+    for deterministic in (True, False):
+        actions = []
+        for kept in (state, restored):
+            policy = make(name, env, config).policy(kept)
+            action, carry = policy.act(policy.init_carry(), obs, KEY, deterministic)
+            shapes = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), jnp.asarray(x).dtype), tree)
+            assert shapes(carry) == shapes(policy.init_carry())
+            actions.append(action)
+        assert_same(*actions)
+        assert actions[0].shape == env.reset(KEY).signals.get("executed", actions[0]).shape
+
+
+@pytest.mark.parametrize("name", [x for x in NAMES if not registry.is_offline(x)])
+def test_a_broken_simulation_reaches_no_parameter(name):
+    env, config, step, _ = programs(name)
+    if not isinstance(env, Probe):
+        pytest.skip("only a probe can be broken on purpose")
+    broken = env.replace(plant=jnp.nan, plant_at=1.0)
+    state = jax.jit(make(name, env, config).init)(KEY)
+    broken = jax.tree.map(lambda x, like: jnp.asarray(x, jnp.asarray(like).dtype), broken, env)
+    count = 0.0
+    for _ in range(3):
+        state, metrics = step(broken, state)
+        count += float(metrics.sums["nonfinite_count"])
+    assert count > 0
+    kept = jax.tree.leaves(make(name, env, config).policy(state).params)
+    assert all(np.isfinite(plain(x)).all() for x in kept)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_devices_that_share_a_run_equal_one(name):
+    """Halves under a named axis on one device stand for two devices."""
+    env, config, step, _ = programs(name)
+    learner = make(name, env, config)
+    if learner.sharing is None:
+        pytest.skip("devices share whole runs of this learner only")
+    state = after(name, 1)
+    whole, metrics = step(env, state)
+    axes = learner.sharing.env_axis(state)
+    cut = lambda x, axis: jnp.stack([x, x] if axis < 0 else jnp.split(x, 2, axis))
+    shared = jax.jit(jax.vmap(learner.sharing.on_axis("devices").step, axis_name="devices"))
+    both, reported = shared(jax.tree.map(cut, state, axes))
+    for device in range(2):
+        mine = lambda x, axis: x if axis < 0 else jnp.split(x, 2, axis)[device]  # noqa: B023
+        half = jax.tree.map(lambda x: x[device], (both, reported))  # noqa: B023
+        assert_same(half, (jax.tree.map(mine, whole, axes), metrics), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_is_none_is_refused_by_name(name):
+    config = config_of(name)
+    for number in numbers(config):
+        with pytest.raises(ValueError, match=f"^{number}=nan"):
+            check(config.replace(**{number: math.nan}))
+    number = numbers(config)[0]
+    with pytest.raises(ValueError, match=f"^{number}=nan"):
+        make(name, env_of(name), config.replace(**{number: math.nan}))
