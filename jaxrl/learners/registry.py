@@ -7,7 +7,7 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from jaxrl.loops import off_policy, on_policy
+from jaxrl.loops import collect, off_policy
 from jaxrl.loops.unroll import OnPolicy
 from jaxrl.run import runtime
 
@@ -73,7 +73,7 @@ def default_devices(config: Any, num_runs: int, eval_episodes: int) -> int:
     Devices share whole runs, or the environments and batches of each where its engine can.
     """
     if isinstance(config, OnPolicy):
-        return on_policy.default_devices(num_runs, config, eval_episodes)
+        return collect.default_devices(num_runs, config, eval_episodes)
     if isinstance(config, off_policy.Collect):
         return off_policy.default_devices(num_runs, config, eval_episodes)
     return runtime.default_devices(num_runs)

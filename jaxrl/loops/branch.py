@@ -22,7 +22,7 @@ def same_in_runs(x: jax.Array) -> jax.Array:
 
 @same_in_runs.def_vmap
 def _(axis_size, batched, x):
-    return x[0], False
+    return same_in_runs(x[0]), False
 
 
 @jax.custom_batching.custom_vmap

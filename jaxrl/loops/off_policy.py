@@ -33,6 +33,7 @@ from jaxrl.loops.algorithm import (
 )
 from jaxrl.loops.branch import same_in_runs, update_if
 from jaxrl.nn import spaces
+from jaxrl.ops import optim
 from jaxrl.ops.moments import Moments, psum_over
 from jaxrl.run import runtime
 from jaxrl.types import Learner, Metrics, Policy, Sharing, Transition
@@ -216,7 +217,7 @@ def online(
                 state.config,
                 iteration + 1 >= actor_at if shapes.actor_starts else None,
             )
-            return agent, psum(metrics)
+            return agent, psum(metrics) | {"skipped": skipped_share(state.agent, agent, shapes)}
 
         agent, metrics = update_if(iteration + 1 >= learning_at, learn, state.agent)
         moments = state.obs_moments
@@ -248,6 +249,11 @@ def online(
         ),
         data=prior_data if num_prior else None,
     )
+
+
+def skipped_share(before: Any, after: Any, config: Updates) -> jax.Array:
+    """The share of updates that were left out because a gradient was not finite. []"""
+    return (optim.skipped(after) - optim.skipped(before)) / config.updates_per_step
 
 
 def sampled(algorithm: Algorithm):

@@ -16,7 +16,7 @@ from envs.vector import fold_keys
 from jaxrl.config import check
 from jaxrl.data import replay
 from jaxrl.loops.algorithm import Batches, Build, n_step, split_each, to_batch
-from jaxrl.loops.off_policy import example_transition, flatten_one, policy_of
+from jaxrl.loops.off_policy import example_transition, flatten_one, policy_of, skipped_share
 from jaxrl.nn import spaces
 from jaxrl.ops.moments import Moments
 from jaxrl.types import Learner, Metrics
@@ -75,6 +75,7 @@ def learner(env: Env, config: Batches, build: Build, dataset: Any) -> Learner:
 
         key, k_update = jax.random.split(state.key)
         agent, metrics = algorithm.update(state.agent, draw, k_update, state.config, None)
+        metrics["skipped"] = skipped_share(state.agent, agent, shapes)
         return state.replace(agent=agent, key=key), Metrics(means=metrics)
 
     return Learner(

@@ -10,7 +10,6 @@ mention a device: the engine takes every mean.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,10 +17,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from envs.types import Env
-from envs.vector import VecState, fold_keys, vectorize
+from envs.vector import fold_keys, vectorize
 from jaxrl.config import check
 from jaxrl.loops import collect as collecting
 from jaxrl.loops.branch import in_any_run
@@ -30,35 +28,21 @@ from jaxrl.loops.unroll import (
     After,
     Loss,
     OnPolicy,
+    OnPolicyState,
     Rewards,
     Sample,
     Unroll,
     generalised,
+    over_minibatch,
     squared,
+    total_loss,
 )
 from jaxrl.nn.actors import Actor, Network
 from jaxrl.ops import optim, schedules
 from jaxrl.ops.moments import Moments, psum_over
-from jaxrl.run import runtime
 from jaxrl.types import Learner, Means, Metrics, Policy, Sharing
 
 ADAM = optax.scale_by_adam(eps=1e-5)
-
-
-@struct.dataclass
-class OnPolicyState:
-    params: Any
-    opt: Any
-    learning_rate: jax.Array  # [] the current rate of the adaptive schedule
-    obs_moments: Moments
-    return_moments: Moments  # of discounted returns, for `normalize_reward`
-    env: VecState  # [N]
-    carry: Any  # recurrent state [N, ...]
-    discounted: jax.Array  # [N] running discounted reward
-    iteration: jax.Array  # [] int32
-    key: jax.Array
-    extra: Any
-    config: OnPolicy
 
 
 def make(
@@ -193,24 +177,15 @@ def make(
         return advantage(unroll, next_value, state.extra, state.config)
 
     def loss_fn(params, state: OnPolicyState, batch, progress, keys):
-        config = state.config
         unroll, obs, carry, advantage, target = batch
         _, outputs, value = network.apply(params, carry, obs, unroll.reset)
         log_prob, entropy = actor.evaluate(params, outputs, unroll.raw, keys)
         chex.assert_equal_shape([log_prob, unroll.log_prob])
         chex.assert_equal_shape([value, target])
-        weight = unroll.valid.astype(jnp.float32)
-        per_step = lambda x: x.mean(range(2, x.ndim)) if x.ndim > 2 else x
-        wide = unroll.valid.reshape(unroll.valid.shape + (1,) * (advantage.ndim - 2))
-        each = lambda x: jnp.where(wide, x, 0.0).sum((0, 1))  # [...], of every agent by itself
-        total, center = psum((weight.sum(), each(advantage)))
-        total = jnp.maximum(total, 1.0)
-        center = center / total
-        spread = jnp.sqrt(psum(each((advantage - center) ** 2) / total))
-        mean = lambda x: jnp.where(unroll.valid, per_step(x), 0.0).sum() / total  # this device's
+        mean, advantage = over_minibatch(advantage, unroll.valid, psum)
         sample = Sample(
             unroll=unroll,
-            advantage=(advantage - center) / (spread + 1e-8),
+            advantage=advantage,
             target=target,
             value=value,
             outputs=outputs,
@@ -220,21 +195,11 @@ def make(
             progress=progress,
             extra=state.extra,
         )
-        losses, means = policy_loss(sample, config)
-        value_losses, more = value_loss(sample, config)
-        policy, value, entropy = mean(losses), mean(value_losses), mean(entropy)
-        loss = policy + config.value_coef * value - config.entropy_coef * entropy
-        metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
-        for name, term in terms.items():
-            losses, others = term(sample, config)
-            metrics[f"{name}_loss"] = mean(losses)
-            loss += getattr(config, f"{name}_coef") * metrics[f"{name}_loss"]
-            means = means | others
-        log_ratio = log_prob - unroll.log_prob
         # Without a closed form: Schulman's low-variance estimate.
+        log_ratio = log_prob - unroll.log_prob
         kl = actor.kl(unroll.outputs, outputs) if actor.kl else sample.ratio - 1.0 - log_ratio
-        metrics |= {"kl": mean(kl), "ratio_error": mean(jnp.abs(sample.ratio - 1.0))}
-        return loss, metrics | jax.tree.map(mean, means | more)
+        loss, metrics = total_loss(sample, policy_loss, value_loss, terms, mean, state.config)
+        return loss, metrics | {"kl": mean(kl), "ratio_error": mean(jnp.abs(sample.ratio - 1.0))}
 
     def update(state: OnPolicyState, carry, unroll: Unroll) -> tuple[OnPolicyState, Means]:
         config, index = state.config, state.env.index
@@ -255,8 +220,8 @@ def make(
             grads, metrics = psum((grads, metrics))
             grads, norm = optim.clip(grads, config.max_grad_norm)
             rate = schedules.next_rate(shapes.lr_schedule, rate, metrics["kl"], config, progress)
-            params, opt = optim.step(params, grads, opt, rate, tx=ADAM)
-            return (params, opt, rate), metrics | {"grad_norm": norm}
+            params, opt, ok = optim.step(params, grads, opt, rate, tx=ADAM)
+            return (params, opt, rate), metrics | {"grad_norm": norm, "skipped": 1.0 - ok}
 
         def one_epoch(loop, key):
             k_order, k_entropy = jax.random.split(key)
@@ -272,9 +237,7 @@ def make(
         (params, opt, rate), metrics = jax.lax.scan(one_epoch, loop, keys)
         first_ratio_error = metrics.pop("ratio_error")[0, 0]
         metrics = jax.tree.map(jnp.mean, metrics)
-        share = lambda x: (
-            x.sum(1).mean() / shapes.num_envs
-        )  # this device's share of the mean of [T, n]
+        share = lambda x: x.sum(1).mean() / shapes.num_envs  # of the mean over all devices
         metrics |= {"first_ratio_error": first_ratio_error, "learning_rate": rate}
         metrics |= psum({"value": share(unroll.value), "reward": share(unroll.reward)})
         state = state.replace(
@@ -283,15 +246,12 @@ def make(
         return renew_moments(state, unroll), metrics
 
     def renew_moments(state: OnPolicyState, unroll: Unroll) -> OnPolicyState:
-        weight = unroll.valid.astype(jnp.float32)
-        obs_moments, return_moments = state.obs_moments, state.return_moments
+        weight, obs, returns = unroll.valid * 1.0, state.obs_moments, state.return_moments
         if shapes.normalize_obs:
-            obs_moments = obs_moments.update(unroll.obs, weight, axis_name)
+            obs = obs.update(unroll.obs, weight, axis_name)
         if shapes.normalize_reward:
-            return_moments = return_moments.update(
-                unroll.discounted, weight, axis_name, robust=False
-            )
-        return state.replace(obs_moments=obs_moments, return_moments=return_moments)
+            returns = returns.update(unroll.discounted, weight, axis_name, robust=False)
+        return state.replace(obs_moments=obs, return_moments=returns)
 
     def step(state: OnPolicyState) -> tuple[OnPolicyState, Metrics]:
         carry = state.carry
@@ -345,10 +305,3 @@ def make(
         steps_per_iteration=steps_per_iteration,
         sharing=Sharing(env_axis, on_axis, parts),
     )
-
-
-def default_devices(num_runs: int, config: OnPolicy, eval_episodes: int) -> int:
-    """Returns `runtime.default_devices` for runs that devices can share: the number of devices divides
-    the blocks of minibatches and the evaluation episodes."""
-    blocks = collecting.num_blocks(config.num_envs, config.num_minibatches)
-    return runtime.default_devices(num_runs, config.num_envs, math.gcd(blocks, eval_episodes))

@@ -14,12 +14,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
+from envs.vector import VecState
 from jaxrl.config import (
     Count,
     Duration,
@@ -31,6 +33,7 @@ from jaxrl.config import (
     config,
 )
 from jaxrl.ops import schedules
+from jaxrl.ops.moments import Moments
 from jaxrl.ops.returns import gae
 from jaxrl.types import Means, Metrics
 
@@ -157,6 +160,22 @@ class After(Protocol):
     ) -> tuple[Any, Means]: ...
 
 
+@struct.dataclass
+class OnPolicyState:
+    params: Any
+    opt: Any
+    learning_rate: jax.Array  # [] the current rate of the adaptive schedule
+    obs_moments: Moments
+    return_moments: Moments  # of discounted returns, for `normalize_reward`
+    env: VecState  # [N]
+    carry: Any  # recurrent state [N, ...]
+    discounted: jax.Array  # [N] running discounted reward
+    iteration: jax.Array  # [] int32
+    key: jax.Array
+    extra: Any
+    config: OnPolicy
+
+
 def generalised(
     unroll: Unroll, next_value: jax.Array, extra: Any, config: OnPolicy
 ) -> tuple[jax.Array, jax.Array]:
@@ -178,3 +197,49 @@ def generalised(
 def squared(sample: Sample, config: Any) -> tuple[jax.Array, Means]:
     """Half the squared error of the value."""
     return 0.5 * (sample.value - sample.target) ** 2, {}
+
+
+def over_minibatch(
+    advantage: jax.Array, valid: jax.Array, psum: Callable[[Any], Any]
+) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
+    """How a minibatch is averaged, and its advantages with mean 0 and variance 1 per agent.
+
+    Args:
+      advantage: [T, B] or [T, B, K].
+      valid: [T, B] bool; other steps count as 0.
+      psum: sums over the devices that share the minibatch.
+
+    Returns:
+      `mean(x)` of x [T, B, ...], this device's share of it; and the normalised advantages.
+    """
+    per_step = lambda x: x.mean(range(2, x.ndim)) if x.ndim > 2 else x
+    wide = valid.reshape(valid.shape + (1,) * (advantage.ndim - 2))
+    each = lambda x: jnp.where(wide, x, 0.0).sum((0, 1))  # [...], of every agent by itself
+    total, center = psum((valid.astype(jnp.float32).sum(), each(advantage)))
+    total = jnp.maximum(total, 1.0)
+    center = center / total
+    spread = jnp.sqrt(psum(each((advantage - center) ** 2) / total))
+    mean = lambda x: jnp.where(valid, per_step(x), 0.0).sum() / total
+    return mean, (advantage - center) / (spread + 1e-8)
+
+
+def total_loss(
+    sample: Sample,
+    policy_loss: Loss,
+    value_loss: Loss,
+    terms: Mapping[str, Loss],
+    mean: Callable[[jax.Array], jax.Array],
+    config: OnPolicy,
+) -> tuple[jax.Array, Means]:
+    """The weighted sum of all losses, and their means by name."""
+    losses, means = policy_loss(sample, config)
+    value_losses, more = value_loss(sample, config)
+    policy, value, entropy = mean(losses), mean(value_losses), mean(sample.entropy)
+    loss = policy + config.value_coef * value - config.entropy_coef * entropy
+    metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
+    for name, term in terms.items():
+        losses, others = term(sample, config)
+        metrics[f"{name}_loss"] = mean(losses)
+        loss += getattr(config, f"{name}_coef") * metrics[f"{name}_loss"]
+        means = means | others
+    return loss, metrics | jax.tree.map(mean, means | more)

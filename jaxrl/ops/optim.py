@@ -19,6 +19,7 @@ class Net:
     params: Any
     opt: Any
     target: Any = ()
+    skipped: Any = 0  # [] int32, how many steps were left out because a gradient was not finite
 
     def step(
         self,
@@ -28,8 +29,8 @@ class Net:
         tx: optax.GradientTransformation = ADAM,
     ) -> Net:
         """One step along `grads`, with decoupled weight decay (Loshchilov & Hutter 2019)."""
-        params, opt = step(self.params, grads, self.opt, learning_rate, weight_decay, tx)
-        return self.replace(params=params, opt=opt)
+        params, opt, ok = step(self.params, grads, self.opt, learning_rate, weight_decay, tx)
+        return self.replace(params=params, opt=opt, skipped=self.skipped + ~ok)
 
     def follow(self, tau: Any) -> Net:
         """The target moves a share `tau` towards the parameters."""
@@ -38,7 +39,14 @@ class Net:
 
 def net(params: Any, target: bool = False, tx: optax.GradientTransformation = ADAM) -> Net:
     """Returns a `Net` that starts at `params`. With `target` it has a copy that follows."""
-    return Net(params, tx.init(params), params if target else ())
+    return Net(params, tx.init(params), params if target else (), jnp.zeros((), jnp.int32))
+
+
+def skipped(tree: Any) -> jax.Array:
+    """The largest `skipped` of the `Net`s in a tree; 0 if it has none. [] int32"""
+    is_net = lambda x: isinstance(x, Net)
+    nets = [x for x in jax.tree.leaves(tree, is_leaf=is_net) if is_net(x)]
+    return jnp.stack([jnp.max(x.skipped) for x in nets] or [jnp.zeros((), jnp.int32)]).max()
 
 
 def step(
@@ -48,16 +56,23 @@ def step(
     learning_rate: Any,
     weight_decay: Any = 0.0,
     tx: optax.GradientTransformation = ADAM,
-) -> tuple[Any, Any]:
-    """One step of `tx` times `learning_rate`. Returns new parameters and optimiser state."""
-    updates, opt = tx.update(grads, opt, params)
+) -> tuple[Any, Any, jax.Array]:
+    """One step of `tx` times `learning_rate`.
+
+    Returns new parameters, the optimiser's new state, and whether all gradients were finite. If
+    not, parameters and state stay as they were: one bad batch does not end a run.
+    """
+    ok = jnp.isfinite(optax.global_norm(grads))
+    updates, moved = tx.update(grads, opt, params)
     move = lambda p, u: p - learning_rate * (u + weight_decay * p)
-    return jax.tree.map(move, params, updates), opt
+    keep = lambda new, old: jnp.where(ok, new, old)
+    params = jax.tree.map(lambda p, u: keep(move(p, u), p), params, updates)
+    return params, jax.tree.map(keep, moved, opt), ok
 
 
 def polyak(target: Any, params: Any, tau: Any) -> Any:
     """Returns the target moved by a share `tau` towards `params`."""
-    return jax.tree.map(lambda t, p: t + tau * (p - t), target, params)
+    return optax.incremental_update(params, target, tau)
 
 
 def clip(grads: Any, max_norm: Any) -> tuple[Any, jax.Array]:

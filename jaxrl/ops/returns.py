@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +27,8 @@ def gae(
     Returns:
       advantages [T, N]; `advantage + value` is the TD(lambda) value target.
     """
+    chex.assert_equal_shape([value, next_value])
+    chex.assert_equal_rank([reward, value, terminated, done])
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     if valid is not None:
         delta = jnp.where(valid, delta, 0.0)

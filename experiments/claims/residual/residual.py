@@ -36,7 +36,7 @@ from jaxrl.data import recording
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
-from jaxrl.loops.on_policy import OnPolicyState
+from jaxrl.loops.unroll import OnPolicyState
 from jaxrl.nn import spaces as acting
 from jaxrl.policies.scripted import scripted
 from jaxrl.run import runtime

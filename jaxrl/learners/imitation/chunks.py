@@ -168,7 +168,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
 
             loss, grads = jax.value_and_grad(loss_fn)(state.params)
             n = state.updates.astype(jnp.float32)
-            params, opt_state = optim.step(
+            params, opt_state, ok = optim.step(
                 state.params,
                 grads,
                 state.opt_state,
@@ -181,7 +181,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
                 ema=optim.polyak(state.ema, params, 1.0 - decay),
                 opt_state=opt_state,
                 updates=state.updates + 1,
-            ), {"loss": loss}
+            ), {"loss": loss, "skipped": 1.0 - ok}
 
         key, k_updates = jax.random.split(state.key)
         state, metrics = jax.lax.scan(
