@@ -1,8 +1,8 @@
 """Discovered policy optimisation (Lu et al. 2022, arXiv 2210.05639).
 
 PPO's engine with a drift function instead of clipping. The drift is the closed form of one that
-was found by meta-learning. The formula is that of the authors' code. The drift is flat around a ratio of 1, so that the first
-gradient is the policy gradient. It grows smoothly, and differently for good and for bad actions.
+meta-learning found, by the authors' code. It is flat around a ratio of 1, so the first gradient is
+the policy gradient. It grows smoothly, and differently for good and for bad actions.
 """
 
 from __future__ import annotations
