@@ -115,6 +115,16 @@ def stage(args: Args, run_dir: Path, total_steps: int, num_evals: int, devices: 
     )
 
 
+def check_base(run_dir: Path) -> None:
+    """Raises ValueError where the clone never succeeds: there is nothing that a residual refines."""
+    last = [r for r in log.read(run_dir) if r["kind"] == "eval" and "success" in r][-1:]
+    if last and not any(last[0]["success"]):
+        raise ValueError(
+            f"{run_dir}: the clone ends at success 0.000 of {EVAL_EPISODES} episodes, from which no"
+            " refinement begins; try more --demos, less --noise or more --bc-updates in a new run"
+        )
+
+
 def finished(run_dir: Path, total_steps: int) -> bool:
     return total_steps in checkpoint.steps(run_dir / "checkpoints")
 
@@ -201,6 +211,7 @@ def main() -> int:
         if code := script.launch("imitation", todo, learner, demos, resume_dir=run_dir):
             return code
 
+    check_base(base_dir)
     rl_dir = run_dir / "residual"
     if not finished(rl_dir, args.rl_steps):
         print(f"--- refinement: {args.rl_steps:,} environment steps")

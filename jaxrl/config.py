@@ -155,6 +155,8 @@ def _number(name: str, value: Any) -> np.ndarray | None:
     """`value` in float64 after rounding to float32; None for a tracer."""
     if isinstance(value, jax.core.Tracer):
         return None
+    if isinstance(value, str | bytes | bool):  # which NumPy would read as a number
+        raise ValueError(f"{name}={value!r}: must be a number")
     try:
         with np.errstate(over="ignore"):  # a number that float32 cannot hold counts as infinite
             return np.asarray(value, np.float32).astype(np.float64)

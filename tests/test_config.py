@@ -103,7 +103,8 @@ def test_what_is_allowed_passes():
         ("flag", 1, "must be True or False"),
         ("names", "ab", "must be a tuple of names"),
         ("low", 2.0, "must be at most high=1.0"),
-        *(("rate", x, "must be a number") for x in ("fast", [1.0, [2.0]], {}, 10**400)),
+        *(("rate", x, "must be a number") for x in ("fast", "0.5", True, {}, 10**400)),
+        ("rate", [1.0, [2.0]], "must be a number"),
     ],
 )
 def test_an_error_names_the_field_its_value_and_what_is_allowed(

@@ -65,6 +65,20 @@ def test_the_presets_of_the_road_are_valid():
     assert set(presets.LONGER) <= set(presets.REFINE)
 
 
+def test_each_of_the_two_commands_makes_its_own_environment():
+    """The Python of Debian and Ubuntu installs nothing outside a virtual environment (PEP 668)."""
+    blocks = [x.strip() for x in re.findall(r"```bash\n(.*?)```", README, re.S)]
+    commands = [block for block in blocks if "pip install -e" in block]
+    assert len(commands) == 2 and all("\n" not in command for command in commands)
+    for command, last in zip(
+        commands, ("python experiments/ppo.py", "python -m pytest"), strict=True
+    ):
+        apt, venv, install, run = command.split(" && ")
+        assert apt == "sudo apt install -y python3-venv" and venv == "python3 -m venv .venv"
+        assert install.startswith(".venv/bin/pip install -e ") and run == f".venv/bin/{last}"
+    assert "uv run python experiments/ppo.py" in README and "uv run --extra test pytest" in README
+
+
 @pytest.mark.slow
 def test_the_python_example_runs():
     (example,) = re.findall(r"```python\n(.*?)```", README, re.S)

@@ -104,6 +104,9 @@ def train(
     )
     shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
     num_runs = math.prod(shape)
+    for name, path in (("run_dir", run_dir), ("profile", profile)):
+        if path is not None and (path == "" or not isinstance(path, str | Path)):
+            raise ValueError(f"{name}={path!r}: must be the path of a folder, or None")
     run_dir = Path(run_dir) if run_dir is not None else None
     program = Program(learner, num_runs, devices, eval_episodes)
     configs = configs_of(learner.config, sweep, seeds, num_runs)

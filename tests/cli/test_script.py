@@ -13,6 +13,7 @@ from jaxrl.cli import runs, script
 from jaxrl.data import dataset as data
 from jaxrl.data import files as data_files
 from jaxrl.learners import registry
+from jaxrl.report import log
 from jaxrl.run import folder, plan
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
@@ -174,6 +175,17 @@ def test_a_road_that_could_not_end_does_not_begin(monkeypatch, tmp_path, flags, 
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         refine.main()
     assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("success, stops", [([0.0], True), ([None], True), ([0.01], False)])
+def test_a_road_stops_with_advice_where_its_clone_never_succeeds(tmp_path, success, stops):
+    with log.Logger(tmp_path, 8, quiet=True, tensorboard=False) as out:
+        for step, value in ((0, [1.0]), (8, success)):
+            out.log("eval", step, 1.0, 1.0, {"success": np.array(value, float)})
+    if not stops:
+        return refine.check_base(tmp_path)
+    with pytest.raises(ValueError, match="ends at success 0.000 of 128 episodes, .*--demos"):
+        refine.check_base(tmp_path)
 
 
 @pytest.mark.parametrize("flag", ["--learning-rate", "--gamma", "--entropy-coef"])

@@ -407,6 +407,10 @@ for a, b in zip(one.evals, two.evals, strict=True):
         (dict(keep_checkpoints=-1), r"keep_checkpoints=-1: must be a whole number, at least 0"),
         (dict(devices=3, eval_episodes=3), r"devices=3: must divide the 1 runs, or the 8 equal"),
         (dict(resume=True), r"resume=True needs run_dir"),
+        (dict(run_dir=""), r"run_dir='': must be the path of a folder, or None"),
+        (dict(profile=5), r"profile=5: must be the path of a folder, or None"),
+        (dict(num_evals=10**8), r"num_evals=100000000: must be at most 10000"),
+        (dict(seeds=3 * 10**6), r"seeds=3000000: 3,000,000 runs .* must be at most 65,536"),
     ],
 )
 def test_a_bad_argument_is_named_with_what_is_allowed(options, message):
