@@ -1,5 +1,6 @@
 """Environments as pure functions: thousands of instances are one `vmap`."""
 
+from envs.contract import check
 from envs.registry import made_by, make, names, nearest
 from envs.types import Box, Discrete, Env, State
 from envs.vector import VecEnv, VecState, vectorize
@@ -11,6 +12,7 @@ __all__ = [
     "State",
     "VecEnv",
     "VecState",
+    "check",
     "made_by",
     "make",
     "names",

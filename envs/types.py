@@ -27,11 +27,19 @@ class Box:
 
     @property
     def lows(self) -> np.ndarray:
-        return np.broadcast_to(np.asarray(self.low, self.dtype), self.shape)
+        return self._bound(self.low)
 
     @property
     def highs(self) -> np.ndarray:
-        return np.broadcast_to(np.asarray(self.high, self.dtype), self.shape)
+        return self._bound(self.high)
+
+    def _bound(self, bound: Any) -> np.ndarray:
+        """`bound` in the shape and dtype; an integer's infinity is the end of its range."""
+        dtype = np.dtype(self.dtype)
+        if dtype.kind in "iub":
+            ends = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+            bound = np.clip(np.asarray(bound, np.float64), *ends)
+        return np.broadcast_to(np.asarray(bound, dtype), self.shape)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Discrete:
 
 
 Space = Box | Discrete | dict[str, Box]
+MAX_MAGNITUDE = 1e8  # of observations and rewards, see `is_sound`
 
 
 @struct.dataclass
@@ -73,7 +82,7 @@ class State:
 
     data: Any
     obs: Any  # array [obs] or dict of arrays
-    reward: jax.Array  # []
+    reward: jax.Array  # [] float32; [A] of an environment with agents
     terminated: jax.Array  # [] bool: the MDP ended, its value is 0 from here
     truncated: jax.Array  # [] bool: the clock ended it, bootstrap from this obs
     metrics: dict[str, jax.Array]  # named scalars; `reward_*` are summed over an episode
@@ -83,7 +92,11 @@ class State:
 
 @runtime_checkable
 class Env(Protocol):
-    """One environment instance: a frozen pytree whose numbers are leaves."""
+    """One environment instance: a frozen pytree whose numbers are leaves.
+
+    What an environment may offer beside this is in `Goals`, `HasExpert`, `Drawable` and `Agents`.
+    `max_magnitude`, where it is an attribute, replaces `MAX_MAGNITUDE`.
+    """
 
     def reset(self, key: jax.Array) -> State: ...
 
@@ -94,6 +107,96 @@ class Env(Protocol):
 
     @property
     def action_space(self) -> Box | Discrete: ...
+
+
+@runtime_checkable
+class Goals(Protocol):
+    """A goal-conditioned environment: `obs` is a dict with an entry "goal" [G].
+
+    Hindsight replaces the goal of recorded steps, so all three broadcast over leading axes.
+    """
+
+    def achieved_goal(self, obs: dict[str, jax.Array]) -> jax.Array:
+        """The goal that an observation [...] reached. [..., G]"""
+
+    def goal_reward(self, achieved: jax.Array, goal: jax.Array) -> jax.Array:
+        """The reward of a step that reached `achieved` where `goal` was asked for. [...]"""
+
+    def goal_terminates(self, achieved: jax.Array, goal: jax.Array) -> jax.Array:
+        """Whether that step terminates the episode. [...] bool"""
+
+
+@runtime_checkable
+class HasExpert(Protocol):
+    """An environment with a scripted expert that acts on observations, in `num_modes` ways."""
+
+    num_modes: int
+
+    def expert(self, obs: Any, mode: jax.Array) -> jax.Array:
+        """The expert's action in its way `mode` (0 .. num_modes - 1)."""
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """An environment that draws itself; MJX tasks are drawn by MuJoCo instead."""
+
+    def render(self, state: State, width: int, height: int) -> np.ndarray:
+        """A picture of `state`. [height, width, 3] uint8"""
+
+
+@runtime_checkable
+class Agents(Protocol):
+    """An environment with A agents that act at the same time.
+
+    `obs` is a dict: "obs" [A, ...], and where there are such "state" [s] (for critics), "mask"
+    [A, n] bool (the actions that exist) and "alive" [A] bool. `observation_space` is of these
+    whole arrays. `reward` is [A]; `terminated` and `truncated` stay scalars. `action_space` is of
+    one agent; `step` takes actions [A, ...].
+    """
+
+    num_agents: int
+
+
+def num_agents_of(env: Any) -> int | None:
+    """The number of agents; None for an environment of one agent without an agent axis."""
+    return getattr(env, "num_agents", None)
+
+
+def check_single_agent(env: Any) -> None:
+    """Raises ValueError for an environment with an agent axis."""
+    agents = num_agents_of(env)
+    if agents is not None:
+        raise ValueError(f"num_agents={agents}: this acts for one agent without an agent axis")
+
+
+def team_reward(reward: jax.Array, batch_ndim: int) -> jax.Array:
+    """The mean over agents of reward [*B, A]; a reward [*B] as it is. [*B]"""
+    return reward if reward.ndim == batch_ndim else reward.mean(-1)
+
+
+def typed_key(key: jax.Array) -> jax.Array:
+    """`key` as `jax.random.key` makes them, where it is one of the older `jax.random.PRNGKey`."""
+    if jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(jnp.asarray(key, jnp.uint32))
+
+
+def is_sound(env: Any, state: State) -> jax.Array:
+    """Whether the simulation of one instance did not break in the step to `state`. [] bool
+
+    Every number is finite, and those of observation and reward are at most `env.max_magnitude`
+    (by default `MAX_MAGNITUDE`): what an exploding simulation shows shortly before it is
+    infinite would spoil every statistic.
+    """
+    bound = getattr(env, "max_magnitude", MAX_MAGNITUDE)
+    floats = lambda tree: [
+        x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    # A NaN is not at most anything.
+    small = lambda x: (jnp.abs(x) <= min(bound, float(jnp.finfo(x.dtype).max))).all()
+    shown = [small(x) for x in floats((state.obs, state.reward))]
+    hidden = [jnp.isfinite(x).all() for x in floats((state.data, state.info, state.signals))]
+    return jnp.stack([*shown, *hidden]).all()
 
 
 ACTION_SIGNALS = ("executed", "teacher")  # these are actions, so they are never added up
@@ -109,15 +212,17 @@ def first_state(
     obs: Any,
     metrics: dict[str, jax.Array] | None = None,
     signals: dict[str, jax.Array] | None = None,
+    num_agents: int | None = None,
 ) -> State:
     """The state a `reset` returns: no reward, not ended, no transform has run yet.
 
-    `signals`: zeros of what `step` returns, for an environment that has signals.
+    `signals`: zeros of what `step` returns, for an environment that has signals. `num_agents`: of
+    an environment with an agent axis.
     """
     return State(
         data=data,
         obs=obs,
-        reward=jnp.zeros((), jnp.float32),
+        reward=jnp.zeros(() if num_agents is None else num_agents, jnp.float32),
         terminated=jnp.zeros((), bool),
         truncated=jnp.zeros((), bool),
         metrics=metrics or {},
@@ -155,3 +260,12 @@ def sample_space(space: Box | Discrete, key: jax.Array) -> jax.Array:
     low, high = np.where(bounded, space.lows, -1.0), np.where(bounded, space.highs, 1.0)
     uniform = jax.random.uniform(key, space.shape, minval=low, maxval=high)
     return jnp.where(bounded, uniform, jax.random.normal(key, space.shape))
+
+
+def sample_actions(env: Env, key: jax.Array) -> jax.Array:
+    """Uniform actions for `env.step`: one, or [A, ...] of an environment with agents."""
+    agents = num_agents_of(env)
+    if agents is None:
+        return sample_space(env.action_space, key)
+    keys = jax.random.split(key, agents)
+    return jax.vmap(lambda k: sample_space(env.action_space, k))(keys)

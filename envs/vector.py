@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.types import Env, State, summed
+from envs.contract import check
+from envs.types import Env, State, is_sound, summed, team_reward, typed_key
 
 POOL_PERIOD = 16  # steps in which every restart state is renewed once
 
@@ -31,8 +32,9 @@ class VecState:
 
     now: State  # [N]
     final_obs: Any  # [N, ...] what the last action led to, before any reset
-    nonfinite: jax.Array  # [N] bool: this step was NaN or infinite; give it weight 0
-    episode_return: jax.Array  # [N] of the episode the last step belongs to, that step included
+    nonfinite: jax.Array  # [N] bool: the simulation broke (`is_sound`); give the step weight 0
+    # [N] of the episode the last step belongs to, that step included; the mean over agents
+    episode_return: jax.Array
     episode_length: jax.Array  # [N] int32
     episode_signals: dict[str, jax.Array]  # [N, ...] float32, summed like `episode_return`
     restart: State  # [N] where each environment starts its next episode
@@ -68,7 +70,7 @@ class VecEnv:
 
     def reset(self, key: jax.Array) -> VecState:
         """Starts every environment. Environment i depends on `key` and i only."""
-        n = self.num_envs
+        n, key = self.num_envs, typed_key(key)
         index = jnp.arange(n, dtype=jnp.int32)
         key, k_first, k_restart, k_clock = jax.random.split(key, 4)
         keys = fold_keys(k_first, index)
@@ -96,7 +98,7 @@ class VecEnv:
         """Steps every environment with `action` [N, ...] and restarts those that ended."""
         last, was_done = state.now, state.done
         new = jax.vmap(self.env.step)(last, action)
-        bad = ~jax.vmap(all_finite)((new.data, new.obs, new.reward, new.info, new.signals))
+        bad = ~jax.vmap(lambda s: is_sound(self.env, s))(new)
         terminated = new.terminated & ~bad
         zeros_where_bad = lambda tree: _where(bad, jax.tree.map(jnp.zeros_like, tree), tree)
         new = new.replace(
@@ -115,7 +117,8 @@ class VecEnv:
             now=restart_where(done, new, restart),
             final_obs=new.obs,
             nonfinite=bad,
-            episode_return=jnp.where(was_done, 0.0, state.episode_return) + new.reward,
+            episode_return=jnp.where(was_done, 0.0, state.episode_return)
+            + team_reward(new.reward, 1),
             episode_length=jnp.where(was_done, 0, state.episode_length) + 1,
             episode_signals=jax.tree.map(
                 jnp.add,
@@ -158,7 +161,8 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
         environments do not all time out together.
 
     Raises:
-      ValueError: `num_envs` < 1, unknown `resets`, or `stagger` without a time limit.
+      ValueError: `num_envs` < 1, unknown `resets`, `stagger` without a time limit, or an
+        environment that does not keep the contract (`envs.check`).
     """
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs}: must be at least 1")
@@ -166,7 +170,7 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
         raise ValueError(f"resets={resets!r}: allowed are 'pool', 'fresh', 'cached'")
     if stagger and not hasattr(env, "stagger"):
         raise ValueError("stagger=True: the environment has no time limit to stagger")
-    return VecEnv(env, num_envs, resets, stagger)
+    return VecEnv(check(env), num_envs, resets, stagger)
 
 
 def restart_where(done: jax.Array, state: State, start: State) -> State:

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs.types import Env, State, acting_key, summed
-from envs.vector import all_finite
+from envs.types import Env, State, acting_key, is_sound, summed, team_reward
 from jaxrl.types import Policy
 
 DEFAULT_MAX_STEPS = 1000  # for an environment without a time limit
@@ -99,7 +98,7 @@ def run(
     def one_step(policy, key, carry, state):
         action, carry = policy.act(carry, policy.view(state), key, deterministic)
         new = env.step(state, action)
-        return carry, action, new, all_finite((new.data, new.obs, new.reward, new.signals))
+        return carry, action, new, is_sound(env, new)
 
     step = jax.vmap(one_step, (None, 0, 0, 0))
     if several:
@@ -229,7 +228,7 @@ def _add(kept: Totals, time: jax.Array, step: Step) -> Totals:
 
     def total(name, old):
         if name == "return":
-            return old + jnp.where(counts, new.reward, 0.0)
+            return old + jnp.where(counts, team_reward(new.reward, counts.ndim), 0.0)
         if name == "length":
             return old + counts
         if name == "terminated":

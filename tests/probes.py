@@ -98,6 +98,62 @@ class Probe:
         return {"cue": cue[None], "clock": clock} if self.split else jnp.append(cue, clock)
 
 
+@struct.dataclass
+class PairData:
+    cue: jax.Array  # [2] -1 or 1, drawn by the reset
+    t: jax.Array  # [] float
+
+
+@struct.dataclass
+class Pair:
+    """Two agents choose 0 or 1 for `length` steps; an agent may see its own cue of -1 or 1.
+
+    Agent i gets `pays_own` where its action, as -1 or 1, is its cue, and each gets `pays_team`
+    where both actions are the same. A step of the best policies is worth `pays_own + pays_team / 2`
+    to each agent on average (the cues are the same half of the time) where
+    `pays_team` < `pays_own`, and a step of uniform ones half of `pays_own + pays_team`.
+    """
+
+    length: float = 1.0
+    pays_own: float = 1.0
+    pays_team: float = 0.0
+    num_agents: int = struct.field(pytree_node=False, default=2)
+
+    @property
+    def observation_space(self):
+        return {
+            "obs": Box((2, 1)),
+            "state": Box((2,)),
+            "mask": Box((2, 2), dtype=np.bool_),
+            "alive": Box((2,), dtype=np.bool_),
+        }
+
+    @property
+    def action_space(self):
+        return Discrete(2)
+
+    def reset(self, key: jax.Array) -> State:
+        data = PairData(jax.random.rademacher(key, (2,), jnp.float32), jnp.zeros(()))
+        return first_state(data, self._obs(data), num_agents=2)
+
+    def step(self, state: State, action: jax.Array) -> State:
+        data = state.data.replace(t=state.data.t + 1)
+        sign = 2.0 * action - 1.0
+        same = (action[0] == action[1]).astype(jnp.float32)
+        return state.replace(
+            data=data,
+            obs=self._obs(data),
+            reward=self.pays_own * (sign == data.cue) + self.pays_team * same,
+            terminated=data.t >= self.length,
+            truncated=jnp.zeros((), bool),
+        )
+
+    def _obs(self, data: PairData) -> dict[str, jax.Array]:
+        everyone = jnp.ones(2, bool)
+        mask = jnp.ones((2, 2), bool)
+        return {"obs": data.cue[:, None], "state": data.cue, "mask": mask, "alive": everyone}
+
+
 # --- Comparing ---
 
 

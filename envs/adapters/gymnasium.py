@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from envs.contract import single_agent
 from envs.registry import make
 from envs.render import renderer, seconds_per_step
 from envs.types import Discrete, Env, Space
@@ -247,10 +248,10 @@ def to_gymnasium_space(space: Space | Discrete) -> spaces.Space:
 
 def _build(env: Env | str, overrides: dict) -> Env:
     if isinstance(env, str):
-        return make(env, **overrides)
+        env, overrides = make(env, **overrides), {}
     if overrides:
         raise ValueError(f"{', '.join(overrides)}: only a name takes overrides, not an environment")
-    return env
+    return single_agent(env)
 
 
 def _numpy(tree: Any) -> Any:

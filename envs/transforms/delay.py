@@ -23,7 +23,7 @@ class Delay(Transform):
         state = self.env.reset(key)
         queue = {
             "obs": jax.tree.map(lambda x: jnp.stack([x] * (self.obs_steps + 1))[1:], state.obs),
-            "reward": jnp.zeros(self.reward_steps),
+            "reward": jnp.zeros((self.reward_steps, *state.reward.shape)),
         }
         return state.replace(info=state.info | {self.slot: queue})
 
@@ -34,7 +34,7 @@ class Delay(Transform):
         ended = state.terminated | state.truncated
         return state.replace(
             obs=jax.tree.map(lambda x: x[0], line["obs"]),
-            reward=jnp.where(ended, line["reward"].sum(), line["reward"][0]),
+            reward=jnp.where(ended, line["reward"].sum(0), line["reward"][0]),
             info=state.info | {self.slot: jax.tree.map(lambda x: x[1:], line)},
         )
 

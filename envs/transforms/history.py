@@ -72,7 +72,7 @@ def history(env: Env, n: int, actions: bool = False) -> History:
     """Stacks the last `n` observations on their last axis, newest first.
 
     An episode starts with `n` copies of its first observation. Of a dict every entry is
-    stacked but `goal`; because the newest comes first, a task's `achieved_goal` reads a
+    stacked but `goal` and booleans; because the newest comes first, a task's `achieved_goal` reads a
     stacked observation as it reads a single one.
 
     Args:
@@ -97,7 +97,7 @@ def history(env: Env, n: int, actions: bool = False) -> History:
 def _entries(obs: Any) -> dict[str, Any]:
     """What is stacked, of an observation or of its space; a single one is called "obs"."""
     if isinstance(obs, dict):
-        return {name: x for name, x in obs.items() if name != "goal"}
+        return {name: x for name, x in obs.items() if name != "goal" and np.dtype(x.dtype) != bool}
     return {"obs": obs}
 
 

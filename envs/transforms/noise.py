@@ -38,10 +38,10 @@ class Noise(Transform):
         k_next, k_obs, k_reward, k_action = keys
         space = self.env.action_space
         if not isinstance(space, Discrete):
-            noisy = action + self.action_std * jax.random.normal(k_action, space.shape)
+            noisy = action + self.action_std * jax.random.normal(k_action, jnp.shape(action))
             action = jnp.clip(noisy, space.lows, space.highs)
         state = self.env.step(state, action)
-        reward = state.reward + self.reward_std * jax.random.normal(k_reward)
+        reward = state.reward + self.reward_std * jax.random.normal(k_reward, state.reward.shape)
         return self._finish(state.replace(reward=reward), k_next, k_obs)
 
     def _finish(self, state: State, k_next: jax.Array, k_obs: jax.Array) -> State:
@@ -58,7 +58,11 @@ class Noise(Transform):
         """The standard deviation of every noisy entry of a dict observation."""
         if isinstance(self.obs_std, dict):
             return self.obs_std
-        return {name: self.obs_std for name in obs if name != "goal"}
+        return {
+            name: self.obs_std
+            for name, x in obs.items()
+            if name != "goal" and np.dtype(x.dtype) != bool
+        }
 
 
 def noise(env: Env, obs_std: Any = 0.0, reward_std: Any = 0.0, action_std: Any = 0.0) -> Noise:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform
-from envs.types import ACTION_SIGNALS, Box, Env, Space, State, acting_key
+from envs.types import ACTION_SIGNALS, Box, Env, Space, State, acting_key, check_single_agent
 
 
 @struct.dataclass
@@ -99,6 +99,7 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
     Raises:
       ValueError: `scale` <= 0, unbounded actions, or a base that does not fit the environment.
     """
+    check_single_agent(env)
     space = env.action_space
     if (
         not isinstance(space, Box)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.contract import single_agent
 from envs.types import Env
 from envs.vector import VecState, fold_keys, vectorize
 from jaxrl.config import Count, FixedShare, Natural, check, config
@@ -104,6 +105,7 @@ def online(
         prior that does not fit the environment.
     """
     check(config)
+    env = single_agent(env)
     shapes = config  # static fields; inside a step `config` is the state's, whose numbers are data
     actions = spaces.actions(env.action_space)
     vec = vectorize(env, shapes.num_envs, shapes.resets, shapes.stagger)

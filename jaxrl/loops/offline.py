@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs.contract import single_agent
 from envs.types import Env
 from envs.vector import fold_keys
 from jaxrl.config import check
@@ -44,6 +45,7 @@ def learner(env: Env, config: Batches, build: Build, dataset: Any) -> Learner:
       ValueError: a field out of range, unbounded actions, data that do not fit.
     """
     check(config)
+    env = single_agent(env)
     shapes = config
     actions = spaces.actions(env.action_space)
     algorithm = build(config, actions)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.contract import single_agent
 from envs.types import Env
 from envs.vector import fold_keys
 from jaxrl.config import Count, Duration, NonNegative, Share, Sizes, check, config
@@ -111,6 +112,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
         hold not one success although the task measures it.
     """
     check(config)
+    env = single_agent(env)
     c = config
     size = spaces.actions(env.action_space).continuous()
     data = None if dataset is None else episodes_of(dataset, env)

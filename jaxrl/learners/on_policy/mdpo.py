@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from envs.contract import single_agent
 from envs.types import Env
 from jaxrl.config import config
 from jaxrl.learners.on_policy import ppo
@@ -37,4 +38,5 @@ def make(env: Env, config: Config) -> Learner:
         weighted = kl / jnp.maximum(1.0 - sample.progress, 1e-2)
         return weighted - sample.ratio * sample.advantage, {}
 
+    env = single_agent(env)
     return on_policy.make(env, config, network, actor, proximal, ppo.clipped_value)

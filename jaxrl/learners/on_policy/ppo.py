@@ -11,6 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from envs.contract import single_agent
 from envs.types import Discrete, Env
 from jaxrl.config import Fixed, Limit, Natural, Sizes, config
 from jaxrl.loops import collect, on_policy
@@ -89,4 +90,5 @@ def make(env: Env, config: Config) -> Learner:
     Raises:
       ValueError: a field out of range, or actions that `config.distribution` does not fit.
     """
+    env = single_agent(env)
     return on_policy.make(env, config, *networks(env, config), clipped, clipped_value)

@@ -1,0 +1,231 @@
+"""`check(env)`: whether an environment keeps the contract of `envs.types`, before it is compiled."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from envs.transforms.base import Transform, box
+from envs.types import Box, Discrete, Env, Space, State, check_single_agent, num_agents_of
+
+# Environments that were found sound, by id. An entry lives as long as its environment.
+_SOUND: weakref.WeakValueDictionary[int, Env] = weakref.WeakValueDictionary()
+
+
+@struct.dataclass
+class Converted(Transform):
+    """`env` with its Gymnasium spaces as ours."""
+
+    observation: Any = struct.field(pytree_node=False, kw_only=True)
+    action: Any = struct.field(pytree_node=False, kw_only=True)
+
+    @property
+    def observation_space(self) -> Space:
+        return self.observation
+
+    @property
+    def action_space(self) -> Box | Discrete:
+        return self.action
+
+    def reset(self, key: jax.Array) -> State:
+        return self.env.reset(key)
+
+    def step(self, state: State, action: jax.Array) -> State:
+        return self.env.step(state, action)
+
+
+def check(env: Env) -> Env:
+    """Returns `env`, with Gymnasium's spaces converted to ours, if it keeps the contract.
+
+    `reset` and `step` are traced once each and nothing is compiled or run. A second call with
+    the same object returns at once.
+
+    Raises:
+      ValueError: one line that names the field, what it is and what is expected. Checked are the
+        four members of `Env`; the spaces; that `step` returns what `reset` returns (structure,
+        shapes, dtypes); the shapes of reward, flags and metrics; and the observation against
+        its space.
+    """
+    if _SOUND.get(id(env)) is env:
+        return env
+    name = type(env).__name__
+    if hasattr(env, "num_envs") and hasattr(env, "env"):
+        raise ValueError(f"env: {name} is vectorised already, expected one instance")
+    for member in ("reset", "step", "observation_space", "action_space"):
+        if not hasattr(env, member):
+            raise ValueError(f"env: {name} has no {member!r}, expected the members of envs.Env")
+    env = _with_own_spaces(env)
+    _check_action_space(env.action_space)
+    first, new = _traced(env)
+    _check_state("reset", first, num_agents_of(env))
+    _check_state("step", new, num_agents_of(env))
+    _check_alike(first, new)
+    _check_obs(first.obs, env.observation_space)
+    _SOUND[id(env)] = env
+    return env
+
+
+def single_agent(env: Env) -> Env:
+    """`check(env)` for what acts for one agent.
+
+    Raises:
+      ValueError: also where the environment has an agent axis.
+    """
+    check_single_agent(env)
+    return check(env)
+
+
+def _with_own_spaces(env: Env) -> Env:
+    spaces = env.observation_space, env.action_space
+    own = tuple(own_space(space) for space in spaces)
+    if all(a is b for a, b in zip(spaces, own, strict=True)):
+        return env
+    return Converted(env, observation=own[0], action=own[1])
+
+
+def own_space(space: Any) -> Any:
+    """A space of Gymnasium as one of ours; any other object as it is.
+
+    Raises:
+      ValueError: a kind of space that has no counterpart here.
+    """
+    if not type(space).__module__.startswith("gymnasium.spaces"):
+        return space
+    kind = type(space).__name__
+    if kind == "Dict":
+        return {name: own_space(entry) for name, entry in space.spaces.items()}
+    if kind == "Discrete" and space.start == 0:
+        return Discrete(int(space.n))
+    if kind == "Box":
+        return box(space.low, space.high, space.dtype)
+    raise ValueError(f"space {space}: allowed of Gymnasium are Box, Dict and Discrete from 0")
+
+
+def _check_action_space(space: Any) -> None:
+    if isinstance(space, Discrete):
+        if space.n < 1:
+            raise ValueError(f"action_space: {space} has no action, expected n of at least 1")
+        return
+    if not isinstance(space, Box):
+        raise ValueError(f"action_space: {space!r}, expected envs.Box or envs.Discrete")
+    _check_bounds("action_space", space)
+
+
+def _check_bounds(name: str, space: Box) -> None:
+    try:
+        low, high = space.lows, space.highs
+    except ValueError:
+        raise ValueError(
+            f"{name}: bounds {space.low!r} .. {space.high!r} do not fit the shape {space.shape}"
+        ) from None
+    if not (low <= high).all():
+        raise ValueError(f"{name}: low={space.low!r} must be at most high={space.high!r}")
+
+
+def _traced(env: Env) -> tuple[State, State]:
+    """The shapes of what `reset` and `step` return."""
+
+    def observed(where: str, f, *args):
+        try:
+            new = f(*args)
+        except Exception as error:
+            error.add_note(f"while envs.check traced {type(env).__name__}.{where}")
+            raise
+        if not isinstance(new, State):
+            raise ValueError(f"{where}: returns a {type(new).__name__}, expected an envs.State")
+        for name, x in _leaves(new):
+            if not hasattr(x, "dtype"):
+                kind = type(x).__name__
+                raise ValueError(f"{name} of {where}: is the {kind} {x!r}, expected an array")
+        return new
+
+    def both(key):
+        state = observed("reset", env.reset, key)
+        shape = getattr(env.action_space, "shape", ())
+        agents = num_agents_of(env)
+        shape = shape if agents is None else (agents, *shape)
+        action = jnp.zeros(shape, env.action_space.dtype)
+        # Arrays, as a loop would hold them: NumPy's are not traced.
+        state = jax.tree.map(jnp.asarray, state)
+        return state, observed("step", env.step, state, action)
+
+    return jax.eval_shape(both, jax.random.key(0))
+
+
+def _check_state(where: str, state: State, agents: int | None) -> None:
+    shape = () if agents is None else (agents,)
+    expected = {"reward": (shape, "float32"), "terminated": ((), "bool"), "truncated": ((), "bool")}
+    for name, (want_shape, want_dtype) in expected.items():
+        x = getattr(state, name)
+        if not hasattr(x, "dtype") or x.shape != want_shape or x.dtype != want_dtype:
+            wanted = _described(jax.ShapeDtypeStruct(want_shape, want_dtype))
+            raise ValueError(f"{name} of {where}: is {_described(x)}, expected {wanted}")
+    for field in ("metrics", "info", "signals"):
+        value = getattr(state, field)
+        if not isinstance(value, dict):
+            raise ValueError(f"{field} of {where}: is {_described(value)}, expected a dict")
+    for name, x in state.metrics.items():
+        if not hasattr(x, "dtype") or x.shape != ():
+            raise ValueError(f"metrics[{name!r}] of {where}: is {_described(x)}, expected a scalar")
+
+
+def _check_alike(first: State, new: State) -> None:
+    """Raises ValueError where `step` does not return what `reset` returns."""
+    a, b = dict(_leaves(first)), dict(_leaves(new))
+    for name in a.keys() - b.keys():
+        raise ValueError(f"{name}: is in the State of reset, not in that of step")
+    for name in b.keys() - a.keys():
+        raise ValueError(f"{name}: is in the State of step, not in that of reset")
+    for name, x in a.items():
+        if (x.shape, x.dtype) != (b[name].shape, b[name].dtype):
+            raise ValueError(
+                f"{name}: is {_described(x)} from reset and {_described(b[name])} from step,"
+                " expected the same"
+            )
+    if jax.tree.structure(first) != jax.tree.structure(new):
+        raise ValueError(
+            f"State: step returns the structure {jax.tree.structure(new)},"
+            f" reset returns {jax.tree.structure(first)}"
+        )
+
+
+def _check_obs(obs: Any, space: Any) -> None:
+    if isinstance(obs, dict) != isinstance(space, dict):
+        kinds = (type(x).__name__ for x in (space, obs))
+        raise ValueError("observation_space: is a {} but obs is a {}".format(*kinds))
+    pairs = {"": (obs, space)}
+    if isinstance(obs, dict):
+        if obs.keys() != space.keys():
+            raise ValueError(
+                f"observation_space: has entries {sorted(space)}, obs has {sorted(obs)}"
+            )
+        pairs = {f"[{name!r}]": (obs[name], space[name]) for name in obs}
+    for name, (x, entry) in pairs.items():
+        if not hasattr(x, "dtype"):
+            raise ValueError(
+                f"obs{name}: is a {type(x).__name__}, expected an array or a flat dict of arrays"
+            )
+        if not isinstance(entry, Box):
+            raise ValueError(f"observation_space{name}: is {entry!r}, expected an envs.Box")
+        _check_bounds(f"observation_space{name}", entry)
+        if x.shape != entry.shape or x.dtype != np.dtype(entry.dtype):
+            declared = _described(jax.ShapeDtypeStruct(entry.shape, np.dtype(entry.dtype)))
+            raise ValueError(f"obs{name}: is {_described(x)}, observation_space says {declared}")
+
+
+def _leaves(state: State) -> Iterator[tuple[str, Any]]:
+    for path, x in jax.tree_util.tree_leaves_with_path(state):
+        yield jax.tree_util.keystr(path).removeprefix("."), x
+
+
+def _described(x: Any) -> str:
+    """float32[3], or the type of what is no array."""
+    if not hasattr(x, "dtype"):
+        return f"a {type(x).__name__}"
+    return f"{x.dtype}[{', '.join(map(str, x.shape))}]"
