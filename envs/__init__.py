@@ -1,7 +1,7 @@
 """Environments as pure functions: thousands of instances are one `vmap`."""
 
 from envs.contract import check
-from envs.registry import made_by, make, names, nearest
+from envs.registry import made_by, make, names, nearest, register
 from envs.types import Box, Discrete, Env, State
 from envs.vector import VecEnv, VecState, vectorize
 
@@ -17,5 +17,6 @@ __all__ = [
     "make",
     "names",
     "nearest",
+    "register",
     "vectorize",
 ]

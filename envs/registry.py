@@ -9,44 +9,78 @@ import importlib
 import inspect
 import math
 import numbers
+import os
+import sys
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from envs.transforms.time_limit import time_limit
 from envs.types import Env
 
-# name: (module, class, time limit in control steps, and perhaps fields that differ from the
-# class's defaults). Gymnasium's limits for Gymnasium's tasks.
-TASKS: dict[str, tuple] = {
-    "ant": ("envs.tasks.gymnasium.ant", "Ant", 1000),
-    "assembly": ("envs.tasks.manipulation.assembly", "Assembly", 200),
-    "cartpole_swingup": ("envs.tasks.classic.cartpole_swingup", "CartpoleSwingup", 500),
-    "half_cheetah": ("envs.tasks.gymnasium.half_cheetah", "HalfCheetah", 1000),
-    "hopper": ("envs.tasks.gymnasium.hopper", "Hopper", 1000),
-    "humanoid": ("envs.tasks.gymnasium.humanoid", "Humanoid", 1000),
-    "inverted_double_pendulum": (
-        "envs.tasks.gymnasium.inverted_double_pendulum",
-        "InvertedDoublePendulum",
-        1000,
+CLASSIC, GYMNASIUM = "envs.tasks.classic", "envs.tasks.gymnasium"
+MANIPULATION = "envs.tasks.manipulation"
+
+
+class Task(NamedTuple):
+    """Where a registered task is found."""
+
+    module: str
+    cls: str
+    limit: int  # control steps; Gymnasium's limits for Gymnasium's tasks
+    fields: dict[str, Any] = {}  # that differ from the class's defaults
+
+
+# Entries are plain data, so that a listing imports no task.
+TASKS: dict[str, Task] = {
+    "ant": Task(GYMNASIUM + ".ant", "Ant", 1000),
+    "assembly": Task(MANIPULATION + ".assembly", "Assembly", 200),
+    "cartpole_swingup": Task(CLASSIC + ".cartpole_swingup", "CartpoleSwingup", 500),
+    "cruise": Task(CLASSIC + ".cruise", "Cruise", 50),
+    "half_cheetah": Task(GYMNASIUM + ".half_cheetah", "HalfCheetah", 1000),
+    "hopper": Task(GYMNASIUM + ".hopper", "Hopper", 1000),
+    "humanoid": Task(GYMNASIUM + ".humanoid", "Humanoid", 1000),
+    "inverted_double_pendulum": Task(
+        GYMNASIUM + ".inverted_double_pendulum", "InvertedDoublePendulum", 1000
     ),
-    "inverted_pendulum": ("envs.tasks.gymnasium.inverted_pendulum", "InvertedPendulum", 1000),
-    "peg_insertion": ("envs.tasks.manipulation.peg_insertion", "PegInsertion", 100),
-    "peg_insertion_3d": ("envs.tasks.manipulation.peg_insertion", "PegInsertion3D", 100),
-    "pendulum_swingup": ("envs.tasks.classic.pendulum_swingup", "PendulumSwingup", 200),
-    "pick_place": ("envs.tasks.manipulation.pick_place", "PickPlace", 100),
-    "point_maze": ("envs.tasks.classic.point_maze", "PointMaze", 150),
-    "point_maze_large": ("envs.tasks.classic.point_maze", "PointMaze", 300, {"layout": "large"}),
-    "point_maze_medium": ("envs.tasks.classic.point_maze", "PointMaze", 200, {"layout": "medium"}),
-    "point_maze_open": ("envs.tasks.classic.point_maze", "PointMaze", 100, {"layout": "open"}),
-    "push_t": ("envs.tasks.manipulation.push_t", "PushT", 200),
-    "pusher": ("envs.tasks.gymnasium.pusher", "Pusher", 100),
-    "reacher": ("envs.tasks.gymnasium.reacher", "Reacher", 50),
-    "swimmer": ("envs.tasks.gymnasium.swimmer", "Swimmer", 1000),
-    "walker2d": ("envs.tasks.gymnasium.walker2d", "Walker2d", 1000),
+    "inverted_pendulum": Task(GYMNASIUM + ".inverted_pendulum", "InvertedPendulum", 1000),
+    "matrix_game": Task(CLASSIC + ".matrix_game", "MatrixGame", 25),
+    "meeting": Task(CLASSIC + ".meeting", "Meeting", 25),
+    "peg_insertion": Task(MANIPULATION + ".peg_insertion", "PegInsertion", 100),
+    "peg_insertion_3d": Task(MANIPULATION + ".peg_insertion", "PegInsertion3D", 100),
+    "pendulum_swingup": Task(CLASSIC + ".pendulum_swingup", "PendulumSwingup", 200),
+    "pick_place": Task(MANIPULATION + ".pick_place", "PickPlace", 100),
+    "point_maze": Task(CLASSIC + ".point_maze", "PointMaze", 150),
+    "point_maze_large": Task(CLASSIC + ".point_maze", "PointMaze", 300, {"layout": "large"}),
+    "point_maze_medium": Task(CLASSIC + ".point_maze", "PointMaze", 200, {"layout": "medium"}),
+    "point_maze_open": Task(CLASSIC + ".point_maze", "PointMaze", 100, {"layout": "open"}),
+    "point_maze_toll": Task(CLASSIC + ".point_maze", "PointMaze", 100, {"layout": "toll"}),
+    "push_t": Task(MANIPULATION + ".push_t", "PushT", 200),
+    "pusher": Task(GYMNASIUM + ".pusher", "Pusher", 100),
+    "reacher": Task(GYMNASIUM + ".reacher", "Reacher", 50),
+    "swimmer": Task(GYMNASIUM + ".swimmer", "Swimmer", 1000),
+    "walker2d": Task(GYMNASIUM + ".walker2d", "Walker2d", 1000),
 }
+_registered: dict[str, Callable[..., Env]] = {}
+
+
+def register(name: str, make: Callable[..., Env]) -> None:
+    """Makes `envs.make(name, **overrides)` return `make(**overrides)` in this process.
+
+    Args:
+      name: not taken yet; without "/" and ":".
+      make: returns one environment, with its time limit if it has one.
+
+    Raises:
+      ValueError: the name is taken or has a "/" or ":".
+    """
+    if name in TASKS or name in _registered:
+        raise ValueError(f"name={name!r}: is registered already")
+    if not name or set(name) & set("/:"):
+        raise ValueError(f"name={name!r}: must be non-empty, without '/' and ':'")
+    _registered[name] = make
 
 
 LARGEST = 3.4028234e38  # that float32 holds
@@ -54,7 +88,7 @@ LARGEST = 3.4028234e38  # that float32 holds
 
 def names() -> list[str]:
     """The registered tasks; other suites are reached as `brax/NAME`, `playground/NAME`, `gymnax/NAME`."""
-    return sorted(TASKS)
+    return sorted(TASKS.keys() | _registered.keys())
 
 
 def _remembered(make: Callable[..., Env]) -> Callable[..., Env]:
@@ -86,8 +120,8 @@ def make(name: str, **overrides) -> Env:
     """Builds an environment with its time limit.
 
     Args:
-      name: one of `names()`, `SUITE/NAME` for an installed suite (brax, playground, gymnax), or
-        `MODULE:FUNCTION` for your own: a function, of a module on PYTHONPATH, that returns an
+      name: one of `names()` (ours and those of `register`), `SUITE/NAME` for an installed suite (brax, playground, gymnax), or
+        `MODULE:FUNCTION` for your own: a function, of a module on PYTHONPATH or in the current directory, that returns an
         `Env` and takes the overrides.
       **overrides: fields of the task (reward weights, ranges, ...), `time_limit`
         in control steps (None: no limit), and for MJX tasks `physics` ("accurate":
@@ -107,13 +141,15 @@ def make(name: str, **overrides) -> Env:
                 f"unknown suite {suite!r} in {name!r}: allowed are brax, playground, gymnax"
             )
         return importlib.import_module(f"envs.adapters.{suite}").make(task, **overrides)
+    if name in _registered:
+        return _built(name, name, _registered[name], overrides)
     if name not in TASKS:
         raise ValueError(
-            f"unknown task {name!r}{nearest(name, TASKS)}; known: {', '.join(names())}"
+            f"unknown task {name!r}{nearest(name, names())}; known: {', '.join(names())}"
         )
-    module, cls_name, limit, *own = TASKS[name]
-    cls = getattr(importlib.import_module(module), cls_name)
-    limit = overrides.pop("time_limit", limit)
+    task = TASKS[name]
+    cls = getattr(importlib.import_module(task.module), task.cls)
+    limit = overrides.pop("time_limit", task.limit)
     fields = {f.name: f.default for f in dataclasses.fields(cls) if f.name != "sim"}
     build = {"physics", "impl"} if hasattr(cls, "simulator") else set()
     for key in overrides:
@@ -126,7 +162,7 @@ def make(name: str, **overrides) -> Env:
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items() if k in fields}
     for key, value in given.items():
         check_option(f"task {name!r}: {key}", value, fields[key])
-    given = dict(*own) | given
+    given = task.fields | given
     if build:
         given["sim"] = cls.simulator(**{k: v for k, v in overrides.items() if k in build})
     env = cls(**given)
@@ -136,16 +172,23 @@ def make(name: str, **overrides) -> Env:
 def _own(name: str, overrides: dict[str, Any]) -> Env:
     """What the function of `MODULE:FUNCTION` returns."""
     path, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:  # last, so that it hides no installed package
+        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(path)
     except (ImportError, ValueError) as error:
         raise ValueError(
-            f"env={name!r}: cannot import {path!r} ({error}); is its folder on PYTHONPATH?"
+            f"env={name!r}: cannot import {path!r} ({error}); is its folder on PYTHONPATH or the current one?"
         ) from None
     build = getattr(module, function, None)
     if not callable(build):
         near = nearest(function, vars(module))
         raise ValueError(f"env={name!r}: {path} has no function {function!r}{near}")
+    return _built(name, function, build, overrides)
+
+
+def _built(name: str, function: str, build: Callable[..., Env], overrides: dict[str, Any]) -> Env:
+    """The environment that a user's function makes."""
     try:
         inspect.signature(build).bind(**overrides)
     except TypeError as error:

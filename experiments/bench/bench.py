@@ -18,7 +18,7 @@ import numpy as np
 from flax import struct
 
 import envs
-from envs.types import Env, sample_space
+from envs.types import Env, sample_actions
 from envs.vector import VecState, fold_keys, vectorize
 from jaxrl.loops import collect as rollout
 from jaxrl.ops.moments import psum_over
@@ -150,7 +150,7 @@ def random_stepping(
     def step(state: RandomState) -> tuple[RandomState, Metrics]:
         def one_step(env_state, key):
             keys = fold_keys(key, env_state.index)
-            action = jax.vmap(lambda k: sample_space(env.action_space, k))(keys)
+            action = jax.vmap(lambda k: sample_actions(env, k))(keys)
             stepped = vec.step(env_state, action)
             return stepped, rollout.episode_metrics(stepped)
 

@@ -254,7 +254,7 @@ def main() -> None:
         raise SystemExit(f"no Gymnasium original for {', '.join(unknown)}: {', '.join(ORIGINAL)}")
     rows = []
     for name in given.tasks:
-        args = replace(given, horizon=min(given.horizon, TASKS[name][2]))
+        args = replace(given, horizon=min(given.horizon, TASKS[name].limit))
         visits = visit(name, args.num_envs, args.horizon, args.seed)
         for physics in given.physics:
             rows.append(rounded(measure(name, physics, visits, args)))

@@ -1,10 +1,14 @@
 """`make`: names, overrides, and messages that help."""
 
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import pytest
 from mujoco import mjx
 
 import envs
+from envs import registry
 from envs.transforms.time_limit import TimeLimit
 
 
@@ -99,3 +103,36 @@ def test_impl_is_passed_on_to_mjx(monkeypatch):
         monkeypatch.setattr(mjx, name, stand_in(getattr(mjx, name)))
     envs.make("pendulum_swingup", impl="warp")
     assert asked == ["warp", "warp"]
+
+
+def test_a_registered_name_is_made_listed_and_remembered(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {})
+    envs.register("my_maze", lambda size=1.0: envs.make("point_maze", goal_radius=size))
+    assert "my_maze" in envs.names()
+    env = envs.make("my_maze", size=0.2)
+    assert env.goal_radius == 0.2 and envs.made_by(env) == ("my_maze", {"size": 0.2})
+    with pytest.raises(ValueError, match="^env='my_maze': .*'sise'"):
+        envs.make("my_maze", sise=0.2)
+    with pytest.raises(ValueError, match="unknown task 'my_mazes', did you mean my_maze"):
+        envs.make("my_mazes")
+    for name, message in (("my_maze", "registered already"), ("ant", "registered"), ("a/b", "'/'")):
+        with pytest.raises(ValueError, match=message):
+            envs.register(name, envs.make)
+
+
+def test_a_function_in_the_current_directory_is_found(tmp_path, monkeypatch):
+    (tmp_path / "my_own_task.py").write_text(
+        "import envs\n\n\ndef maze(size=0.3):\n    return envs.make('point_maze', goal_radius=size)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert envs.make("my_own_task:maze", size=0.4).goal_radius == 0.4
+
+
+def test_importing_envs_imports_no_suite_and_configures_no_logger():
+    code = (
+        "import logging, sys; import envs; heavy = {'brax', 'mujoco', 'gymnasium', 'jaxrl'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
+        "assert not logging.getLogger().handlers"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,12 +13,13 @@ from toys import assert_trees_equal
 
 import envs
 from envs.tasks.classic.point_maze import LAYOUTS, PointMaze
-from envs.types import sample_space
+from envs.types import num_agents_of, sample_actions, sample_space
 from envs.vector import restart_where
 
 KEY = jax.random.key(0)
 STEPS, N = 6, 3
-QUICK = ("cartpole_swingup", "pendulum_swingup", "point_maze")  # the others compile for long
+PLAIN = ("cruise", "matrix_game", "meeting", "point_maze")
+QUICK = ("cartpole_swingup", "pendulum_swingup", *PLAIN)  # the others compile for long
 EVERY_TASK = [
     name if name.startswith(QUICK) else pytest.param(name, marks=pytest.mark.slow)
     for name in envs.names()
@@ -57,7 +58,7 @@ def play(family, states, actions):
 
 def random_actions(env, key):
     """[STEPS, N]"""
-    draw = jax.vmap(jax.vmap(lambda k: sample_space(env.action_space, k)))
+    draw = jax.vmap(jax.vmap(lambda k: sample_actions(env, k)))
     return draw(jax.random.split(key, (STEPS, N)))
 
 
@@ -83,10 +84,12 @@ def test_the_contract(name):
     assert set(entries) == set(obs)
     for key, space in entries.items():
         x = np.asarray(obs[key])
-        assert x.shape == (STEPS + 1, N, *space.shape) and x.dtype == space.dtype == np.float32
+        assert x.shape == (STEPS + 1, N, *space.shape) and x.dtype == space.dtype
+        assert x.dtype == (np.bool_ if key in ("mask", "alive") else np.float32)
         assert (x >= space.lows).all() and (x <= space.highs).all()
-    assert actions.shape == (STEPS, N, *env.action_space.shape)
-    assert (states.reward.dtype, states.reward.shape) == (jnp.float32, (STEPS + 1, N))
+    agents = () if num_agents_of(env) is None else (num_agents_of(env),)
+    assert actions.shape == (STEPS, N, *agents, *env.action_space.shape)
+    assert (states.reward.dtype, states.reward.shape) == (jnp.float32, (STEPS + 1, N, *agents))
     assert states.terminated.dtype == states.truncated.dtype == bool
     assert np.isfinite(states.reward).all() and (np.asarray(states.reward[0]) == 0).all()
     assert np.asarray(states.info["time_limit"]).T.tolist() == [list(range(STEPS + 1))] * N
@@ -96,7 +99,7 @@ def test_the_contract(name):
     of = lambda i: jax.tree.map(lambda x: x[:, i], states)
     assert_trees_equal(of(1), of(2))
     first = np.concatenate([np.asarray(x)[0].reshape(N, -1) for x in obs.values()], axis=1)
-    assert (first[0] != first[1]).any()
+    assert (first[0] != first[1]).any() or name == "matrix_game"  # which has one start
 
 
 @pytest.mark.usefixtures("quick_compile")

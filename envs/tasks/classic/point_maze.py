@@ -13,7 +13,8 @@ from flax import struct
 
 from envs.types import Box, State, check_range, first_state
 
-# '#' is wall and '.' is free; a cell is 1 m wide; the middle of the maze is the origin.
+# '#' is wall, '.' is free and '!' is free but costs; a cell is 1 m wide; the middle of the maze
+# is the origin.
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "open": (
         "#######",
@@ -28,6 +29,14 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
         "###.#",
         "#...#",
         "#####",
+    ),
+    "toll": (
+        "#######",
+        "#.!!!.#",
+        "#.###.#",
+        "#.###.#",
+        "#.....#",
+        "#######",
     ),
     "medium": (
         "########",
@@ -65,11 +74,15 @@ class MazeData:
 class PointMaze:
     """obs: {"obs": [4] position and velocity, "goal": [2] position}. action [2] in [-1, 1].
 
-    Start and goal are drawn from different free cells. Walls are exact: a step moves along
+    Start and goal are drawn from different free cells that do not cost. Walls are exact: a step moves along
     x, then along y, each as far as the first wall on the way, at any speed.
 
-    For hindsight relabelling, `achieved_goal(obs)` is what an observation reached and
-    `goal_reward(achieved, goal)` what that is worth for another goal; both broadcast.
+    For hindsight relabelling, `achieved_goal(obs)` is what an observation reached,
+    `goal_reward(achieved, goal)` what that is worth for another goal, and
+    `goal_terminates(achieved, goal)` whether the episode ends there. All broadcast.
+
+    A layout with '!' gives the signal `cost`: 1 for a step that ends in such a cell. In "toll" the
+    way along the top crosses three of them, and the free way around is 6 m longer.
 
     Attributes:
       mass, damping, force: kg, N s/m, N per unit of action (`control="force"`).
@@ -78,7 +91,7 @@ class PointMaze:
       goal_radius: m from the goal that count as there.
       start_noise: m around the middle of a cell where starts and goals lie; at most 0.5 - radius.
       dt: s per step.
-      layout: a name in `LAYOUTS` or rows of '#' and '.' with a closed border.
+      layout: a name in `LAYOUTS` or rows of '#', '.' and '!' with a closed border.
       control: "force" or "velocity".
       reward: "sparse" (1 at the goal, else 0) or "dense" (exp of minus the distance).
       continuing: the episode goes on at the goal, else it terminates there.
@@ -115,8 +128,16 @@ class PointMaze:
     @property
     def walls(self) -> np.ndarray:
         """[rows, columns] bool, the first row on top."""
+        return self._cells("#")
+
+    @property
+    def costly(self) -> np.ndarray:
+        """[rows, columns] bool: where the signal `cost` is 1."""
+        return self._cells("!")
+
+    def _cells(self, kind: str) -> np.ndarray:
         rows = LAYOUTS[self.layout] if isinstance(self.layout, str) else self.layout
-        return np.array([[cell == "#" for cell in row] for row in rows])
+        return np.array([[cell == kind for cell in row] for row in rows])
 
     @property
     def observation_space(self) -> dict[str, Box]:
@@ -136,13 +157,14 @@ class PointMaze:
     def reset(self, key: jax.Array) -> State:
         k_start, k_goal, k_noise = jax.random.split(key, 3)
         xs, ys = cell_centres(self.walls)
-        row, column = np.nonzero(~self.walls)
+        row, column = np.nonzero(~self.walls & ~self.costly)
         cells = jnp.asarray(np.stack([xs[column], ys[row]], axis=1), jnp.float32)  # [free, 2]
         start = jax.random.randint(k_start, (), 0, len(cells))
         goal = (start + jax.random.randint(k_goal, (), 1, len(cells))) % len(cells)
         noise = self.start_noise * jax.random.uniform(k_noise, (2, 2), minval=-1.0)
         data = MazeData(cells[start] + noise[0], jnp.zeros(2), cells[goal] + noise[1])
-        return first_state(data, _obs(data), self._metrics(data))
+        signals = jax.tree.map(jnp.zeros_like, self._signals(data))
+        return first_state(data, _obs(data), self._metrics(data), signals)
 
     def step(self, state: State, action: jax.Array) -> State:
         data = state.data
@@ -161,15 +183,16 @@ class PointMaze:
             position=jnp.stack([x, y]),
             velocity=jnp.where(jnp.stack([hit_x, hit_y]), 0.0, velocity),
         )
-        obs, metrics = _obs(data), self._metrics(data)
-        reached = metrics["success"] > 0
+        obs = _obs(data)
+        achieved = self.achieved_goal(obs)
         return state.replace(
             data=data,
             obs=obs,
-            reward=self.goal_reward(self.achieved_goal(obs), data.goal),
-            terminated=jnp.zeros((), bool) if self.continuing else reached,
+            reward=self.goal_reward(achieved, data.goal),
+            terminated=self.goal_terminates(achieved, data.goal),
             truncated=jnp.zeros((), bool),
-            metrics=metrics,
+            metrics=self._metrics(data),
+            signals=self._signals(data),
         )
 
     def achieved_goal(self, obs: dict[str, jax.Array]) -> jax.Array:
@@ -182,6 +205,11 @@ class PointMaze:
         if self.reward == "dense":
             return jnp.exp(-distance)
         return (distance <= self.goal_radius).astype(jnp.float32)
+
+    def goal_terminates(self, achieved: jax.Array, goal: jax.Array) -> jax.Array:
+        """Whether being at `achieved` [..., 2] ends an episode with this `goal`. [...] bool"""
+        distance = jnp.linalg.norm(achieved - goal, axis=-1)
+        return (distance <= self.goal_radius) & (not self.continuing)
 
     num_modes = 1  # ways in which `expert` goes about it
 
@@ -204,8 +232,11 @@ class PointMaze:
         row = np.floor(rows / 2 - y).astype(int)
         column = np.floor(columns / 2 + x).astype(int)
         inside = ((0 <= row) & (row < rows))[:, None] & ((0 <= column) & (column < columns))
-        wall = walls[np.clip(row, 0, rows - 1)[:, None], np.clip(column, 0, columns - 1)]
-        image = np.where((wall | ~inside)[..., None], (72.0, 80.0, 92.0), (236.0, 238.0, 241.0))
+        at = np.clip(row, 0, rows - 1)[:, None], np.clip(column, 0, columns - 1)
+        image = np.where(
+            (walls[at] | ~inside)[..., None], (72.0, 80.0, 92.0), (236.0, 238.0, 241.0)
+        )
+        image = np.where((self.costly[at] & inside)[..., None], (245.0, 214.0, 160.0), image)
 
         def disc(centre, radius: float, colour) -> None:
             distance = np.hypot(x - float(centre[0]), y[:, None] - float(centre[1]))
@@ -222,6 +253,15 @@ class PointMaze:
         distance = jnp.linalg.norm(data.position - data.goal)
         success = (distance <= self.goal_radius).astype(jnp.float32)
         return {"success": success, "distance": distance}
+
+    def _signals(self, data: MazeData) -> dict[str, jax.Array]:
+        if not self.costly.any():
+            return {}
+        rows, columns = self.costly.shape
+        x, y = data.position
+        row, column = jnp.floor(rows / 2 - y), jnp.floor(columns / 2 + x)
+        here = jnp.asarray(self.costly)[row.astype(int), column.astype(int)]
+        return {"cost": here.astype(jnp.float32)}
 
     def _slide(self, p, q, delta, along, across, walls) -> tuple[jax.Array, jax.Array]:
         """Moves `p` by `delta` up to the first wall; `q` is the other coordinate.
@@ -271,13 +311,13 @@ def check_layout(layout: Any) -> None:
     """Raises ValueError unless `layout` is a name or a closed rectangle with two free cells."""
     if isinstance(layout, str):
         if layout not in LAYOUTS:
-            raise ValueError(f"layout={layout!r}: allowed are {sorted(LAYOUTS)} or rows of '#.'")
+            raise ValueError(f"layout={layout!r}: allowed are {sorted(LAYOUTS)} or rows of '#.!'")
         return
     rows = layout if isinstance(layout, tuple) and all(isinstance(r, str) for r in layout) else ()
     closed = rows and all(len(r) == len(rows[0]) and r[:1] == r[-1:] == "#" for r in rows)
-    if not closed or set(rows[0] + rows[-1]) != {"#"} or set("".join(rows)) - {"#", "."}:
+    if not closed or set(rows[0] + rows[-1]) != {"#"} or set("".join(rows)) - set("#.!"):
         raise ValueError(
-            f"layout={layout!r}: rows must be equally long, made of '#' and '.', '#' all around"
+            f"layout={layout!r}: rows must be equally long, made of '#', '.' and '!', '#' all around"
         )
     if "".join(rows).count(".") < 2:
         raise ValueError(f"layout={layout!r}: needs at least two free cells, a start and a goal")
