@@ -13,7 +13,7 @@ from toys import assert_trees_equal
 
 import envs
 from envs.tasks.classic.point_maze import LAYOUTS, PointMaze
-from envs.types import num_agents_of, sample_actions, sample_space
+from envs.types import num_agents_of, sample_actions
 from envs.vector import restart_where
 
 KEY = jax.random.key(0)
@@ -129,7 +129,7 @@ def test_a_whole_number_may_be_an_integer(name):
     whole = {k: int(v) for k, v in numbers.items() if isinstance(v, float) and v.is_integer()}
     task = task.replace(**whole)
     state = jax.eval_shape(task.reset, KEY)
-    action = jax.eval_shape(lambda key: sample_space(task.action_space, key), KEY)
+    action = jax.eval_shape(lambda key: sample_actions(task, key), KEY)
     stepped = jax.eval_shape(task.step, state, action)
     types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert types(state) == types(stepped)

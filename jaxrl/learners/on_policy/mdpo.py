@@ -30,6 +30,7 @@ class Config(ppo.Config):
 
 def make(env: Env, config: Config) -> Learner:
     """On-policy MDPO on `env`; see `jaxrl.learners.on_policy.ppo.make`."""
+    env = single_agent(env)
     network, actor = ppo.networks(env, config)
 
     def proximal(sample: Sample, config: Config) -> tuple[jax.Array, Means]:
@@ -38,5 +39,4 @@ def make(env: Env, config: Config) -> Learner:
         weighted = kl / jnp.maximum(1.0 - sample.progress, 1e-2)
         return weighted - sample.ratio * sample.advantage, {}
 
-    env = single_agent(env)
     return on_policy.make(env, config, network, actor, proximal, ppo.clipped_value)
