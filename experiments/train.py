@@ -117,7 +117,7 @@ def main(learner: str = "ppo", env: str = "", allowed: tuple[str, ...] = ()) -> 
     steps, _ = rounded_up(args.total_steps, learner_made.steps_per_iteration)
     if (config := script.with_schedule(asked, steps)) != args.config:  # ends with the run
         learner_made = module.make(env_made, config, *given)
-    for text, value in getattr(learner_made, "about", {}).items():
+    for text, value in learner_made.about.items():
         print(f"{text}: {terminal.number(value)}")
     return script.launch(name, args, learner_made, data, scale=scale, about=about)
 

@@ -21,7 +21,6 @@ from envs.transforms.residual import Residual
 from envs.types import Env, State
 from jaxrl.cli import runs
 from jaxrl.episodes import episode_limit, evaluate, film
-from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.report import terminal
 from jaxrl.report.files import whole
 from jaxrl.report.summary import mean_interval
@@ -167,9 +166,8 @@ def play(
     if episodes <= LISTED:
         _print_episodes(measured)
     _print_summary(measured)
-    if run.config["learner"] == "imitation":
-        cost = imitation.evaluations_per_action(run.learner.config, run.env)
-        print(f"network evaluations per control step: {terminal.number(cost)}")
+    for text, value in run.learner.about.items():
+        print(f"{text}: {terminal.number(value)}")
     taken = 1e3 * latency(run.env, policy, not stochastic)
     where = jax.local_devices()[0].device_kind
     print(

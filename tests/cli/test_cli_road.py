@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     flags = f"{SHORT} {CLONE} --seeds 2 --total-steps 20 --data {folder / 'demos.npz'}"
     done = command("experiments/imitate.py", flags, "--run-dir", folder / "base")
     assert done.returncode == 0, done.stderr
-    assert "5 network evaluations per control step" in done.stdout
+    assert "network evaluations per control step: 5" in done.stdout
     return folder
 
 
@@ -116,7 +116,7 @@ def test_the_road_goes_on_where_it_was(folder):
         ("residual", "--base {folder}/base --env hopper", ("point_maze_open", "not hopper")),
         ("residual", "--base {folder}/base --base-seed 5", ("seed index 5", "0 .. 1")),
         ("residual", "--base {folder}/base --scale 0", ("scale=0", "above 0")),
-        ("residual", "--base {folder}/base --data x.npz", ("PPO cannot use",)),
+        ("residual", "--base {folder}/base --data x.npz", ("ppo cannot use demonstrations",)),
     ],
 )
 def test_mistakes_are_one_clear_line(folder, script, flags, words):

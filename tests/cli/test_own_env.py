@@ -104,7 +104,9 @@ def test_every_command_takes_an_environment_of_ones_own(outside, monkeypatch, ca
     )
     cloned = runs.load("bc")
     assert cloned.env.env.goal == 0.5
+    capsys.readouterr()
     play.main(["bc", "--episodes", "2", "--no-video"])
+    assert "network evaluations per control step: " in capsys.readouterr().out
 
 
 def test_a_run_from_python_is_complete(outside, capsys):

@@ -204,6 +204,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
         steps_per_iteration=c.updates_per_step,
         data=data,
         unit="updates",
+        about={"network evaluations per control step": evaluations_per_action(config, env)},
     )
 
 
