@@ -1,9 +1,9 @@
-"""`vectorize`: one instance to `num_envs`, with auto-reset that loses nothing.
+"""`vectorize`: from one instance to `num_envs`, with an auto-reset that loses nothing.
 
-What a learner needs and what wrappers elsewhere drop: the true final observation
-beside the observation to act on next; `terminated` and `truncated` apart; fresh
-starts at the price of a cached one; and a non-finite state that ends one episode
-instead of a run.
+- The final observation is kept beside the observation to act on next.
+- `terminated` and `truncated` are separate.
+- Fresh starts cost as little as cached ones.
+- A non-finite state ends one episode, not the run.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ POOL_PERIOD = 16  # steps in which every restart state is renewed once
 class VecState:
     """The state of `num_envs` environments (leading axis N) after one step.
 
-    Where an episode ended, `now.data`, `now.obs` and `now.info` are already those of the
-    next one. `now.reward`, `terminated`, `truncated`, `metrics` and `signals` belong to the
+    If an episode ended, `now.data`, `now.obs` and `now.info` already belong to the next one. `now.reward`, `terminated`, `truncated`, `metrics` and `signals` belong to the
     step just taken. `now.terminated` and `now.truncated` are never both True. Reward,
     metrics and signals are 0 where the step was `nonfinite`.
     """
 
     now: State  # [N]
-    final_obs: Any  # [N, ...] what the last action led to, before any reset
+    final_obs: Any  # [N, ...] the observation after the last action, before any reset
     nonfinite: jax.Array  # [N] bool: the simulation broke (`is_sound`); give the step weight 0
-    # [N] of the episode the last step belongs to, that step included; the mean over agents
+    # [N] of the last step's episode, that step included; the mean over agents
     episode_return: jax.Array
     episode_length: jax.Array  # [N] int32
     episode_signals: dict[str, jax.Array]  # [N, ...] float32, summed like `episode_return`
-    restart: State  # [N] where each environment starts its next episode
+    restart: State  # [N] the first state of each environment's next episode
     index: jax.Array  # [N] int32, the environment's number among all devices
     key: jax.Array  # [] the same on every device
     time: jax.Array  # [] int32
@@ -74,7 +73,7 @@ class VecEnv:
         index = jnp.arange(n, dtype=jnp.int32)
         key, k_first, k_restart, k_clock = jax.random.split(key, 4)
         keys = fold_keys(k_first, index)
-        if self.resets == "pool":  # both by one reset: half as much to compile
+        if self.resets == "pool":  # one call to reset for both: half as much to compile
             keys = jnp.concatenate([keys, fold_keys(k_restart, index)])
         drawn = jax.vmap(self.env.reset)(keys)
         first = jax.tree.map(lambda x: x[:n], drawn)
@@ -131,13 +130,13 @@ class VecEnv:
         )
 
     def _renew(self, state: VecState, key: jax.Array) -> State:
-        """The restart states for this step: some are drawn anew at every step."""
+        """Returns the restart states for this step. Some of them are renewed at every step."""
         if self.resets == "cached":
             return state.restart
         if self.resets == "fresh":
             return jax.vmap(self.env.reset)(fold_keys(key, state.index))
-        # Environment i is renewed where time = i modulo POOL_PERIOD, however many there are and
-        # however they are spread over devices; a slot past the last one is dropped.
+        # Environment i is renewed if time = i modulo POOL_PERIOD, whatever the number of
+        # environments and devices. A slot past the last environment is dropped.
         first = (state.time - state.index[0]) % POOL_PERIOD
         slots = first + jnp.arange(0, state.index.shape[0], POOL_PERIOD)
         fresh = jax.vmap(self.env.reset)(fold_keys(key, state.index[slots]))
@@ -152,11 +151,11 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
     Args:
       env: one instance.
       num_envs: how many; >= 1.
-      resets: where a new episode starts. "pool": every environment keeps a restart
-        state that is drawn anew every `POOL_PERIOD` steps (an environment that ends
-        twice within them starts twice alike); the cost is `num_envs / POOL_PERIOD`
-        resets a step. "fresh": all are reset at every step and the ended ones use it.
-        "cached": always the environment's first start, as Brax does.
+      resets: where a new episode starts. "pool": every environment keeps a restart state, which is
+        renewed every `POOL_PERIOD` steps. Two episodes that end within one period have the same
+        start. The cost is `num_envs / POOL_PERIOD` resets per step. "fresh": every step resets
+        all environments, and those that ended use the result. "cached": always the environment's
+        first start, like Brax.
       stagger: start the clocks of the outermost time limit at random, so that
         environments do not all time out together.
 
@@ -174,9 +173,9 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
 
 
 def restart_where(done: jax.Array, state: State, start: State) -> State:
-    """`state` [N], at the beginning of the episodes `start` where `done` [N].
+    """Returns `state` [N], replaced by the first state `start` of an episode where `done` [N].
 
-    What the last step said (reward, flags, metrics, signals) stays as it is.
+    Reward, flags, metrics and signals of the last step are kept.
     """
     return state.replace(
         data=_where(done, start.data, state.data),
@@ -186,7 +185,7 @@ def restart_where(done: jax.Array, state: State, start: State) -> State:
 
 
 def fold_keys(key: jax.Array, index: jax.Array) -> jax.Array:
-    """One key per environment that depends on its global number, not on the batch."""
+    """Returns one key per environment, which depends on its global number and not on the batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 

@@ -1,4 +1,4 @@
-"""Observations and rewards that arrive late, as sensors and networks make them."""
+"""Delays observations and rewards, like sensors and networks do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from envs.types import Env, State
 
 @struct.dataclass
 class Delay(Transform):
-    """Its slot holds what is under way, oldest first: {"obs": [k, ...], "reward": [k]}."""
+    """Its slot holds the queue, oldest first: {"obs": [k, ...], "reward": [k]}."""
 
     obs_steps: int = struct.field(pytree_node=False, default=0, kw_only=True)
     reward_steps: int = struct.field(pytree_node=False, default=0, kw_only=True)
@@ -42,10 +42,10 @@ class Delay(Transform):
 def delay(env: Env, obs_steps: int = 0, reward_steps: int = 0) -> Delay:
     """Delivers observations `obs_steps` and rewards `reward_steps` control steps late.
 
-    Until the first late observation arrives, the episode's first one is repeated. What
-    reward is still under way when an episode of `env` ends is paid then, so returns are
-    unchanged. Time limits belong inside: one around this loses what is under way when it
-    cuts an episode off. The flags, the metrics and the signals are never late.
+    The episode's first observation is repeated until the first late one arrives. When an episode
+    of `env` ends, all queued rewards are paid at once, so returns are unchanged. Time limits
+    belong inside: a time limit around this loses the queued rewards when it ends an episode. Flags,
+    metrics and signals are not delayed.
 
     Raises:
       ValueError: a negative number of steps.

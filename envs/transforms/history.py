@@ -1,4 +1,4 @@
-"""Shows the last few observations at once, so that velocities and delays can be seen."""
+"""Stacks the last few observations, from which velocities and delays can be inferred."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class History(Transform):
             entry, action = stacked["obs"], self.env.action_space
             low, high = (0.0, 1.0) if isinstance(action, Discrete) else (action.lows, action.highs)
             size = _size(action)
-            # Before the first action there are zeros, whatever the bounds.
+            # Zeros stand before the first action, even if the bounds exclude 0.
             low = np.minimum(np.broadcast_to(np.ravel(low), (size,)), 0.0)
             high = np.maximum(np.broadcast_to(np.ravel(high), (size,)), 0.0)
             stacked["obs"] = box(
@@ -71,9 +71,9 @@ class History(Transform):
 def history(env: Env, n: int, actions: bool = False) -> History:
     """Stacks the last `n` observations on their last axis, newest first.
 
-    An episode starts with `n` copies of its first observation. Of a dict every entry is
-    stacked but `goal` and booleans; because the newest comes first, a task's `achieved_goal` reads a
-    stacked observation as it reads a single one.
+    An episode starts with `n` copies of its first observation. In a dict every entry except `goal`
+    and booleans is stacked. The newest comes first, so a task's `achieved_goal` also works on a
+    stacked observation.
 
     Args:
       n: how many observations; >= 1.
@@ -81,8 +81,8 @@ def history(env: Env, n: int, actions: bool = False) -> History:
         "obs"), newest first, one-hot if discrete, zeros before the first.
 
     Raises:
-      ValueError: `n` < 1; an observation that is a scalar or an integer; `actions` where
-        there is no vector observation "obs" to append them to.
+      ValueError: `n` < 1; an observation is a scalar or an integer; `actions` without a vector
+        observation "obs" to append them to.
     """
     check_count("n", n, 1)
     entries = _entries(env.observation_space)
@@ -95,7 +95,7 @@ def history(env: Env, n: int, actions: bool = False) -> History:
 
 
 def _entries(obs: Any) -> dict[str, Any]:
-    """What is stacked, of an observation or of its space; a single one is called "obs"."""
+    """Returns the entries to stack, of an observation or its space. A single array is called "obs"."""
     if isinstance(obs, dict):
         return {name: x for name, x in obs.items() if name != "goal" and np.dtype(x.dtype) != bool}
     return {"obs": obs}

@@ -1,4 +1,4 @@
-"""Gaussian noise on what the agent sees, is paid and does."""
+"""Gaussian noise on observations, rewards and actions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Noise(Transform):
 
     @property
     def observation_space(self) -> Space:
-        """Noise knows no bounds."""
+        """The space without bounds, because noise exceeds them."""
         space = self.env.observation_space
         if not isinstance(space, dict):
             return Box(space.shape)
@@ -55,7 +55,7 @@ class Noise(Transform):
         return state.replace(obs=obs, info=state.info | {self.slot: k_next})
 
     def _stds(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """The standard deviation of every noisy entry of a dict observation."""
+        """Returns the standard deviation of every noisy entry of a dict observation."""
         if isinstance(self.obs_std, dict):
             return self.obs_std
         return {
@@ -71,8 +71,8 @@ def noise(env: Env, obs_std: Any = 0.0, reward_std: Any = 0.0, action_std: Any =
     Args:
       obs_std: a number or an array that broadcasts to the observation. For a dict
         observation a number is for every entry but `goal`, a dict names the entries.
-      reward_std: of the reward of every step.
-      action_std: of the action, which is clipped to its space afterwards.
+      reward_std: for the reward of every step.
+      action_std: for the action, which is then clipped to its space.
 
     Raises:
       ValueError: a negative standard deviation, an `obs_std` that does not fit the

@@ -1,4 +1,4 @@
-"""A frozen policy acts inside the environment; the agent outside corrects it."""
+"""A frozen policy acts inside the environment, and the agent outside corrects it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Residual(Transform):
     deterministic: bool = struct.field(pytree_node=False, default=True, kw_only=True)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "expert":  # its actions would be taken for corrections
+        if name == "expert":  # an expert's actions are not corrections
             raise AttributeError(name)
         return super().__getattr__(name)
 
     @property
     def policies(self) -> int:
-        """How many frozen ones act inside."""
+        """The number of frozen policies inside."""
         return 1 + getattr(self.env, "policies", 0)
 
     @property
     def entry(self) -> str:
-        """What the base's action is called in observations: base_action, base_action_1, ..."""
+        """The name of the base's action in observations: base_action, base_action_1, ..."""
         return self.slot.replace("residual", "base_action")
 
     @property
@@ -63,13 +63,13 @@ class Residual(Transform):
         return self._ask_base(state, own | {"time": own["time"] + 1}, own["carry"])
 
     def combine(self, base_action: jax.Array, correction: jax.Array) -> jax.Array:
-        """What is carried out, in the environment's units."""
+        """Returns the executed action, in the environment's units."""
         space = self.env.action_space
         moved = base_action + self.scale * _half_range(space) * jnp.clip(correction, -1.0, 1.0)
         return jnp.clip(moved, space.lows, space.highs)
 
     def correction(self, base_action: Any, action: Any) -> Any:
-        """The inverse of `combine`, not clipped: beyond [-1, 1] where `scale` does not reach."""
+        """Returns the inverse of `combine`, not clipped: outside [-1, 1] if `scale` is too small."""
         return (action - base_action) / (self.scale * _half_range(self.env.action_space))
 
     def _ask_base(self, state: State, own: dict[str, Any], carry: Any) -> State:
@@ -83,17 +83,17 @@ class Residual(Transform):
 def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True) -> Residual:
     """Puts a frozen policy under the agent (residual RL, Silver et al. 2018; Johannink et al. 2019).
 
-    An action of 0 leaves the base as it is; one of +-1 moves its action by `scale` times half
-    the action range. The observation becomes a dict with an entry "base_action", what the base
-    is about to do. Its memory, a chunk of actions for instance, begins anew with each episode.
-    The task's `expert` is hidden: what it returns are no corrections.
+    An action of 0 leaves the base's action unchanged. An action of +-1 moves it by `scale` times
+    half the action range. The observation becomes a dict with an entry "base_action", the base's
+    next action. The base's memory, such as a chunk of actions, starts anew with each episode. The
+    task's `expert` is hidden, because its actions are not corrections.
 
     Args:
       env: bounded continuous actions.
       base: a policy for `env` with its parameters and normaliser: `init_carry()` and
-        `act(carry, obs, key, deterministic) -> (action, carry)`; given the `State` in place of
-        `obs` if its `sees_state` is true.
-      scale: of corrections; above 0.
+        `act(carry, obs, key, deterministic) -> (action, carry)`. If its `sees_state` is true,
+        it takes the `State` in place of `obs`.
+      scale: size of corrections, above 0.
       deterministic: how the base acts. (A policy that samples by denoising always samples.)
 
     Raises:
@@ -127,7 +127,7 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
 
 
 def _seen(base: Any, state: State) -> Any:
-    """What `base` acts on: the observation, or the whole state if it `sees_state` (a planner)."""
+    """Returns the input of `base`: the observation, or the whole state if it `sees_state` (a planner)."""
     return state if getattr(base, "sees_state", False) else state.obs
 
 
