@@ -10,6 +10,7 @@ batch is the last axis of everything inside a step (`envs/mjx/batch_last.py`).
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.util
 import io
@@ -207,9 +208,9 @@ def load(
     """Puts a MuJoCo model on the device.
 
     Args:
-      mj_model: the compiled model; `options` are written into its `opt` first.
+      mj_model: the compiled model; it is copied and stays as it is.
       impl: MJX implementation, "jax" or "warp" (NVIDIA GPUs only).
-      options: fields of `mujoco.MjOption`, e.g. `{"iterations": 1}`; the key
+      options: fields of `mujoco.MjOption` to set in the copy, e.g. `{"iterations": 1}`; the key
         `disableflags` is or-ed in.
 
     Raises:
@@ -217,6 +218,7 @@ def load(
     """
     if impl not in ("jax", "warp"):
         raise ValueError(f"impl={impl!r}: allowed are 'jax' and 'warp'")
+    mj_model = copy.copy(mj_model)
     for name, value in (options or {}).items():
         if name == "disableflags":
             value |= mj_model.opt.disableflags

@@ -1,5 +1,7 @@
 """`envs.check` names what an environment does wrong, and accepts what learners can use."""
 
+from pathlib import Path
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from flax import struct
 from toys import Line, assert_trees_equal
 
 import envs
-from envs import Box, Discrete, check, vectorize
+from envs import Box, Discrete, check, registry, vectorize
 from envs.transforms import time_limit
 from envs.types import first_state, is_sound
 
@@ -192,3 +194,10 @@ def test_a_huge_number_ends_one_episode_and_is_counted():
     np.testing.assert_array_equal(state.nonfinite, [True, False])
     np.testing.assert_array_equal(state.now.truncated, [True, False])
     assert state.now.reward[0] == 0.0 and np.abs(state.final_obs).max() < 10
+
+
+def test_the_example_of_the_readme_runs(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {})
+    text = (Path(envs.__file__).parent / "README.md").read_text()
+    exec(text.split("```python\n")[1].split("```")[0], {"__name__": "readme"})
+    assert envs.make("push", gain=0.2).gain == 0.2

@@ -109,3 +109,13 @@ def test_contacts_are_limited_without_a_difference_while_no_more_touch():
     )
     assert 0 < touching == all_touching <= 4
     np.testing.assert_allclose(limited.qpos, free.qpos, atol=1e-4)
+
+
+def test_load_does_not_change_the_callers_model():
+    model = physics.mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><body><joint/><geom size='.1'/></body></worldbody></mujoco>"
+    )
+    before = model.opt.iterations, model.opt.disableflags
+    sim = physics.load(model, options={"iterations": before[0] + 7, "disableflags": 1})
+    assert (model.opt.iterations, model.opt.disableflags) == before
+    assert sim.mj_model.opt.iterations == before[0] + 7
