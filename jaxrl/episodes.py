@@ -157,7 +157,7 @@ def evaluate(
 
     Returns:
       arrays [episodes]: `return`, `length`, `terminated`, `nonfinite` (the simulation
-      broke; the return counts what came before), and the task's metrics: `reward_*`
+      broke; the return and the metrics are undefined then: NaN), and the task's metrics: `reward_*`
       summed over the episode, others as they were at its last step. Where the task measures
       `success`, `success` is 1 if any step of the episode succeeded, and `success_at_end` is
       that of its last step. `Dataset` counts success in the same way. Signals are summed over
@@ -182,7 +182,8 @@ def evaluate_runs(
     leaves = jax.tree.leaves(policies)
     num_policies = leaves[0].shape[0] if leaves else 1
     totals, sums = run(env, policies, keys, TOTALS, deterministic, max_steps, num_policies)
-    return totals | signal_totals(sums, 2)
+    undefined = lambda name, x: x if name in COUNTED else jnp.where(totals["nonfinite"], jnp.nan, x)
+    return {name: undefined(name, x) for name, x in (totals | signal_totals(sums, 2)).items()}
 
 
 def signal_totals(sums: dict[str, jax.Array], batch_ndim: int) -> dict[str, jax.Array]:
@@ -248,10 +249,25 @@ def _add(kept: Totals, time: jax.Array, step: Step) -> Totals:
 TOTALS = View(_no_totals, _add)
 
 
+COUNTED = ("length", "terminated", "nonfinite")  # defined for broken episodes, too
+
+
 def summarize(episodes: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Means over the last axis, and the spread of the return as `return_std`."""
-    means = {k: v.astype(jnp.float32).mean(-1) for k, v in episodes.items()}
-    return means | {"return_std": episodes["return"].std(-1)}
+    """Means over the last axis, and the spread of the return as `return_std`.
+
+    A broken episode counts in `COUNTED` alone. Where all broke, the other means are NaN.
+    """
+    means = {k: _mean(v.astype(jnp.float32)) for k, v in episodes.items()}
+    if "return" not in episodes:
+        return means
+    total = episodes["return"]
+    spread = jnp.where(jnp.isnan(total).any(-1), jnp.nanstd(total, -1), total.std(-1))
+    return means | {"return_std": spread}
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    """Over the entries of the last axis that are not NaN."""
+    return jnp.where(jnp.isnan(x).any(-1), jnp.nanmean(x, -1), x.mean(-1))
 
 
 # --- Film ---

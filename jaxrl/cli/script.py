@@ -305,12 +305,17 @@ def report(
     shown = ("return", "normalised score", "success", "success_at_end")
     measured = [k for k in shown if final and k in final]
     for name, i in itertools.product(measured, range(len(settings))):
-        values = np.atleast_2d(final[name])[i]
+        all_seeds = np.atleast_2d(final[name])[i]
+        values = all_seeds[np.isfinite(all_seeds)]
+        if not values.size:
+            rows.append([f"{name} {settings[i]}", "undefined: it broke", "", ""])
+            continue
+        broken = all_seeds.size - values.size
         low, high = bootstrap_interval(values)
         digits = decimals(values) if name == "return" else 3
         rows.append(
             [
-                f"{name} {settings[i]}",
+                f"{name} {settings[i]}" + f", {broken} undefined" * (broken > 0),
                 f"{iqm(values):.{digits}f}",
                 f"{low:.{digits}f} .. {high:.{digits}f}" if values.size > 1 else "one seed",
                 f"{values.min():.{digits}f} .. {values.max():.{digits}f}",
@@ -327,7 +332,8 @@ def report(
         plot.learning_curve([run_dir], run_dir / "learning_curve.png")
         print(f"curve: {run_dir / 'learning_curve.png'}")
     if video:
-        best = int(np.argmax(np.nan_to_num(final["return"].ravel(), nan=-math.inf))) if final else 0
+        returns = np.ravel(final["return"]) if final and "return" in final else np.zeros(1)
+        best = int(np.argmax(np.nan_to_num(returns, nan=-math.inf)))  # NaN: its episodes broke
         one = learner.policy(jax.tree.map(lambda x: x[best], result.state))
         if path := play.record_video(learner.env, one, run_dir / "video.mp4"):
             which = f" (--seed-index {best})" if _num_runs(result) > 1 else ""

@@ -91,6 +91,13 @@ def spread(value: np.ndarray) -> str | None:
     return text + (f", best of {len(value)}" if value.ndim > 1 else "")
 
 
+def trouble(metrics: dict[str, np.ndarray]) -> str:
+    """What is wrong in training: the shares of broken steps and skipped updates, if any."""
+    names = {"nonfinite_share": "broken steps", "skipped": "skipped updates"}
+    found = {what: np.nanmax(np.append(metrics.get(k, 0.0), 0.0)) for k, what in names.items()}
+    return "  ".join(f"{what} {share:.2%}" for what, share in found.items() if share > 0)
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Prints a titled table: the first column to the left, the others to the right."""
     grid = Table()
@@ -124,6 +131,7 @@ class _Display(Silent):
         self.total, self.steps, self.num_runs = max(total_steps, 1), start_steps, num_runs
         self.rate = math.nan
         self.returns: dict[str, str] = {}  # kind: text
+        self.trouble = ""
         self._began: tuple[float, int] | None = None  # time and steps at the first point
 
     @property
@@ -133,8 +141,11 @@ class _Display(Silent):
     def log(self, kind: str, env_steps: int, rate: float, metrics: dict) -> None:
         self.steps, self.rate = env_steps, rate
         self._began = self._began or (time.monotonic(), env_steps)
+        self.trouble = trouble(metrics) if kind == "train" else self.trouble
         value = metrics.get("episode_return" if kind == "train" else "return")
         text = None if value is None else spread(value)
+        if kind == "eval" and value is not None and not text:
+            text = "undefined: every episode broke"
         if text:
             self.returns[kind] = text
 
@@ -171,7 +182,7 @@ class Lines(_Display):
         if kind == "eval":
             parts = [self.scores("eval")]
         else:
-            parts = [self.counts(), f"eta {self.eta()}", self.scores(kind)]
+            parts = [self.counts(), f"eta {self.eta()}", self.scores(kind), self.trouble]
         line = "  ".join(part for part in (f"{self.fraction:4.0%}", *parts) if part)
         tenth, now = int(10 * self.fraction), time.monotonic()
         last_tenth, last_time = self._printed.get(kind, (-1, now))
@@ -209,7 +220,9 @@ class Bar(_Display):
         bar = ProgressBar(total=1.0, completed=self.fraction)
         row.add_row(f"{self.fraction:4.0%}", bar, f"{self.counts()}  eta {self.eta()}")
         return Group(
-            row, Text(" " * 5 + self.scores("train", "eval"), no_wrap=True, overflow="ellipsis")
+            row,
+            Text(" " * 5 + self.scores("train", "eval"), no_wrap=True, overflow="ellipsis"),
+            *([Text(" " * 5 + self.trouble)] if self.trouble else []),
         )
 
     def note(self, text: str) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,12 +42,17 @@ class DamagedCheckpoint(ValueError):
 
 
 def save(
-    folder: Path, step: int, tree: Any, keep: int = KEEP, about: dict[str, Any] | None = None
+    folder: Path,
+    step: int,
+    tree: Any,
+    keep: int = KEEP,
+    about: dict[str, Any] | None = None,
+    stays: Collection[int] = (),
 ) -> Path:
     """Writes `tree` to `folder/<step>`, then drops all but the newest `keep` (0: none) up to it.
 
     Checkpoints of later steps stay: where there are any, they could not be used, and count for
-    nothing. `about` is what `about_of` gives back, plain JSON.
+    nothing. Those of the steps in `stays` stay, too. `about` is what `about_of` gives back, plain JSON.
 
     Raises:
       RuntimeError: the disk is full or the folder cannot be written; what was there stays.
@@ -81,6 +86,8 @@ def save(
     for left in folder.glob("*.old"):  # by a kill, or just now
         _remove(left)
     for old in [s for s in steps(folder) if s <= step][:-keep] if keep else []:
+        if old in stays:
+            continue
         _remove(folder / f"{old:012d}")
     return final
 

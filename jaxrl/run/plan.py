@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import psutil
 
+from jaxrl.compose.family import PREFIX, number_of, with_numbers
 from jaxrl.config import MOST, check, numbers
 from jaxrl.run import checkpoint, hosts, runtime
 from jaxrl.run.program import state_like
@@ -27,6 +29,7 @@ def validate(
     devices: int = 1,
     keep_checkpoints: int = checkpoint.KEEP,
     seed: int = 0,
+    make: Any = None,
 ) -> int:
     """Raises the ValueError that `train` would, before anything is written.
 
@@ -70,12 +73,15 @@ def validate(
         )
     allowed = numbers(learner.config)
     for name, values in (sweep or {}).items():
-        if name not in allowed:
+        if name.startswith(PREFIX):
+            _check_env_sweep(learner, name, values, make, num_runs, devices)
+        elif name not in allowed:
             raise ValueError(f"sweep over {name!r}: allowed are the numbers {', '.join(allowed)}")
         if len(values) == 0:
             raise ValueError(f"sweep over {name!r} has no values")
-    for values in itertools.product(*(sweep or {}).values()):
-        check(learner.config.replace(**dict(zip(sweep or {}, values, strict=True))))
+    own = {name: values for name, values in (sweep or {}).items() if not name.startswith(PREFIX)}
+    for values in itertools.product(*own.values()):
+        check(learner.config.replace(**dict(zip(own, values, strict=True))))
     hosts.devices(devices)
     _check_memory(learner, num_runs, devices)
     return iterations
@@ -88,6 +94,22 @@ def rounded_up(steps: float, per_iteration: int, unit: str = "env steps") -> tup
     if rounded != steps:
         said += f" ({int(steps):,} rounded up to whole iterations of {per_iteration:,})"
     return rounded, said
+
+
+def _check_env_sweep(
+    learner: Learner, name: str, values: list[float], make: Any, num_runs: int, devices: int
+) -> None:
+    """Raises ValueError where numbers of the environment cannot be swept so."""
+    field = name.removeprefix(PREFIX)
+    number_of(learner.env, field)
+    for value in values:
+        with_numbers(learner.env, {field: value})  # the environment's own checks
+    if make is None:
+        raise ValueError(f"sweep over {name!r}: needs make=, the learner of an environment")
+    if num_runs % devices:
+        raise ValueError(
+            f"devices={devices}: must divide the {num_runs} runs of a sweep over {name!r}"
+        )
 
 
 def count_iterations(name: str, steps: int, per_iteration: int) -> int:

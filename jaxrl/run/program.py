@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from envs.vector import all_finite
 from jaxrl.episodes import evaluate_runs, summarize
 from jaxrl.run import hosts, shards
 from jaxrl.types import Learner
@@ -24,7 +26,14 @@ EVAL_KEY = 0x5EED  # every evaluation of every run uses the same episodes, apart
 class Program:
     """The three compiled functions of a run: init, step (looped), evaluate."""
 
-    def __init__(self, learner: Learner, num_runs: int, devices: int, eval_episodes: int):
+    def __init__(
+        self,
+        learner: Learner,
+        num_runs: int,
+        devices: int,
+        eval_episodes: int,
+        evaluate: Callable[..., dict[str, jax.Array]] | None = None,
+    ):
         self.mesh = Mesh(np.array(hosts.devices(devices)), (AXIS,))
         share_runs = num_runs % devices == 0
         self.num_runs = num_runs
@@ -82,8 +91,6 @@ class Program:
 
             return jax.lax.fori_loop(0, n, body, (state, sums))
 
-        eval_episodes_of = lambda policies, keys: evaluate_runs(learner.env, policies, keys)
-
         specs = (self._specs, runs_spec, P(), *data_specs)
         # Named, because JAX would say that empty leaves lie everywhere, and then refuse them.
         placed = (self._shardings, jax.tree.map(lambda _: self._of_runs, self._sums_like))
@@ -91,12 +98,20 @@ class Program:
             shard_map(step, specs, specs[:2]), donate_argnums=(0, 1), out_shardings=placed
         )
         self._init = jax.jit(init, out_shardings=self._shardings)
-        ins, outs = (P(), P(AXIS)), P(None, AXIS)
-        if share_runs:
-            ins, outs = (P(AXIS), P()), P(AXIS)
-        run_episodes = shard_map(eval_episodes_of, ins, outs)
+        evaluate = evaluate or learner.evaluate
         policies = jax.vmap(learner.policy)  # which is written for one run
-        self._evaluate = jax.jit(lambda state, keys: summarize(run_episodes(policies(state), keys)))
+        if evaluate is None:
+            ins, outs = ((P(AXIS), P()), P(AXIS)) if share_runs else ((P(), P(AXIS)), P(None, AXIS))
+            episodes_of = lambda policies, keys: evaluate_runs(learner.env, policies, keys)
+            episodes_of = shard_map(episodes_of, ins, outs)
+            measure = lambda state, keys: summarize(episodes_of(policies(state), keys))
+        else:
+            of_run = lambda state, keys: _scalars(evaluate(learner, state, keys))
+            measure = jax.vmap(of_run, (0, None))
+            if share_runs:
+                measure = shard_map(measure, (self._specs, P()), P(AXIS))
+        finite = jax.vmap(lambda state: all_finite(learner.policy(state).params))
+        self._evaluate = jax.jit(lambda state, keys: (measure(state, keys), finite(state)))
         self._init_args = (keys, configs)
         self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
 
@@ -153,8 +168,12 @@ class Program:
     def step(self, state, sums, n: int):
         return self._compiled["step"](state, sums, self._replicate(np.int32(n)), *self._data)
 
-    def evaluate(self, state) -> dict[str, jax.Array]:
-        """Means over episodes, [runs]."""
+    def place(self, state):
+        """A copy of a whole state where the program has it; `step` donates what it is given."""
+        return hosts.put(jax.tree.map(jnp.copy, state), self._shardings)
+
+    def evaluate(self, state) -> tuple[dict[str, jax.Array], jax.Array]:
+        """Means over episodes, and whether the parameters of the policy are finite; all [runs]."""
         return self._compiled["eval"](state, self._eval_keys)
 
 
@@ -162,6 +181,13 @@ def state_like(learner: Learner, num_runs: int) -> Any:
     """Shapes of the learner's state for `num_runs` vmapped runs."""
     one = jax.eval_shape(learner.init, jax.random.key(0))  # JAX remembers it, by the function
     return jax.tree.map(lambda x: x.update(shape=(num_runs, *x.shape)), one)
+
+
+def _scalars(measured: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What an evaluation returned; arrays, of one entry per episode, as `summarize` does."""
+    arrays = {k: x for k, x in measured.items() if jnp.ndim(x)}
+    scalars = {k: jnp.asarray(x, jnp.float32) for k, x in measured.items() if not jnp.ndim(x)}
+    return scalars | (summarize(arrays) if arrays else {})
 
 
 def _placed(tree: Any, shardings: Any) -> Any:
@@ -175,7 +201,8 @@ def _placed(tree: Any, shardings: Any) -> Any:
 def configs_of(config: Any, sweep: dict[str, list[float]], seeds: int, num_runs: int) -> Any:
     """The config of every run, leaves [configs * seeds] float32: configs major."""
     grid = itertools.product(*sweep.values())
-    each = [config.replace(**dict(zip(sweep, values, strict=True))) for values in grid]
+    replace = getattr(config, "with_values", config.replace)
+    each = [replace(**dict(zip(sweep, values, strict=True))) for values in grid]
     each = [c for c in each for _ in range(num_runs // len(each))]
     return jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *each)
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.compose.family import PREFIX, FamilyState, Make, family
 from jaxrl.config import numbers
+from jaxrl.episodes import COUNTED
 from jaxrl.report.files import plain
 from jaxrl.report.log import FILE, Logger, read, set_aside
 from jaxrl.run import checkpoint, folder, hosts
+from jaxrl.run.health import Health, with_shares
 from jaxrl.run.interrupt import Interrupt
 from jaxrl.run.plan import validate
 from jaxrl.run.program import Program, configs_of
@@ -45,6 +49,21 @@ class Result:
     interrupted: bool  # a signal stopped it; resume to go on
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a hook of `train` is shown. It returns a new state of all runs, or None."""
+
+    learner: Learner
+    state: Any  # on the devices, leaves [configs * seeds, ...]; donated by the next step
+    env_steps: int  # per seed
+    metrics: dict[str, np.ndarray]  # of training since the last look; [seeds] or [configs, seeds]
+    evals: list[dict[str, Any]]  # as in `Result`
+
+
+Hook = Callable[[Look], Any]
+Evaluate = Callable[[Learner, Any, jax.Array], dict[str, jax.Array]]
+
+
 def train(
     learner: Learner,
     total_steps: int,
@@ -60,6 +79,12 @@ def train(
     resume: bool = False,
     keep_checkpoints: int = checkpoint.KEEP,
     profile: str | Path | None = None,
+    start: Any = None,
+    evaluate: Evaluate | None = None,
+    hooks: Sequence[Hook] = (),
+    make: Make | None = None,
+    stop_at_return: float | None = None,
+    keep_best: bool = False,
     **logging: Any,
 ) -> Result:
     """Trains `seeds` runs (times the grid of `sweep`) in one program.
@@ -84,11 +109,26 @@ def train(
       resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
       keep_checkpoints: how many of the newest stay on disk; 0: all.
       profile: write a profiler trace of one second of training here.
+      start: what runs begin from in place of `learner.init`: a function `(key, config) -> state`
+        of one run, or the state of all runs (leaves [configs * seeds, ...], as in `Result`),
+        which is given this learner's config. A resumed run goes on from its checkpoint.
+      evaluate: `(learner, state, keys [eval_episodes]) -> metrics` of one run, in place of whole
+        episodes; traced. Arrays [eval_episodes] are averaged as those of `episodes.evaluate` are,
+        scalars stay. By default `learner.evaluate`.
+      hooks: called in turn after every line of training metrics, before an evaluation or a
+        checkpoint of the same step; see `Look`.
+      make: `(env) -> learner`, this learner for another environment; needed to sweep over numbers
+        of the environment, e.g. `sweep={"env.mass": [0.5, 2.0]}`.
+      stop_at_return: end when the mean evaluation return over the seeds, in a sweep that of the
+        best setting, is at least this.
+      keep_best: the checkpoint of the best mean evaluation return stays beside the newest.
       **logging: passed to `Logger` (progress, quiet, tensorboard, wandb, config).
 
     Raises:
       ValueError: an argument out of range, more state than memory, or a checkpoint of another run.
-      RuntimeError: files cannot be written.
+      RuntimeError: files cannot be written, or every run is broken: all steps since the last log
+        were not finite, all updates were skipped, or the parameters are not finite. The last good
+        checkpoint stays.
     """
     sweep = sweep or {}
     total_iterations = validate(
@@ -101,6 +141,7 @@ def train(
         devices,
         keep_checkpoints,
         seed,
+        make,
     )
     shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
     num_runs = math.prod(shape)
@@ -108,9 +149,19 @@ def train(
         if path is not None and (path == "" or not isinstance(path, str | Path)):
             raise ValueError(f"{name}={path!r}: must be the path of a folder, or None")
     run_dir = Path(run_dir) if run_dir is not None else None
-    program = Program(learner, num_runs, devices, eval_episodes)
-    configs = configs_of(learner.config, sweep, seeds, num_runs)
-    about = _about(learner)
+    if callable(start):
+        begin, own = start, learner.config
+        init = lambda key, config=own: begin(key, config)
+        learner, start = dataclasses.replace(learner, init=init), None
+    about, per_iteration = _about(learner), learner.steps_per_iteration
+    of_env = tuple(k.removeprefix(PREFIX) for k in sweep if k.startswith(PREFIX))
+    running = family(make, learner.env, of_env) if of_env else learner
+    program = Program(running, num_runs, devices, eval_episodes, evaluate)
+    configs = configs_of(running.config, sweep, seeds, num_runs)
+    # A checkpoint holds the learner's state only: the numbers of environments are in the sweep.
+    inner = (lambda x: x.inner) if of_env else lambda x: x
+    outer = (lambda x: FamilyState(x, configs.env)) if of_env else lambda x: x
+    own_configs = configs.learner if of_env else configs
     saved, evals = None, []
     if run_dir is not None and not resume and hosts.is_main():
         for name in (FILE, "checkpoints"):
@@ -123,7 +174,8 @@ def train(
             raise ValueError("resume=True needs run_dir")
         try:
             step, saved, complaints = checkpoint.restore_newest(
-                run_dir / "checkpoints", program.like
+                run_dir / "checkpoints",
+                program.like | {"learner": inner(program.like["learner"])},
             )
         except FileNotFoundError:
             complaints = [f"no checkpoint in {run_dir}: starting from step 0"]
@@ -133,7 +185,7 @@ def train(
             for complaint in complaints:
                 print(f"warning: {complaint}", flush=True)
         if saved:
-            _check_same(saved["learner"].config, configs, run_dir)
+            _check_same(saved["learner"].config, own_configs, run_dir)
             _check_shape(checkpoint.about_of(run_dir / "checkpoints", step), about, run_dir)
             if step != int(saved["iterations"]) * learner.steps_per_iteration:
                 raise ValueError(
@@ -154,7 +206,8 @@ def train(
     iteration = int(saved["iterations"]) if saved else 0
     unlogged = int(saved["unlogged"]) if saved else 0
     seconds = float(saved["seconds"]) if saved else 0.0
-    per_iteration = learner.steps_per_iteration
+    saved_steps = iteration * per_iteration if saved else None
+    best = _best(evals)
 
     log_at = _evenly(total_iterations, num_logs)
     eval_at = _evenly(total_iterations, num_evals)
@@ -176,23 +229,35 @@ def train(
             f" device{'s' * (devices > 1)}"
         )
         if saved:
-            state, sums = program.put(saved["learner"], saved["sums"])
+            state, sums = program.put(outer(saved["learner"]), saved["sums"])
             logger.note(f"resumed at {iteration * per_iteration:,} steps")
         else:
             keys = jnp.stack([jax.random.key(seed + i) for i in range(seeds)] * (num_runs // seeds))
-            state = program.init(keys, configs)
+            if start is None:
+                state = program.init(keys, configs)
+            else:
+                state = program.place(
+                    outer(_started(start, inner(program.like["learner"]), own_configs))
+                )
             sums = program.zero_sums()
 
+        health = Health(logger.note)
+
         def evaluate_now():
-            metrics = hosts.fetch(program.evaluate(state))
-            metrics = {k: np.asarray(v).reshape(shape) for k, v in metrics.items()}
+            nonlocal best
+            metrics, finite = hosts.fetch(program.evaluate(state))
+            undefined = lambda k, x: x if k in COUNTED else np.where(finite, x, np.nan)
+            metrics = {k: undefined(k, np.asarray(v)).reshape(shape) for k, v in metrics.items()}
             evals.append({"env_steps": iteration * per_iteration, **metrics})
             logger.log("eval", iteration * per_iteration, seconds, rate, metrics)
+            best = _best(evals)
+            health.check_parameters(finite, saved_steps)
 
         def save():
+            nonlocal saved_steps
             if run_dir is not None:
                 tree = {
-                    "learner": hosts.fetch(state),
+                    "learner": hosts.fetch(inner(state)),
                     "sums": hosts.fetch(sums),
                     "iterations": np.int32(iteration),
                     "unlogged": np.int32(unlogged),
@@ -200,13 +265,28 @@ def train(
                 }
                 if hosts.is_main():
                     folder, step = run_dir / "checkpoints", iteration * per_iteration
+                    stays = {best["env_steps"]} if keep_best and best else set()
                     with interrupt.held():
-                        checkpoint.save(folder, step, tree, keep_checkpoints, about)
+                        checkpoint.save(folder, step, tree, keep_checkpoints, about, stays)
+                saved_steps = iteration * per_iteration
+
+        def look(metrics: dict[str, np.ndarray]) -> None:
+            """Lets every hook look, and replaces the state by what it returns."""
+            nonlocal state
+            for hook in hooks:
+                new = hook(Look(learner, inner(state), iteration * per_iteration, metrics, evals))
+                if new is not None:
+                    state = program.place(outer(new))
+
+        def reached() -> bool:
+            return (
+                bool(stop_at_return is not None and evals) and _score(evals[-1]) >= stop_at_return
+            )
 
         rate, chunk, paced, stop = 0.0, 1, False, False
         if not saved and num_evals:
             evaluate_now()
-        while iteration < total_iterations and not stop:
+        while iteration < total_iterations and not stop and not reached():
             until_look = min(x for x in log_at + eval_at if x > iteration) - iteration
             n = min(chunk, until_look)
             last = iteration + n == total_iterations
@@ -223,19 +303,27 @@ def train(
             rate = num_runs * per_iteration * n / elapsed
             if iteration in log_at:
                 means = _means(hosts.fetch(sums), unlogged, shape)
+                means = with_shares(means, unlogged * per_iteration)
                 logger.log("train", iteration * per_iteration, seconds, rate, means)
                 sums, unlogged = program.zero_sums(), 0
+                health.check(means, saved_steps)
+                look(means)
             if iteration in eval_at:
                 evaluate_now()
                 save()
-        interrupted = iteration < total_iterations
+        if reached() and iteration < total_iterations:
+            logger.note(
+                f"return {_score(evals[-1]):g} at {iteration * per_iteration:,} steps:"
+                f" stop_at_return={stop_at_return:g} is reached"
+            )
+        interrupted = iteration < total_iterations and not reached()
         if interrupted:
             if iteration not in eval_at:  # there it has been saved
                 save()
             by = interrupt.requested or "another process"
             logger.note(f"stopped by {by} at {iteration * per_iteration:,} steps")
     return Result(
-        hosts.fetch(state),
+        hosts.fetch(inner(state)),
         evals,
         iteration * per_iteration,
         seconds,
@@ -243,6 +331,40 @@ def train(
         program.memory_bytes,
         interrupted,
     )
+
+
+def _score(measured: dict[str, Any]) -> float:
+    """The mean return over the seeds, in a sweep that of the best setting; -inf if undefined."""
+    rows = np.atleast_2d(np.asarray(measured.get("return", np.nan), np.float64))
+    means = [row[np.isfinite(row)].mean() for row in rows if np.isfinite(row).any()]
+    return float(max(means, default=-math.inf))
+
+
+def _best(evals: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The evaluation of the best `_score` so far, of those with a checkpoint: not step 0."""
+    trained = [e for e in evals if e["env_steps"] > 0]
+    return max(trained, key=_score, default=None)
+
+
+def _started(start: Any, like: Any, configs: Any) -> Any:
+    """`start` with the configs of these runs.
+
+    Raises:
+      ValueError: it is not a state of this learner and as many runs.
+    """
+    if hasattr(start, "config"):
+        start = start.replace(config=configs)
+    old, tree = jax.tree_util.tree_flatten_with_path(like)
+    new, given = jax.tree_util.tree_flatten_with_path(start)
+    if tree != given:
+        raise ValueError("start: is not a state of this learner: its structure is another")
+    for (path, x), (_, y) in zip(old, new, strict=True):
+        if (x.shape, x.dtype) != (y.shape, y.dtype):
+            raise ValueError(
+                f"start: {jax.tree_util.keystr(path)} is {y.dtype}{list(y.shape)}, must be"
+                f" {x.dtype}{list(x.shape)}; leaves have the leading axis configs * seeds"
+            )
+    return start
 
 
 def _about(learner: Learner) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Learner -> Learner: what wraps any learner, whatever its method."""
