@@ -12,7 +12,6 @@ from experiments.claims.common import Comparison
 from experiments.claims.imitation import chunks
 from experiments.claims.residual import residual
 from jaxrl.data import recording
-from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
 
@@ -282,22 +281,6 @@ def test_a_row_of_papers_toml_with_an_unknown_or_missing_field_is_named(tmp_path
             papers.load(path)
 
 
-def test_ppo_from_a_clone_begins_with_what_was_shown():
-    env = envs.make("point_maze_open")
-    demos = recording.record(scripted(env), env, 16, jax.random.key(0))
-    config = ppo.Config(num_envs=8, unroll_length=2, actor_hidden=(32,), critic_hidden=(4,))
-    learner = ppo.make(env, config.replace(distribution="normal"))
-    steps = demos.steps_for(env)
-    shown = jax.tree.map(lambda x: x[:, 0], steps.obs)
-
-    def error(learner):
-        policy = learner.policy(learner.init(jax.random.key(1), config))
-        act = lambda obs: policy.act(policy.init_carry(), obs, jax.random.key(0))[0]
-        return float(((jax.vmap(act)(shown) - steps.action[:, 0]) ** 2).mean())
-
-    assert error(residual.cloned(learner, demos, 500)) < 0.3 * error(learner)
-
-
 def test_steps_to_a_success_are_those_of_the_first_evaluation_that_has_it(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
     entry = lambda variant, steps, values: dict(
@@ -327,17 +310,3 @@ def test_the_way_round_the_block_is_that_of_the_expert():
         for mode in (0, 1)
     ]
     assert shares[0] > 0.8 and shares[1] < 0.2
-
-
-def test_a_sampled_clone_draws_where_it_would_be_deterministic():
-    env = envs.make("pendulum_swingup")
-    config = sac.Config(num_envs=1, replay_size=16, actor_hidden=(4,), critic_hidden=(4,))
-    plain = sac.make(env, config)
-    drawn = chunks.sampled(plain)
-    state = plain.init(jax.random.key(0), config)
-    act = lambda learner, deterministic: np.asarray(
-        learner.policy(state).act((), np.ones(3, np.float32), jax.random.key(1), deterministic)[0]
-    )
-    np.testing.assert_array_equal(act(drawn, True), act(plain, False))
-    assert not np.array_equal(act(drawn, True), act(plain, True))
-    assert drawn.policy(state).apply is drawn.policy(state).apply  # else every call compiles

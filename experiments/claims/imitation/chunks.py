@@ -17,7 +17,6 @@ Every clone goes round the block either way about as often as its demonstrations
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +29,13 @@ from envs.types import Env
 from experiments.claims import common
 from experiments.claims.common import Comparison
 from jaxrl.cli import script
+from jaxrl.compose.sampled import sampled
 from jaxrl.data import dataset as data
 from jaxrl.data import recording
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.policies.scripted import scripted
 from jaxrl.report import terminal
 from jaxrl.run import runtime
-from jaxrl.types import Learner
 
 NAME = "chunks"
 MARGIN = 0.05  # of the success
@@ -103,14 +102,6 @@ def anticlockwise(episodes: data.Dataset) -> float:
         for s, e in zip(episodes.starts, episodes.ends, strict=True)
     ]
     return float((np.array(turned) > 0).mean())
-
-
-def sampled(learner: Learner) -> Learner:
-    """`learner`, whose policies draw their actions in evaluations, too."""
-    first = lambda key: learner.policy(learner.init(key, learner.config))
-    draws = jax.eval_shape(first, jax.random.key(0)).apply
-    apply = lambda params, carry, obs, key, deterministic: draws(params, carry, obs, key, False)
-    return dataclasses.replace(learner, policy=lambda s: learner.policy(s).replace(apply=apply))
 
 
 def measure(task: str, variant: str, env: Env, demos: data.Dataset, seeds: int) -> None:

@@ -15,14 +15,10 @@ reaches 0.9 counts with PPO's whole budget. Residual SAC and RLPD are not run in
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 
 import envs
@@ -31,17 +27,14 @@ from experiments.claims import common
 from experiments.claims.common import Comparison
 from experiments.presets import LONGER, REFINE, RESIDUAL
 from jaxrl.cli import script
-from jaxrl.data import dataset as data
+from jaxrl.compose.cloned import cloned
 from jaxrl.data import recording
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
-from jaxrl.loops.unroll import OnPolicyState
-from jaxrl.nn import spaces as acting
 from jaxrl.policies.scripted import scripted
 from jaxrl.run import runtime
 from jaxrl.run.train import train
-from jaxrl.types import Learner
 
 NAME = "residual"
 ON_POLICY, OFF_POLICY = ("S001",), ("S002",)  # the papers whose claims these are
@@ -94,37 +87,6 @@ class Args:
     scale: float = 0.5
 
 
-def cloned(learner: Learner, demos: data.Dataset, updates: int) -> Learner:
-    """`learner` (PPO), whose policies begin as clones of `demos`, by mean squared error."""
-    env, moments = learner.env, jax.tree.map(jnp.asarray, demos.obs_moments())
-    steps = demos.steps_for(env)
-    seen = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), steps.obs)
-    done = acting.to_env(env.action_space)(jnp.asarray(steps.action[:, 0]))
-
-    def init(key: jax.Array, config: ppo.Config) -> OnPolicyState:
-        k_init, k_rows = jax.random.split(key)
-        state = learner.init(k_init, config).replace(obs_moments=moments)
-        optimizer = optax.adam(CLONING_RATE)
-
-        def loss(params: Any, rows: jax.Array) -> jax.Array:
-            policy = learner.policy(state.replace(params=params))
-            act = lambda obs: policy.act(policy.init_carry(), obs, k_rows)[0]
-            chosen = jax.tree.map(lambda x: x[rows], seen)
-            return ((jax.vmap(act)(chosen) - done[rows]) ** 2).mean()
-
-        def update(loop: Any, key: jax.Array) -> tuple[Any, None]:
-            params, opt_state = loop
-            rows = jax.random.randint(key, (256,), 0, len(done))
-            updates, opt_state = optimizer.update(jax.grad(loss)(params, rows), opt_state)
-            return (optax.apply_updates(params, updates), opt_state), None
-
-        loop = (state.params, optimizer.init(state.params))
-        loop, _ = jax.lax.scan(update, loop, jax.random.split(k_rows, updates))
-        return state.replace(params=loop[0])
-
-    return dataclasses.replace(learner, init=init)
-
-
 def steps_to_reach(task: str, success: float = 0.9) -> None:
     """Two entries more: when each kind of residual first succeeds so often, PPO's divided by 5.
 
@@ -172,7 +134,10 @@ def measure(task: str, args: Args) -> None:
         "residual SAC": ("sac", lambda: sac.make(corrected, off, prior)),
         "PPO from scratch": ("ppo", lambda: ppo.make(env, scratch)),
         "RLPD": ("sac", lambda: sac.make(env, off, few)),
-        "PPO from a clone": ("ppo", lambda: cloned(ppo.make(env, near), few, updates)),
+        "PPO from a clone": (
+            "ppo",
+            lambda: cloned(ppo.make(env, near), few, updates, CLONING_RATE),
+        ),
     }
     for variant, (name, make) in variants.items():
         common.measure(
