@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from envs.xla import not_inlined
+
+_PLAIN = contextvars.ContextVar("plain", default=False)
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -27,7 +31,24 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     `custom_vjp` would compute the kernel's gradient of every example before the sum.
     """
     in_bfloat16 = jax.config.jax_default_matmul_precision == "bfloat16"
-    return _product.bind(x, kernel, dtype=jnp.bfloat16 if in_bfloat16 else jnp.float32, kernels=0)
+    dtype = jnp.bfloat16 if in_bfloat16 else jnp.float32
+    if _PLAIN.get():
+        return _dot(x, kernel, dtype)
+    return _product.bind(x, kernel, dtype=dtype, kernels=0)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """What is traced inside uses JAX's own dot, as converters to other formats need it.
+
+    with plain():
+        jaxpr = jax.make_jaxpr(policy.act)(policy.init_carry(), obs, key)
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def _dot(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from probes import assert_same, differ
 
 from jaxrl.nn.layers import ACTIVATIONS, GRU, MLP, ActorCritic, Dense, Ensemble
-from jaxrl.nn.product import product
+from jaxrl.nn.product import plain, product
 
 T, B, IN, WIDTH = 6, 3, 4, 5
 KEY = jax.random.key(0)
@@ -204,3 +204,17 @@ def test_every_member_of_an_ensemble_is_an_mlp_on_the_same_input():
         own = jax.tree.map(lambda p, i=i: p[i], params["params"]["VmapMLP_0"])
         alone = MLP((8,), 2, "relu").apply({"params": own}, x)
         np.testing.assert_allclose(out[i], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_inside_plain_a_network_is_traced_without_the_private_primitive():
+    """Converters to other formats know JAX's own operations only."""
+    network = MLP((4,), 2, "tanh")
+    params = network.init(jax.random.key(0), jnp.ones((1, 3)))
+    apply = lambda x: network.apply(params, x)
+    x = jnp.arange(3.0)[None]
+    assert "product" in str(jax.make_jaxpr(apply)(x))
+    with plain():
+        text = str(jax.make_jaxpr(lambda x: network.apply(params, x))(x))
+        same = network.apply(params, x)
+    assert "product" not in text and "dot_general" in text
+    np.testing.assert_allclose(same, apply(x), rtol=1e-6)
