@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from probes import CLOCK, Probe, assert_same, differ, plain
 
+from envs.tasks.classic.point_maze import PointMaze
+from envs.transforms import time_limit
 from jaxrl.config import check, numbers
 from jaxrl.data import dataset as data
 from jaxrl.learners import registry
@@ -24,7 +26,8 @@ KEY = jax.random.key(0)
 CONTINUOUS = Probe(length=5.0, truncates=True, pays_cue=1.0, pays_goal=1.0, sees_cue=1.0)
 DISCRETE = CONTINUOUS.replace(discrete=True)
 COSTLY = CONTINUOUS.replace(signals=True)
-ENVS = {"dqn": DISCRETE, "discrete_sac": DISCRETE, "ppo_lagrangian": COSTLY}
+GOALS = time_limit(PointMaze(layout="open"), 5)
+ENVS = {"dqn": DISCRETE, "discrete_sac": DISCRETE, "her": GOALS, "ppo_lagrangian": COSTLY}
 SMALL = {
     "num_envs": 4,
     "unroll_length": 3,

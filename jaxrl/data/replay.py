@@ -152,59 +152,87 @@ def chunk(w: Window, gamma: jax.Array | float) -> tuple[Batch, jax.Array]:
 # --- Hindsight goals (Andrychowicz et al. 2017) ---
 
 
-def episode_ends(replay: Replay) -> jax.Array:
-    """Returns [T, N] by age: the age of the last recorded row of that row's episode."""
-    ages = jnp.arange(replay.capacity)[:, None]
-    rows = physical_row(replay, ages[:, 0])
-    done = (replay.steps.terminated | replay.steps.truncated)[rows]
-    last = jnp.where(done | (ages == replay.size - 1), ages, replay.capacity)
-    return jax.lax.cummin(last, 0, reverse=True)
+def episode_end(replay: Replay, age: jax.Array, env: jax.Array, horizon: int) -> jax.Array:
+    """Returns the age of the last recorded row of each start's episode. [B]
+
+    The search takes `horizon` rows, the start's own included: the length of the longest episode.
+    Where the episode is longer, the last of these rows counts as its end.
+    """
+    ages = age + jnp.arange(horizon)[:, None]  # [horizon, B]
+    rows = physical_row(replay, ages)
+    ended = replay.steps.terminated[rows, env] | replay.steps.truncated[rows, env]
+    ended |= (ages >= replay.size - 1) | (ages == age + horizon - 1)
+    return age + ended.argmax(0)
 
 
 def hindsight_ages(
-    key: jax.Array,
+    keys: jax.Array,
     age: jax.Array,
     end: jax.Array,
-    gamma: jax.Array | float,
-    final: float = 0.0,
+    gamma: jax.Array | float | None = None,
+    final: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """Draws, for each start [B], the later row of its episode that gives the goal.
+    """Draws, for each start [B], the later row of its episode that gives the goal. [B]
 
-    The distance is geometric: each further step has probability `gamma`. `end` [B], the age of
-    the episode's last row, cuts it. With probability `final` the row is that last row. The goal
-    is what the row's `next_obs` achieved, so the start's own row is a possible choice.
+    The goal is what the row's `next_obs` achieved, so the start's own row is a possible choice.
+
+    Args:
+      keys: [B], one for each start.
+      age, end: [B] the start's row and the last row of its episode.
+      gamma: None gives every row up to the end the same probability, the strategy "future" of
+        Andrychowicz et al. A number gives a geometric distance (each further row with probability
+        `gamma`), cut at the end.
+      final: the probability of taking the last row itself.
     """
-    k_future, k_final = jax.random.split(key)
-    u = jax.random.uniform(k_future, age.shape, minval=1e-12)
-    ahead = jnp.floor(
-        jnp.log(u) / jnp.minimum(jnp.log(gamma), -1e-30)
-    )  # gamma = 1 gives the last row
-    chosen = age + jnp.minimum(ahead, end - age).astype(jnp.int32)
-    return jnp.where(jax.random.bernoulli(k_final, final, age.shape), end, chosen)
+
+    def one(key, age, end):
+        k_future, k_final = jax.random.split(key)
+        u = jax.random.uniform(k_future, minval=1e-12)
+        if gamma is None:
+            ahead = jnp.floor(u * (end - age + 1))
+        else:
+            ahead = jnp.floor(jnp.log(u) / jnp.minimum(jnp.log(gamma), -1e-30))
+        chosen = age + jnp.minimum(ahead, end - age).astype(jnp.int32)
+        return jnp.where(jax.random.bernoulli(k_final, final), end, chosen)
+
+    return jax.vmap(one)(keys, age, end)
 
 
 def hindsight_goals(
     replay: Replay,
-    key: jax.Array,
+    keys: jax.Array,
     age: jax.Array,
     env: jax.Array,
     achieved_goal: Callable[[Any], jax.Array],
-    gamma: jax.Array | float,
-    final: float = 0.0,
-    random: float = 0.0,
+    horizon: int,
+    gamma: jax.Array | float | None = None,
+    final: jax.Array | float = 0.0,
+    random: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Draws an achieved goal for each start (age, env) [B]: [B, ...].
 
-    With probability `random` it is that of any recorded row, else of one by `hindsight_ages`.
+    With probability `random` it is that of any recorded row of the same column, else of one by
+    `hindsight_ages`. The start's own row replaces a row that was not finite. Goal i depends on key
+    i alone, so it does not depend on how devices share the samples.
+
+    Args:
+      keys: [B], one for each start.
+      achieved_goal: of `envs.types.Goals`.
+      horizon: see `episode_end`.
+      gamma, final: see `hindsight_ages`.
     """
-    k_own, k_random, k_row = jax.random.split(key, 3)
-    own = hindsight_ages(k_own, age, episode_ends(replay)[age, env], gamma, final)
-    keys = jax.random.split(k_row, age.shape[0])
-    any_age, any_env = uniform(replay, keys, jnp.zeros_like(age), replay.num_envs)
-    elsewhere = jax.random.bernoulli(k_random, random, age.shape)
-    row = physical_row(replay, jnp.where(elsewhere, any_age, own))
-    column = jnp.where(elsewhere, any_env, env)
-    return achieved_goal(jax.tree.map(lambda x: x[row, column], replay.steps.next_obs))
+
+    def elsewhere(key):
+        k_row, k_random = jax.random.split(key)
+        return uniform(replay, k_row[None], 0, 1)[0][0], jax.random.bernoulli(k_random, random)
+
+    pairs = jax.vmap(jax.random.split)(keys)
+    own = hindsight_ages(pairs[:, 0], age, episode_end(replay, age, env, horizon), gamma, final)
+    any_age, is_random = jax.vmap(elsewhere)(pairs[:, 1])
+    chosen = jnp.where(is_random, any_age, own)
+    chosen = jnp.where(replay.steps.valid[physical_row(replay, chosen), env], chosen, age)
+    row = physical_row(replay, chosen)
+    return achieved_goal(jax.tree.map(lambda x: x[row, env], replay.steps.next_obs))
 
 
 def relabel(

@@ -16,6 +16,7 @@ LEARNERS = {
     "bc": "jaxrl.learners.offline.bc",
     "dpo": "jaxrl.learners.on_policy.dpo",
     "dsac": "jaxrl.learners.off_policy.dsac",
+    "her": "jaxrl.learners.goals.her",
     "imitation": "jaxrl.learners.imitation.chunks",
     "iql": "jaxrl.learners.offline.iql",
     "mdpo": "jaxrl.learners.off_policy.mdpo",

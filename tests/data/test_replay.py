@@ -26,7 +26,7 @@ histories = arrays(np.int8, (2 * T, N), elements=st.integers(0, 5))
 insert = jax.jit(replay.insert)
 window = jax.jit(replay.window, static_argnums=3)
 n_step = jax.jit(replay.n_step)
-episode_ends = jax.jit(replay.episode_ends)
+episode_end = jax.jit(replay.episode_end, static_argnums=3)
 hindsight_ages = jax.jit(replay.hindsight_ages)
 
 
@@ -220,26 +220,27 @@ def test_a_chunk_is_its_n_step_batch_with_the_actions_that_were_taken(kind, rows
 
 
 @laws
-@given(histories, st.integers(0, 2 * T))
-def test_episode_ends_are_the_last_recorded_rows_of_episodes(kind, rows):
-    ends = episode_ends(filled(history(kind), rows))
+@given(histories, st.integers(1, 2 * T), st.sampled_from([1, 3, T]))
+def test_the_end_of_an_episode_is_its_last_recorded_row_within_the_horizon(kind, rows, horizon):
     kept = held(history(kind), rows)
     size = len(kept.reward)
-    for env in range(N):
-        for age in range(size):
-            end = age
-            while end < size - 1 and not (kept.terminated | kept.truncated)[end, env]:
-                end += 1
-            assert ends[age, env] == end
+    starts = EVERY_AGE < size
+    ends = episode_end(filled(history(kind), rows), EVERY_AGE, EVERY_ENV, horizon)
+    for age, env, found in zip(*(x[starts] for x in (EVERY_AGE, EVERY_ENV, ends)), strict=True):
+        end = age
+        while end < size - 1 and not (kept.terminated | kept.truncated)[end, env]:
+            end += 1
+        assert found == min(end, age + horizon - 1)
 
 
 @laws
-@given(st.integers(0, 2**31), gammas | st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+@given(st.integers(0, 2**31), st.none() | gammas | st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_a_hindsight_goal_is_of_the_same_episode_and_not_of_the_past(seed, gamma, final):
     rng = np.random.default_rng(seed)
     age = rng.integers(0, 100, 64)
     end = age + rng.integers(0, 100, 64)
-    chosen = hindsight_ages(jax.random.key(seed), age, end, gamma, final)
+    keys = jax.random.split(jax.random.key(seed), 64)
+    chosen = hindsight_ages(keys, age, end, gamma, final)
     assert ((age <= chosen) & (chosen <= end)).all()
 
 
@@ -254,33 +255,72 @@ DRAWS = 20_000
         (0.7, 0.4, [0.18, 0.126, 0.0882, 0.6058]),
         (0.7, 1.0, [0, 0, 0, 1]),
         (1.0, 0.0, [0, 0, 0, 1]),
+        (None, 0.0, [0.25, 0.25, 0.25, 0.25]),
+        (None, 0.4, [0.15, 0.15, 0.15, 0.55]),
     ],
 )
-def test_the_hindsight_horizon_is_geometric_and_cut_at_the_end(gamma, final, expected):
+def test_the_distance_of_hindsight_goals_is_uniform_or_geometric_and_cut(gamma, final, expected):
     age = np.full(DRAWS, 5)
-    chosen = np.asarray(hindsight_ages(jax.random.key(0), age, age + 3, gamma, final))
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    chosen = np.asarray(hindsight_ages(keys, age, age + 3, gamma, final))
     share = np.bincount(chosen - 5, minlength=4) / DRAWS
     np.testing.assert_allclose(share, expected, atol=5 * 0.5 / np.sqrt(DRAWS))
 
 
+def episodes_of_three(broken=()) -> replay.Replay:
+    """Two environments of three-step episodes. Row t of column e reached the place 100 t + 10 e;
+    rows `broken` were not finite."""
+    t = np.arange(T)
+    place = (10.0 * np.arange(2) + 100.0 * t[:, None])[..., None].astype(np.float32)
+    place[list(broken)] = np.nan
+    steps = history(np.zeros((T, 2)))
+    return replay.full(
+        steps.replace(
+            next_obs=place,
+            terminated=np.repeat(t[:, None] % 3 == 2, 2, 1),
+            valid=np.isfinite(place[..., 0]),
+        )
+    )
+
+
+draw_goals = jax.jit(
+    partial(replay.hindsight_goals, achieved_goal=lambda obs: obs, horizon=T, gamma=0.5)
+)
+
+
 @pytest.mark.parametrize(("final", "random"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.5)])
 def test_hindsight_goals_are_of_the_rows_that_their_shares_say(final, random):
-    """Two environments of three-step episodes; every row reached a place of its own."""
-    t = np.arange(T)
-    place = (10.0 * np.arange(2) + 100.0 * t[:, None])[..., None]
-    steps = history(np.zeros((T, 2))).replace(
-        next_obs=place.astype(np.float32), terminated=np.repeat(t[:, None] % 3 == 2, 2, 1)
-    )
-    ring = replay.full(steps)
+    ring = episodes_of_three()
     age, env = np.full(DRAWS, 3), np.ones(DRAWS, int)
-    draw = jax.jit(partial(replay.hindsight_goals, achieved_goal=lambda obs: obs, gamma=0.5))
-    goal = np.asarray(draw(ring, jax.random.key(1), age, env, final=final, random=random))[:, 0]
+    keys = jax.random.split(jax.random.key(1), DRAWS)
+    goal = np.asarray(draw_goals(ring, keys, age, env, final=final, random=random))[:, 0]
     own = np.array([0.5, 0.25, 0.25]) if not final else np.array([0.0, 0.0, 1.0])
-    expected = np.full((T, 2), random / (2 * T))
+    expected = np.zeros((T, 2))
+    expected[:, 1] = random / T
     expected[3:6, 1] += (1.0 - random) * own
+    place = 10.0 * np.arange(2) + 100.0 * np.arange(T)[:, None]
     shares = np.array([(goal == x).mean() for x in place.ravel()])
     assert shares.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(shares, expected.ravel(), atol=5 * 0.5 / np.sqrt(DRAWS))
+
+
+def test_a_hindsight_goal_depends_on_its_own_key_alone():
+    """So samples are the same however devices share them."""
+    ring = episodes_of_three()
+    keys = jax.random.split(jax.random.key(2), 16)
+    age, env = np.arange(16) % T, np.arange(16) % 2
+    options = dict(final=0.3, random=0.3)
+    whole = draw_goals(ring, keys, age, env, **options)
+    parts = slice(8), slice(8, None)
+    halves = [draw_goals(ring, keys[i], age[i], env[i], **options) for i in parts]
+    assert_same(whole, jnp.concatenate(halves))
+
+
+def test_a_row_that_was_not_finite_is_no_goal():
+    ring = episodes_of_three(broken=[5])
+    keys = jax.random.split(jax.random.key(3), 64)
+    goal = draw_goals(ring, keys, np.full(64, 3), np.zeros(64, int), final=1.0)
+    assert (np.asarray(goal) == 300.0).all()
 
 
 def reached(achieved, goal):

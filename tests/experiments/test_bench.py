@@ -212,7 +212,8 @@ def test_a_learner_compiles_once_whatever_the_chunks(probe, name, monkeypatch):
     assert answer["start_seconds"] >= answer["compile_seconds"]
 
 
-SUITABLE = {"ppo_lagrangian": Probe(signals=True)}  # for learners that need more than `Probe()`
+# For learners that need more than `Probe()`.
+SUITABLE = {"her": envs.make("point_maze_open"), "ppo_lagrangian": Probe(signals=True)}
 
 
 @pytest.mark.parametrize("name", sorted(registry.LEARNERS))
