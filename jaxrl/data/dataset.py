@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import ACTION_SIGNALS, Box, Env
+from envs.types import ACTION_SIGNALS, Box, Discrete, Env
 from jaxrl.data.replay import Trajectories
 from jaxrl.nn import spaces as acting
 from jaxrl.ops.moments import Moments
@@ -78,14 +78,16 @@ class Dataset:
           ValueError: observations or actions do not fit the spaces of `env`.
         """
         space = env.action_space
-        if not isinstance(space, Box):
-            raise ValueError(f"action_space={space}: data sets are for continuous actions")
+        if not isinstance(space, Box | Discrete):
+            raise ValueError(f"action_space={space}: must be a Box or Discrete")
         action, of = self.steps.action, self._recorded_in()
         if action.shape[2:] != space.shape:
             raise ValueError(
                 f"{self.name}: actions have shape {action.shape[2:]}{of}, not {space.shape}"
             )
-        if self.bounded:
+        if isinstance(space, Discrete):
+            self._check_integers(space)
+        elif self.bounded:
             self._check_bounds(space)
         self._check_lengths(getattr(env, "limit", None))
         wanted = env.observation_space
@@ -95,10 +97,11 @@ class Dataset:
             raise ValueError(
                 f"{self.name}: observations have shape {have}{of}, the environment's {want}"
             )
-        from_env = acting.from_env(space)
 
         def scaled(x):
-            x = from_env(x)
+            if isinstance(space, Discrete):
+                return x.astype(np.int32)
+            x = acting.from_env(space)(x)
             return (np.clip(x, -1.0, 1.0) if self.bounded else x).astype(np.float32)
 
         signals = self.steps.signals
@@ -144,6 +147,17 @@ class Dataset:
             print(
                 f"{self.name}: actions of {clipped.sum()} of {len(self)} steps are up to"
                 f" {beyond.max():.2g} beyond their bounds, and are clipped"
+            )
+
+    def _check_integers(self, space: Discrete) -> None:
+        """Raises if an action is not one of 0 .. n - 1."""
+        action = self.steps.action[:, 0]
+        wrong = (action < 0) | (action >= space.n) | (action != np.floor(action))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"{self.name}: actions[{row}]={action[row]:g} must be a whole number,"
+                f" 0 .. {space.n - 1}"
             )
 
     def source_for(self, env: Env) -> tuple[Transition, Trajectories | None]:

@@ -14,7 +14,9 @@ from jaxrl.run import runtime
 # Name: the module, which has `Config` and `make`.
 LEARNERS = {
     "bc": "jaxrl.learners.offline.bc",
+    "discrete_sac": "jaxrl.learners.off_policy.discrete_sac",
     "dpo": "jaxrl.learners.on_policy.dpo",
+    "dqn": "jaxrl.learners.off_policy.dqn",
     "dsac": "jaxrl.learners.off_policy.dsac",
     "her": "jaxrl.learners.goals.her",
     "imitation": "jaxrl.learners.imitation.chunks",

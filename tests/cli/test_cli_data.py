@@ -105,7 +105,7 @@ def test_others_have_the_same_flags(folder, script):
         ("record", "{folder} --out {folder}/other", ("is not a run",)),
         ("record", "{run} --seed-index 5 --out {folder}/other", ("seed index 5", "0 .. 1")),
         ("demos", "--out {folder}/peg", ("must end in .npz",)),
-        ("sac", "--env gymnax/CartPole-v1", ("continuous actions",)),
+        ("sac", "--env gymnax/CartPole-v1", ("must be continuous",)),
         ("sac", "--tau 2 --learner mdpo", ("tau=2.0", "between 0 and 1")),
         ("sac", "--learner reinforce", ("learner='reinforce'", "pmoe")),
     ],

@@ -287,7 +287,7 @@ def test_steps_for_scales_the_bounds_of_actions_to_1_and_leaves_the_rest():
     ("env", "message"),
     [
         (Shaped(MAZE_OBS, Box((3,), -1.0, 1.0)), r"actions have shape \(2,\), not \(3,\)"),
-        (Shaped(MAZE_OBS, envs.types.Discrete(3)), "continuous actions"),
+        (Shaped(MAZE_OBS, envs.types.Discrete(3)), r"actions have shape \(2,\), not \(\)"),
         (Shaped(MAZE_OBS, Box((2,), -0.5, 0.5)), r"actions\[1\]\[0\]=0.7 is outside -0.5 .. 0.5"),
         (Shaped(Box((3,)), FITS.action_space), "observations have shape"),
         (Shaped({"obs": Box((3,))}, FITS.action_space), "observations have shape"),
@@ -300,6 +300,16 @@ def test_steps_for_refuses_what_does_not_fit_the_environment(env, message):
     with pytest.raises(ValueError, match=message) as error:
         dataset.steps_for(env)
     assert "\n" not in str(error.value)
+
+
+def test_discrete_actions_are_the_integers_of_their_space():
+    dataset = with_actions([0.0, 2.0, 1.0])
+    dataset = dataclasses.replace(dataset, name="d.npz")
+    steps = dataset.steps_for(Shaped(MAZE_OBS, envs.types.Discrete(3)))
+    assert steps.action.dtype == np.int32 and steps.action[:, 0].tolist() == [0, 2, 1]
+    for actions, n, wrong in (([0, 2, 1], 2, r"\[1\]=2"), ([0, 1, 0.5], 2, r"\[2\]=0.5")):
+        with pytest.raises(ValueError, match=rf"^data: actions{wrong} must be a whole number, 0"):
+            with_actions(actions).steps_for(Shaped(MAZE_OBS, envs.types.Discrete(n)))
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,12 @@ def test_a_learner_compiles_once_whatever_the_chunks(probe, name, monkeypatch):
 
 
 # For learners that need more than `Probe()`.
-SUITABLE = {"her": envs.make("point_maze_open"), "ppo_lagrangian": Probe(signals=True)}
+SUITABLE = {
+    "discrete_sac": Probe(discrete=True),
+    "dqn": Probe(discrete=True),
+    "her": envs.make("point_maze_open"),
+    "ppo_lagrangian": Probe(signals=True),
+}
 
 
 @pytest.mark.parametrize("name", sorted(registry.LEARNERS))
