@@ -1,6 +1,6 @@
-"""The one runner of whole episodes. Evaluation, recordings and films are views of it.
+"""The one runner of whole episodes. Evaluations, recordings and films are views of it.
 
-`run` plays every episode until the last has ended. A `View` says what is kept of each step:
+`run` plays every episode until the last has ended. A `View` selects what is kept of each step:
 `evaluate` keeps totals, `jaxrl.data.recording.record` keeps transitions, `film` keeps states.
 """
 
@@ -22,7 +22,7 @@ DEFAULT_MAX_STEPS = 1000  # for an environment without a time limit
 
 
 def episode_limit(env: Env) -> int:
-    """Steps until the longest episode of `env` is cut."""
+    """Returns the number of steps after which an episode of `env` is cut."""
     return getattr(env, "limit", DEFAULT_MAX_STEPS)
 
 
@@ -47,12 +47,12 @@ class Step:
 
 @dataclass(frozen=True)
 class View:
-    """What is kept of episodes: a fold over their steps.
+    """A fold over the steps of episodes, which returns what is kept of them.
 
-    `begin(first, like) -> kept` from the first `State` and the shapes of a `Step`;
-    `see(kept, time, step) -> kept`, where `time` counts from 0. With `freezes` a finished or
-    broken episode stands still, so that nothing it would do can be NaN later; a view that drops
-    the steps after the end does not need that.
+    `begin(first, like) -> kept` takes the first `State` and the shapes of a `Step`.
+    `see(kept, time, step) -> kept` takes every step; `time` counts from 0. With `freezes` a
+    finished or broken episode stands still, so it cannot produce NaN later. A view that drops the
+    steps after the end does not need that.
     """
 
     begin: Callable[[State, Step], Any]
@@ -81,7 +81,7 @@ def run(
       view: see `View`. It sees leaves [episodes, ...], or [num_policies, episodes, ...].
       deterministic: act by the mode of the policy.
       max_steps: cut episodes here; by default the time limit of `env`, or 1000.
-      num_policies: None: a single one.
+      num_policies: how many policies; None: a single one without the axis.
     """
     max_steps = max_steps or episode_limit(env)
     several = num_policies is not None
@@ -128,12 +128,12 @@ def run(
 
 
 def history(like: Any, length: int) -> Any:
-    """Zeros [length, ...] for a view that keeps steps; fill it by `put`."""
+    """Returns zeros [length, ...] for a view that keeps steps. `put` fills them."""
     return jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), like)
 
 
 def put(history: Any, time: jax.Array, now: Any) -> Any:
-    """`history` with `now` at index `time` of its first axis."""
+    """Returns `history` with `now` at index `time` of its first axis."""
     return jax.tree.map(lambda all, x: all.at[time].set(x), history, now)
 
 
@@ -175,9 +175,9 @@ def evaluate_runs(
     deterministic: bool = True,
     max_steps: int | None = None,
 ) -> dict[str, jax.Array]:
-    """`evaluate` for policies [runs] on the same episodes; arrays [runs, episodes].
+    """Runs `evaluate` for policies [runs] on the same episodes. Returns arrays [runs, episodes].
 
-    A `vmap` of `evaluate` gives the same, but JAX takes long to batch a loop.
+    A `vmap` of `evaluate` returns the same, but JAX takes long to batch a loop.
     """
     leaves = jax.tree.leaves(policies)
     num_policies = leaves[0].shape[0] if leaves else 1
@@ -187,7 +187,7 @@ def evaluate_runs(
 
 
 def signal_totals(sums: dict[str, jax.Array], batch_ndim: int) -> dict[str, jax.Array]:
-    """Reported names of signals that were summed over episodes.
+    """Returns signals that were summed over episodes, by their reported names.
 
     Args:
       sums: [*B, ...] by the signal's name, with `batch_ndim` batch axes.
@@ -280,10 +280,10 @@ def film(
     deterministic: bool = True,
     max_steps: int | None = None,
 ) -> tuple[State, int]:
-    """The states of the episode that `evaluate` runs for `key`, on the host, and its length.
+    """Returns the states of the episode that `evaluate` runs for `key`, on the host, and its length.
 
-    States are [1 + max_steps, ...] and begin with that of the reset. Those after the last step
-    that counts are the first state again.
+    States are [1 + max_steps, ...], from the reset on. States after the end of the episode repeat
+    the first state.
     """
     limit = max_steps or episode_limit(env)
 

@@ -10,7 +10,7 @@ import pytest
 from experiments import overview
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "jaxrl/README.md", "experiments/README.md")
+PAGES = ("README.md", "jaxrl/README.md", "envs/README.md", "experiments/README.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,4 @@
-"""What every script in `experiments/` shares: flags, the run directory, the closing report."""
+"""Shared by the scripts in `experiments/`: flags, the run directory, the final report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-# One flag whatever the default is; tyro would make a flag of each name in it, and take no others.
+# One flag for all pairs. By default tyro makes a flag of each name in the default, and no others.
 Options = Annotated[
     dict[str, str],
     tyro.constructors.PrimitiveConstructorSpec(
@@ -94,7 +94,7 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
 
 
 def command_line() -> list[str]:
-    """The command line; of a run that goes on, the one that began it and then what is new."""
+    """Returns the command line. With --resume: the stored one of that run, then the new flags."""
     script, *given = [Path(sys.argv[0]).name, *sys.argv[1:]]
     words = [_dashed(word) for word in given]
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -114,27 +114,28 @@ def command_line() -> list[str]:
 
 
 def _dashed(word: str) -> str:
-    """tyro takes --run_dir for --run-dir, too."""
+    """Returns a flag with dashes: tyro also accepts --run_dir."""
     flag, *value = word.split("=", 1)
     return "=".join([flag.replace("_", "-"), *value]) if word.startswith("--") else word
 
 
 def with_config(base: type, config: Any, **values: Any) -> Any:
-    """The arguments dataclass `base` with the settings of a learner as its last field."""
+    """Returns the arguments dataclass `base` with the settings of a learner as its last field."""
     kind = Annotated[type(config), tyro.conf.arg(help="")]
     fields = [("config", kind, field(default_factory=lambda: config))]
-    # Whose comments are the flags' help: tyro looks them up by the class's module and name.
+    # tyro finds the comments, which are the flags' help, by the class's module and name.
     place = {"__module__": base.__module__, "__qualname__": base.__qualname__}
     return make_dataclass("Args", fields, bases=(base,), namespace=place)(**values)
 
 
 def env_of_data(args: Any, dataset: Any) -> None:
-    """Fills in `args.env`, unless given, with the environment that the data set names, and, if it
-    is that one, the options that it was recorded with.
+    """Fills in `args.env`, unless given, with the environment that the data set names.
+
+    For that environment it also fills in the options of the recording.
 
     Raises:
-      ValueError: the data set names no environment, none that is known, or code: a data set
-        must not choose what is imported.
+      ValueError: the data set names no environment, an unknown one, or code, which a data set must
+        not choose.
     """
     named = dataset.metadata.get("env", "")
     if not args.env and not named:
@@ -153,7 +154,7 @@ def env_of_data(args: Any, dataset: Any) -> None:
 
 
 def recorded_options(dataset: Any, env: str) -> dict[str, str]:
-    """Those that the data set was recorded with, if it is of that environment."""
+    """Returns the options of the recording, if it is of that environment."""
     if env != dataset.metadata.get("env"):
         return {}
     return {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
@@ -199,14 +200,14 @@ def launch(
 
     Args:
       name: of the module in `jaxrl.learners` that made the learner.
-      args, learner: what to run.
-      data_file: what the learner reads, if anything.
+      args, learner: the flags and the learner.
+      data_file: the data file of the learner, if it has one.
       base: of a residual, {"run": its base's directory, "seed_index", "scale"}; the run directory
         keeps a copy of that run.
       sweep: see `jaxrl.run.train.train`.
       scale: returns of a random policy and of an expert, to report normalised scores by.
-      about: what else `config.json` says of the training, and a resumed run must have in common.
-      resume_dir: what the user is told to resume, if it is not this run directory.
+      about: further entries of `config.json` about the training, which must not change on a resume.
+      resume_dir: the directory to name in the advice to resume, if it is not this run directory.
     """
     unit = learner.unit
     total_steps, said = rounded_up(args.total_steps, learner.steps_per_iteration, unit)
@@ -228,7 +229,9 @@ def launch(
         with data_file.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()[:16]
         about = {"data": str(data_file), "data_sha256": digest} | about
-    if precision := jax.config.jax_default_matmul_precision:  # by flag or environment variable
+    if (
+        precision := jax.config.jax_default_matmul_precision
+    ):  # from a flag or an environment variable
         about = about | {"matmul_precision": precision}
     description["train"] = settings | about
     if base is not None:
@@ -243,7 +246,7 @@ def launch(
 
     if hosts.is_main():
         print(f"training {args.seeds} seed{'s' * (args.seeds > 1)}, {said} each")
-    # Other processes write nothing, but read what they resume.
+    # Other processes write nothing, but they read the run that they resume.
     run_dir = hosts.by_main("run directory", opened) or args.run_dir or Path("runs")
     result = train(
         learner,
@@ -265,7 +268,7 @@ def launch(
 
 
 def new_run_dir(name: str) -> Path:
-    """Makes runs/NAME_TIME, or the like where that has been made within this second."""
+    """Makes runs/NAME_TIME, with a suffix if that exists."""
     first = Path("runs") / f"{re.sub('[^A-Za-z0-9.-]', '_', name)}_{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):
         run_dir = first if number == 1 else first.with_name(f"{first.name}-{number}")
@@ -279,7 +282,7 @@ def new_run_dir(name: str) -> Path:
 
 
 def with_schedule(config: Any, total_steps: float) -> Any:
-    """A schedule that was given no length ends with the run."""
+    """Returns the config with a schedule that ends with the run, unless it has a length."""
     return config.scheduled(total_steps) if hasattr(config, "scheduled") else config
 
 
@@ -291,7 +294,7 @@ def report(
     sweep: dict[str, list[float]] | None = None,
     scale: tuple[float, float] | None = None,
 ) -> None:
-    """The final table, and into `run_dir` the learning curve and a video."""
+    """Prints the final table. Writes the learning curve and a video to `run_dir`."""
     final = dict(result.evals[-1]) if result.evals else None
     if final and scale:
         final["normalised score"] = data_stats.normalized(final["return"], *scale)
@@ -345,7 +348,7 @@ def _num_runs(result: Result) -> int:
 
 
 def numbers(options: dict[str, str]) -> dict[str, Any]:
-    """Option values as Python would read them: 0.5, true, none, (1, 2); else text."""
+    """Returns option values as Python reads them: 0.5, true, none, (1, 2); else text."""
     words = {"true": True, "false": False, "none": None}
 
     def read(text: str) -> Any:

@@ -1,1 +1,1 @@
-"""Learner -> Learner: what wraps any learner, whatever its method."""
+"""Functions from a learner to a learner. They work with any method."""

@@ -20,14 +20,14 @@ BATCH = 256
 
 
 def cloned(learner: Learner, demos: Dataset, updates: int, learning_rate: float = 1e-3) -> Learner:
-    """`learner`, every run of which first fits its most likely actions to those of `demos`.
+    """Returns `learner`. Every run first fits its most likely actions to those of `demos`.
 
     Args:
-      learner: its state has `params` and `obs_moments`, as PPO's has; continuous actions. It
-        normalises observations by the moments of `demos`.
+      learner: its state has `params` and `obs_moments`, like PPO's, and its actions are continuous.
+        It normalises observations by the moments of `demos`.
       demos: of the learner's environment.
       updates: steps of Adam on the mean squared error, each on 256 rows.
-      learning_rate: of Adam.
+      learning_rate: Adam's.
 
     Raises:
       ValueError: `demos` do not fit the environment.

@@ -1,4 +1,4 @@
-"""One learner in a family of environments that differ by numbers: each run has its own."""
+"""One learner in a family of environments. Each run has its own numbers of the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from envs.types import Env
 from jaxrl.episodes import evaluate
 from jaxrl.types import Learner, Policy
 
-PREFIX = "env."  # of swept numbers: "env.mass"
+PREFIX = "env."  # names of swept numbers of the environment: "env.mass"
 
 
 class Make(Protocol):
@@ -30,7 +30,7 @@ class FamilyConfig:
     env: dict[str, jax.Array]  # by name
 
     def with_values(self, **values: float) -> FamilyConfig:
-        """Some replaced; those of the environment are called "env.NAME"."""
+        """Returns a config with some numbers replaced. Those of the environment are "env.NAME"."""
         of_env = {k.removeprefix(PREFIX): v for k, v in values.items() if k.startswith(PREFIX)}
         own = {k: v for k, v in values.items() if not k.startswith(PREFIX)}
         return self.replace(learner=self.learner.replace(**own), env=self.env | of_env)
@@ -43,11 +43,11 @@ class FamilyState:
 
 
 def family(make: Make, env: Env, names: tuple[str, ...]) -> Learner:
-    """The learner `make(env)`, in which the numbers `names` of `env` are data of each run.
+    """Returns the learner `make(env)` with the numbers `names` of `env` as data of each run.
 
-    `init` takes a `FamilyConfig`, whose defaults are those of `env`; `step` makes the learner
-    anew around the traced numbers, which compiles once for all of them. Evaluations are in each
-    run's own environment. Devices share whole runs only.
+    `init` takes a `FamilyConfig`, whose defaults are those of `env`. `step` builds the learner
+    around the traced numbers, so one program serves all of them. Evaluations are in each run's own
+    environment. Devices share whole runs only.
 
     Raises:
       ValueError: `env` has no such number.
@@ -85,7 +85,7 @@ def family(make: Make, env: Env, names: tuple[str, ...]) -> Learner:
 
 
 def number_of(env: Env, name: str) -> float:
-    """The number `name` of `env`, or of the environment inside its transforms.
+    """Returns the number `name` of `env`, or of the environment inside its transforms.
 
     Raises:
       ValueError: there is none.
@@ -105,7 +105,7 @@ def number_of(env: Env, name: str) -> float:
 
 
 def numbers_of(env: Env) -> list[str]:
-    """The names of all scalars that are data of `env` and of what its transforms wrap."""
+    """Returns the names of all scalars that are data of `env` or of an environment inside it."""
     own = [
         f.name
         for f in dataclasses.fields(env)
@@ -116,7 +116,7 @@ def numbers_of(env: Env) -> list[str]:
 
 
 def with_numbers(env: Env, numbers: dict[str, Any]) -> Env:
-    """`env` with other numbers, each replaced in the outermost layer that has it."""
+    """Returns `env` with other numbers. Each is replaced in the outermost layer that has it."""
     own = {f.name for f in dataclasses.fields(env)} & numbers.keys()
     rest = {k: v for k, v in numbers.items() if k not in own}
     inner = {"env": with_numbers(env.env, rest)} if rest else {}

@@ -1,7 +1,7 @@
 """Population based training (PBT, Jaderberg et al. 2017) as one learner.
 
-Members train side by side on an axis of the state. Every so often the worst copy the best and
-perturb their hyper-parameters, which are data of the state, so that nothing compiles anew.
+Members are an axis of the state. At intervals the worst members copy the best and perturb their
+hyper-parameters. These are data of the state, so there is no recompilation.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from jaxrl.config import check, numbers
 from jaxrl.loops.branch import same_in_runs
 from jaxrl.types import Learner, Metrics, Policy
 
-FACTORS = (0.8, 1.2)  # by which a copied hyper-parameter is multiplied, either as likely
+FACTORS = (0.8, 1.2)  # factors of a copied hyper-parameter, equally likely
 
 
 @struct.dataclass
 class PopulationState:
     members: Any  # states of the learner, [M, ...]
     returned: jax.Array  # [M] sum of the returns of training episodes since the last selection
-    episodes: jax.Array  # [M] how many they were
-    score: jax.Array  # [M] mean return by which members were last compared; -inf: none yet
+    episodes: jax.Array  # [M] number of those episodes
+    score: jax.Array  # [M] mean return at the last comparison; -inf: none yet
     iteration: jax.Array  # [] int32
     key: jax.Array
-    config: Any  # that `init` was given; members have their own
+    config: Any  # the config of `init`; members have their own
 
 
 def population(
@@ -39,7 +39,7 @@ def population(
     every: int = 20,
     share: float = 0.25,
 ) -> Learner:
-    """`size` members of `learner` that tune the numbers `ranges` of its config as they train.
+    """Returns `size` members of `learner` that tune the numbers `ranges` of its config.
 
     A member's score is the mean return of the training episodes that ended since the last
     selection. A copy takes over everything, environments and replay included, except the random
@@ -49,9 +49,9 @@ def population(
       learner: its state has `config` and `key`.
       ranges: (low, high) by field. Members begin with values drawn log-uniformly from them, and
         stay within. 0 < low < high.
-      size: how many members. One step counts the environment steps of all.
+      size: number of members. One step counts the environment steps of all of them.
       every: iterations from one selection to the next.
-      share: of the members that copy, and of those that are copied; in (0, 0.5].
+      share: the share of members that copy, and of those that are copied; in (0, 0.5].
 
     Raises:
       ValueError: a number out of range, or a field that is not a number of the config.
@@ -135,7 +135,7 @@ def population(
         )
 
     def best(state: PopulationState) -> Any:
-        """The state of the best member."""
+        """Returns the state of the best member."""
         return jax.tree.map(lambda x: x[jnp.argmax(state.score)], state.members)
 
     def policy(state: PopulationState) -> Policy:
@@ -154,10 +154,10 @@ def population(
 
 
 def exploit(score: jax.Array, key: jax.Array, count: int) -> jax.Array:
-    """Truncation selection: whom each member copies, by index. [M] int32
+    """Returns the index of the member that each member copies. [M] int32
 
-    Each of the worst `count` copies one of the best `count`, drawn uniformly; every other member
-    copies itself. Among equal scores the later member counts as better.
+    By truncation selection each of the worst `count` copies one of the best `count`, drawn
+    uniformly. Every other member copies itself. Among equal scores the later member counts as better.
 
     score: [M]; -inf: unknown, counts as worst. If no score is known, nobody copies.
     """
@@ -171,6 +171,6 @@ def exploit(score: jax.Array, key: jax.Array, count: int) -> jax.Array:
 
 
 def explore(value: jax.Array, key: jax.Array, low: float, high: float) -> jax.Array:
-    """Each value [M] times one of `FACTORS`, within [low, high]."""
+    """Returns each value [M] times one of `FACTORS`, clipped to [low, high]."""
     up = jax.random.bernoulli(key, 0.5, value.shape)
     return jnp.clip(value * jnp.where(up, FACTORS[1], FACTORS[0]), low, high)

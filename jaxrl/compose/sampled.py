@@ -1,4 +1,4 @@
-"""A learner whose policies draw their actions in evaluations, too."""
+"""A learner whose policies sample their actions in evaluations, too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxrl.types import Learner
 
 
 def sampled(learner: Learner) -> Learner:
-    """`learner`, whose policies act as if they were never asked to be deterministic.
+    """Returns `learner` with policies that always sample, whatever `deterministic` is.
 
     A multimodal policy's mode may be between its modes; a sample is not.
     """

@@ -1,5 +1,5 @@
-"""What a person sees: the progress of a run, as a live bar or plain lines, tables, short numbers,
-and mistakes as one line."""
+"""Output for people: progress as a live bar or plain lines, tables, short numbers, errors in one
+line."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from rich.text import Text
 
 from jaxrl.report.summary import iqm
 
-LINE_SECONDS = 30.0  # how often to print at least, where there is no terminal
+LINE_SECONDS = 30.0  # the longest time between two lines, without a terminal
 
 
 def reason(error: BaseException) -> str:
-    """One line: the first of its message, or of which kind it is if it has none."""
+    """Returns the first line of the error's message, or its type if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a command and ends the process: a mistake of the user is one line and exit code 2, not
-    a traceback."""
+    """Runs a command and ends the process. A user's mistake gives one line and exit code 2, not a
+    traceback."""
     sys.stdout, sys.stderr = (
         sys.stdout or _nowhere(),
         sys.stderr or _nowhere(),
     )  # closed by the user
-    for stream in (sys.stdout, sys.stderr):  # of a locale without the letters of tables and names
+    for stream in (sys.stdout, sys.stderr):  # a locale may lack the letters of tables and names
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
@@ -47,7 +47,7 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.stdout.flush()
-        os._exit(130)  # without waiting for threads that compile
+        os._exit(130)  # do not wait for threads that compile
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         if isinstance(error, jax.errors.JAXTypeError):
             raise  # ours, not the user's
@@ -62,13 +62,13 @@ def _nowhere() -> Any:
 def short(x: float) -> str:
     """1234567 -> '1.23M'."""
     for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(x) >= 0.9995 * size:  # three digits round up to it
+        if abs(x) >= 0.9995 * size:  # three digits round up to this size
             return f"{x / size:.3g}{suffix}"
     return f"{x:.3g}"
 
 
 def number(x: float) -> str:
-    """A score: whole from 100, three digits below."""
+    """Formats a score: whole from 100 on, three digits below."""
     return f"{x:.0f}" if 100 <= abs(x) < 1e7 else f"{x:.3g}"
 
 
@@ -79,7 +79,7 @@ def digits(values: np.ndarray) -> int:
 
 
 def spread(value: np.ndarray) -> str | None:
-    """'IQM (min..max)' over the seeds, of the best config in a sweep; None if all undefined."""
+    """Returns 'IQM (min..max)' over the seeds, in a sweep of the best config; None if undefined."""
     rows = [row[np.isfinite(row)] for row in np.atleast_2d(value)]
     rows = [row for row in rows if row.size]
     if not rows:
@@ -105,7 +105,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
         grid.add_column(column, justify="right" if i else "left")
     for row in rows:
         grid.add_row(*(Text(str(x)) for x in row))
-    # 80 columns, which Rich assumes of a pipe, would cut wide tables.
+    # Rich assumes 80 columns in a pipe, which would cut wide tables.
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(Text(title), grid)
 
@@ -125,7 +125,7 @@ class Silent:
 
 
 class _Display(Silent):
-    """What both displays say."""
+    """The texts that both displays share."""
 
     def __init__(self, total_steps: int, start_steps: int, num_runs: int):
         self.total, self.steps, self.num_runs = max(total_steps, 1), start_steps, num_runs
@@ -150,7 +150,8 @@ class _Display(Silent):
             self.returns[kind] = text
 
     def eta(self) -> str:
-        """By the wall clock since the first point, so evaluations count, compilation does not."""
+        """The remaining time, by the wall clock since the first point: evaluations count, compilation
+        does not."""
         rate = self.rate
         if self._began and self.steps > self._began[1]:
             rate = (self.steps - self._began[1]) / max(time.monotonic() - self._began[0], 1e-9)

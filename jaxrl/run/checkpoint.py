@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax arrays beside a manifest of digests; written whole or not at all."""
+"""Checkpoints: Orbax arrays and a manifest of digests, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field
 from jaxrl.report.files import Schema, check_regular, read_json
 from jaxrl.report.terminal import reason
 
-KEEP = 3  # newest checkpoints that stay on disk, unless told otherwise
+KEEP = 3  # how many of the newest checkpoints stay on disk by default
 
 
 class Entry(Schema):
@@ -49,17 +49,17 @@ def save(
     about: dict[str, Any] | None = None,
     stays: Collection[int] = (),
 ) -> Path:
-    """Writes `tree` to `folder/<step>`, then drops all but the newest `keep` (0: none) up to it.
+    """Writes `tree` to `folder/<step>` and keeps the newest `keep` checkpoints up to it (0: all).
 
-    Checkpoints of later steps stay: where there are any, they could not be used, and count for
-    nothing. Those of the steps in `stays` stay, too. `about` is what `about_of` gives back, plain JSON.
+    Later ones are left alone: they exist only if they were damaged. Those of the steps in `stays`
+    stay, too. `about` is plain JSON, which `about_of` returns.
 
     Raises:
-      RuntimeError: the disk is full or the folder cannot be written; what was there stays.
+      RuntimeError: the disk is full or the folder cannot be written. Earlier checkpoints stay.
     """
     final = folder / f"{step:012d}"
     _mend(folder)
-    for left in folder.glob("*.tmp"):  # by a kill
+    for left in folder.glob("*.tmp"):  # left by a kill
         _remove(left)
     temporary, replaced = final.with_suffix(".tmp"), final.with_suffix(".old")
     arrays = _to_host(tree)
@@ -83,7 +83,7 @@ def save(
         if os.path.lexists(replaced) and not os.path.lexists(final):
             os.rename(replaced, final)
         raise RuntimeError(f"cannot write checkpoint {final}: {reason(error)}") from error
-    for left in folder.glob("*.old"):  # by a kill, or just now
+    for left in folder.glob("*.old"):  # left by a kill, or by this call
         _remove(left)
     for old in [s for s in steps(folder) if s <= step][:-keep] if keep else []:
         if old in stays:
@@ -103,10 +103,10 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Orbax narrates every save, and logs what it raises as well; not within.
+    """Silences Orbax, which logs every save and every error that it raises.
 
-    Where an error leaves the block, Orbax's other threads go on to fail, then or later: what they
-    say of it is dropped for good.
+    After an error in the block, other threads of Orbax fail, too, at once or later. Their messages
+    are dropped for good.
     """
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
@@ -120,7 +120,7 @@ def _quiet_orbax() -> Iterator[None]:
 
 
 def _without_echo(hook: Any) -> Any:
-    """`hook`, but for what Orbax's other writes say when one has failed, then or later."""
+    """Returns `hook` without the errors of Orbax's other writes that follow a failed one."""
     echo = "Event loop is closed"
     return lambda told: None if str(told.exc_value) == echo else hook(told)
 
@@ -137,13 +137,13 @@ def _is_step(name: str) -> bool:
 
 
 def digests(folder: Path, step: int) -> dict[str, str]:
-    """The SHA-256 of every array of `folder/<step>`, by name: runs are alike where these are."""
+    """Returns the SHA-256 of every array of `folder/<step>`, by name. Equal runs have equal ones."""
     manifest = read_json(folder / f"{step:012d}" / "manifest.json", MANIFEST)
     return {name: entry["sha256"] for name, entry in manifest.items()}
 
 
 def about_of(folder: Path, step: int) -> dict[str, Any]:
-    """What `save` was given as `about`; nothing if it was written before there was any.
+    """Returns the `about` that `save` was given; {} if the checkpoint has none.
 
     Raises:
       ValueError: the file is damaged.
@@ -161,7 +161,7 @@ def _about_of(path: Path) -> dict[str, Any]:
 def restore(folder: Path, step: int, like: Any) -> Any:
     """Reads `folder/<step>` into the structure of `like` (arrays or `ShapeDtypeStruct`s).
 
-    `like` may lack top-level entries of what was saved, not parts of an entry.
+    `like` may lack top-level entries of the checkpoint, but not parts of an entry.
 
     Raises:
       DamagedCheckpoint: unreadable, altered, or of another program (names the entry).
@@ -194,7 +194,7 @@ def _restore(path: Path, like: Any) -> Any:
 
     leaves, tree = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(p) for p, _ in leaves]
-    entries = {name.split("]")[0] for name in names}  # `like` may hold some entries only
+    entries = {name.split("]")[0] for name in names}  # `like` may hold only some entries
     saved = {name for name in manifest if name.split("]")[0] in entries}
     if set(names) != saved:
         odd = sorted(set(names) ^ saved)[0]
@@ -215,7 +215,7 @@ def _restore(path: Path, like: Any) -> Any:
 
 
 def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
-    """The newest checkpoint that is whole: (step, tree, complaints about newer ones).
+    """Returns the newest whole checkpoint: (step, tree, complaints about newer ones).
 
     Raises:
       DamagedCheckpoint: there are checkpoints, and none can be used.
@@ -239,7 +239,7 @@ def restore_newest(folder: Path, like: Any) -> tuple[int, Any, list[str]]:
 
 
 def _mend(folder: Path) -> None:
-    """Puts back what a kill between the two renames of `save` left aside."""
+    """Restores a checkpoint that a kill between the two renames of `save` left aside."""
     for aside in folder.glob("*.old"):
         whole = aside.with_suffix("")
         if _is_step(whole.name) and not os.path.lexists(whole):
@@ -248,7 +248,7 @@ def _mend(folder: Path) -> None:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """One that waits for no other process: the arrays are whole in this one."""
+    """Returns a checkpointer that waits for no other process, because this one has whole arrays."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)

@@ -1,4 +1,4 @@
-"""Checks what `train` was asked for, before anything is compiled or written."""
+"""Checks the arguments of `train` before anything is compiled or written."""
 
 from __future__ import annotations
 
@@ -31,10 +31,7 @@ def validate(
     seed: int = 0,
     make: Any = None,
 ) -> int:
-    """Raises the ValueError that `train` would, before anything is written.
-
-    Returns the number of iterations.
-    """
+    """Returns the number of iterations. Raises the ValueErrors of `train`."""
     for name, value, low in (
         ("seeds", seeds, 1),
         ("devices", devices, 1),
@@ -88,7 +85,7 @@ def validate(
 
 
 def rounded_up(steps: float, per_iteration: int, unit: str = "env steps") -> tuple[int, str]:
-    """`steps` in whole iterations of `per_iteration`, and what to say of it: "8,192 env steps"."""
+    """Returns `steps` rounded up to whole iterations, and a text about it: "8,192 env steps"."""
     rounded = -int(-steps // per_iteration) * per_iteration
     said = f"{rounded:,} {unit}"
     if rounded != steps:
@@ -113,7 +110,7 @@ def _check_env_sweep(
 
 
 def count_iterations(name: str, steps: int, per_iteration: int) -> int:
-    """Of `steps`, called `name`; ValueError unless they are whole."""
+    """Returns the iterations in `steps`. Raises ValueError unless they are whole."""
     iterations, rest = divmod(steps, per_iteration)
     if iterations > MOST:
         raise ValueError(
@@ -129,7 +126,7 @@ def count_iterations(name: str, steps: int, per_iteration: int) -> int:
 
 
 def _check_memory(learner: Learner, num_runs: int, devices: int) -> None:
-    """Raises ValueError when the state of all runs, mostly replays, is more than what is free."""
+    """Raises ValueError if the state of all runs, mostly replays, needs more than the free memory."""
     state = state_like(learner, num_runs)
     share = lambda axis: devices if num_runs % devices == 0 or axis >= 0 else 1
     of_one = lambda x, axis: x.size * x.dtype.itemsize // share(axis)

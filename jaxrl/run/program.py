@@ -20,7 +20,7 @@ from jaxrl.run import hosts, shards
 from jaxrl.types import Learner
 
 AXIS = "devices"
-EVAL_KEY = 0x5EED  # every evaluation of every run uses the same episodes, apart from usual seeds
+EVAL_KEY = 0x5EED  # all evaluations use the same episodes; the number is unlike usual seeds
 
 
 class Program:
@@ -38,7 +38,7 @@ class Program:
         share_runs = num_runs % devices == 0
         self.num_runs = num_runs
         self._learner = learner
-        # On one device there is nothing to map.
+        # On one device nothing is mapped.
         on_devices = learner if share_runs else learner.sharing.on_axis(AXIS)
 
         def shard_map(f, in_specs, out_specs):
@@ -59,13 +59,13 @@ class Program:
                 learner.sharing.env_axis(self._state_like),
             )
         self._shardings = self._sharding(self._specs)
-        # Of what has one entry per run.
+        # The sharding of arrays with one entry per run.
         runs_spec = P(AXIS) if share_runs else P()
         self._of_runs, self._everywhere = self._sharding(runs_spec), self._sharding(P())
 
         axes, data_specs = (0, *[None] * len(self._data)), [P() for _ in self._data]
-        # Traced once, for the shapes here and for the loop below: JAX takes it for the same where the
-        # arguments lie in the same places.
+        # Jitted once, so that JAX reuses the trace for `eval_shape` and for the loop. This requires
+        # identical shardings.
         step_all = jax.jit(jax.vmap(on_devices.step, axes), inline=True)
         specs = (self._specs, *data_specs)
         metrics_of = shard_map(lambda *args: step_all(*args)[1], specs, runs_spec)
@@ -92,14 +92,14 @@ class Program:
             return jax.lax.fori_loop(0, n, body, (state, sums))
 
         specs = (self._specs, runs_spec, P(), *data_specs)
-        # Named, because JAX would say that empty leaves lie everywhere, and then refuse them.
+        # Set explicitly: for empty arrays JAX infers a replicated sharding and then rejects it.
         placed = (self._shardings, jax.tree.map(lambda _: self._of_runs, self._sums_like))
         self._step = jax.jit(
             shard_map(step, specs, specs[:2]), donate_argnums=(0, 1), out_shardings=placed
         )
         self._init = jax.jit(init, out_shardings=self._shardings)
         evaluate = evaluate or learner.evaluate
-        policies = jax.vmap(learner.policy)  # which is written for one run
+        policies = jax.vmap(learner.policy)  # written for one run
         if evaluate is None:
             ins, outs = ((P(AXIS), P()), P(AXIS)) if share_runs else ((P(), P(AXIS)), P(None, AXIS))
             episodes_of = lambda policies, keys: evaluate_runs(learner.env, policies, keys)
@@ -116,7 +116,7 @@ class Program:
         self._eval_keys = jax.random.split(jax.random.key(EVAL_KEY), eval_episodes)
 
     def _sharding(self, specs):
-        """On one device without a mesh: JAX would trace what mentions one apart from what does not."""
+        """Returns shardings. One device uses no mesh; otherwise JAX traces the function twice."""
         alone = SingleDeviceSharding(self.mesh.devices[0]) if self.mesh.size == 1 else None
         return jax.tree.map(
             lambda s: alone or NamedSharding(self.mesh, s),
@@ -125,10 +125,9 @@ class Program:
         )
 
     def compile(self) -> float:
-        """Compiles all three; returns seconds.
+        """Compiles all three functions. Returns the seconds.
 
-        Lowering is Python, and JAX remembers what it has traced per thread: this one does all of it,
-        while others compile.
+        JAX caches traces per thread, so this thread lowers all of them. Other threads compile.
         """
         start = time.perf_counter()
         everywhere = lambda tree: _placed(tree, self._everywhere)
@@ -147,7 +146,7 @@ class Program:
             jobs = {k: pool.submit(f.lower(*like).compile) for k, (f, like) in functions.items()}
             self._compiled = {k: job.result() for k, job in jobs.items()}
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not wait
+            pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C, do not wait for compilation
         self.memory_bytes = memory_of(self._compiled["step"])
         return time.perf_counter() - start
 
@@ -162,7 +161,7 @@ class Program:
         return hosts.put(zeros, self._of_runs)
 
     def put(self, state, sums):
-        """Restored host arrays to the devices."""
+        """Puts restored host arrays on the devices."""
         return hosts.put(state, self._shardings), hosts.put(sums, self._of_runs)
 
     def step(self, state, sums, n: int):
@@ -178,8 +177,8 @@ class Program:
 
 
 def state_like(learner: Learner, num_runs: int) -> Any:
-    """Shapes of the learner's state for `num_runs` vmapped runs."""
-    one = jax.eval_shape(learner.init, jax.random.key(0))  # JAX remembers it, by the function
+    """Returns the shapes of the learner's state for `num_runs` vmapped runs."""
+    one = jax.eval_shape(learner.init, jax.random.key(0))  # JAX caches it by the function
     return jax.tree.map(lambda x: x.update(shape=(num_runs, *x.shape)), one)
 
 
@@ -191,7 +190,7 @@ def _scalars(measured: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _placed(tree: Any, shardings: Any) -> Any:
-    """Shapes of arrays that lie there; `shardings`: one, or a tree like theirs."""
+    """Returns shapes with shardings. `shardings`: one, or a tree like that of the arrays."""
     if isinstance(shardings, Sharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
     like = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
@@ -199,7 +198,7 @@ def _placed(tree: Any, shardings: Any) -> Any:
 
 
 def configs_of(config: Any, sweep: dict[str, list[float]], seeds: int, num_runs: int) -> Any:
-    """The config of every run, leaves [configs * seeds] float32: configs major."""
+    """Returns the config of every run, leaves [configs * seeds] float32; seeds vary fastest."""
     grid = itertools.product(*sweep.values())
     replace = getattr(config, "with_values", config.replace)
     each = [replace(**dict(zip(sweep, values, strict=True))) for values in grid]
@@ -208,7 +207,7 @@ def configs_of(config: Any, sweep: dict[str, list[float]], seeds: int, num_runs:
 
 
 def memory_of(compiled: Any) -> int:
-    """Bytes of a program's arguments, results and temporaries; 0 if the backend does not tell."""
+    """Returns the bytes of a program's arguments, results and temporaries; 0 if unknown."""
     memory = compiled.memory_analysis()
     if memory is None:
         return 0

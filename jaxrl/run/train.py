@@ -1,8 +1,8 @@
 """The one driver: runs (configs x seeds) and devices as array axes, chunks of steps on the host.
 
-Every learner is driven by the same program: `step` looped a number of times that is an
-argument (so no chunk length compiles anew), vmapped over runs, sharded over devices. The
-host only chooses when to look: to log, evaluate, checkpoint, or stop.
+One program drives every learner: a loop of `step`, vmapped over runs and sharded over devices. The
+number of iterations is an argument, so another chunk length causes no recompilation. Between chunks
+the host logs, evaluates, writes checkpoints or stops.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxrl.run.plan import validate
 from jaxrl.run.program import Program, configs_of
 from jaxrl.types import Learner, Metrics
 
-CHUNK_SECONDS = 1.0  # how long the program may run before the host looks at signals
+CHUNK_SECONDS = 1.0  # the longest time of a chunk; the host reads signals between chunks
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def train(
     Args:
       learner: from `LEARNER.make(env, config)`.
       total_steps: environment steps per seed; a multiple of `learner.steps_per_iteration`.
-      seeds, seed: run i uses `seed + i`, and equals the single run of that seed. (A resumed run
-        goes on with the keys that it had.)
+      seeds, seed: run i uses `seed + i` and equals the single run of that seed. (A resumed run keeps
+        its keys.)
       sweep: numbers of the config to vary, e.g. `{"learning_rate": [1e-4, 3e-4]}`; the
         grid of all of them is the first axis of every metric.
       num_evals: evaluations after the one at step 0, evenly spaced; a checkpoint follows each.
@@ -104,8 +104,8 @@ def train(
       devices: how many, of all processes together, to share the work among: whole runs where
         they divide evenly (nothing is communicated then), else the environments or batches of
         every run.
-      run_dir: where metrics and checkpoints go; None: nowhere. Of several processes the first
-        writes, and all read on `resume`.
+      run_dir: the folder of metrics and checkpoints; None: nothing is written. Of several
+        processes the first writes, and all read on `resume`.
       resume: continue from the newest whole checkpoint in `run_dir`, bit for bit.
       keep_checkpoints: how many of the newest stay on disk; 0: all.
       profile: write a profiler trace of one second of training here.
@@ -193,7 +193,7 @@ def train(
                     f" {step} steps, not {learner.steps_per_iteration} each"
                 )
             evals = _evals(run_dir, step)
-    if run_dir is not None and "config" not in logging:  # else the caller has written it
+    if run_dir is not None and "config" not in logging:  # otherwise the caller has written it
         settings = {"total_steps": int(total_steps), "seeds": seeds, "seed": seed}
         settings |= {"num_evals": num_evals, "eval_episodes": eval_episodes, "devices": devices}
         settings |= {"sweep": {k: plain(v) for k, v in sweep.items()}} if sweep else {}
@@ -318,7 +318,7 @@ def train(
             )
         interrupted = iteration < total_iterations and not reached()
         if interrupted:
-            if iteration not in eval_at:  # there it has been saved
+            if iteration not in eval_at:  # an evaluation has saved already
                 save()
             by = interrupt.requested or "another process"
             logger.note(f"stopped by {by} at {iteration * per_iteration:,} steps")
@@ -368,14 +368,14 @@ def _started(start: Any, like: Any, configs: Any) -> Any:
 
 
 def _about(learner: Learner) -> dict[str, Any]:
-    """The settings that shape the program, as JSON reads them back."""
+    """Returns the settings that shape the program, as JSON reads them back."""
     config, data = learner.config, numbers(learner.config)
     names = [f.name for f in dataclasses.fields(config) if f.name not in data]
     return {name: plain(getattr(config, name)) for name in names}
 
 
 def _check_shape(saved: dict[str, Any], wanted: dict[str, Any], run_dir: Path) -> None:
-    """Raises ValueError where the settings that shaped a checkpoint are not those asked for."""
+    """Raises ValueError if a setting that shapes the program differs from the checkpoint's."""
     for name in sorted(set(saved) & set(wanted)):
         if saved[name] != wanted[name]:
             raise ValueError(
@@ -384,7 +384,7 @@ def _check_shape(saved: dict[str, Any], wanted: dict[str, Any], run_dir: Path) -
 
 
 def _check_same(saved: Any, wanted: Any, run_dir: Path) -> None:
-    """Raises ValueError where the numbers of a checkpoint's config are not those asked for."""
+    """Raises ValueError if a number of the config differs from the checkpoint's."""
     for name in numbers(wanted):
         old, new = (np.asarray(getattr(config, name)) for config in (saved, wanted))
         if not np.array_equal(old, new):
@@ -394,7 +394,7 @@ def _check_same(saved: Any, wanted: Any, run_dir: Path) -> None:
 
 
 def _evals(run_dir: Path, env_steps: int) -> list[dict[str, Any]]:
-    """What was measured until then, as it was logged."""
+    """Returns the logged evaluations up to `env_steps`."""
     clock = ("kind", "seconds", "steps_per_second")
     records = [r for r in read(run_dir) if r["kind"] == "eval" and r["env_steps"] <= env_steps]
     as_array = lambda k, x: x if k == "env_steps" else np.array(x, np.float32)
@@ -402,12 +402,12 @@ def _evals(run_dir: Path, env_steps: int) -> list[dict[str, Any]]:
 
 
 def _evenly(total: int, parts: int) -> list[int]:
-    """`parts` iterations, the last of them `total`, as evenly spaced as they can be."""
+    """Returns `parts` iterations, evenly spaced, of which the last is `total`."""
     return sorted({total, *(max(1, round(total * (i + 1) / parts)) for i in range(parts))})
 
 
 def _means(sums: Metrics, iterations: int, shape) -> dict[str, np.ndarray]:
-    """From sums over iterations to what is recorded: see `Metrics`."""
+    """Returns what is recorded, from sums over iterations: see `Metrics`."""
     array = lambda tree: {k: np.asarray(v).reshape(shape) for k, v in tree.items()}
     counts = array(sums.sums)
     episodes = counts.pop("episodes", np.zeros(shape))

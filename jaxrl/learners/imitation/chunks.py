@@ -1,7 +1,7 @@
 """Imitation of recorded episodes by chunks of actions: Gaussian, flow matching or diffusion.
 
 Flow matching as in FQL and Q-chunking (Park et al. 2025; Li et al. 2025), diffusion as in
-Diffusion Policy (Chi et al. 2023); acting by an average of the weights over training.
+Diffusion Policy (Chi et al. 2023). The policy acts by an average of the weights over training.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jaxrl.ops.moments import Moments
 from jaxrl.policies import chunks
 from jaxrl.types import Learner, Metrics, Policy, Transition
 
-MIN_HALF_RANGE = 0.05  # of a normalised action dimension that hardly varies in the data
+MIN_HALF_RANGE = 0.05  # least half range of an action dimension that hardly varies in the data
 
 
 @config
@@ -65,7 +65,7 @@ class Config:
 
 @struct.dataclass
 class Scale:
-    """Actions to [-1, 1] over the range that the data use, per dimension."""
+    """Maps actions to [-1, 1] over their range in the data, per dimension."""
 
     center: jax.Array  # [A]
     half: jax.Array  # [A]
@@ -79,12 +79,12 @@ class Scale:
 
 @struct.dataclass
 class Episodes:
-    """Recorded steps [T, 1, ...] and, per row, where its episode begins and ends."""
+    """Recorded steps [T, 1, ...] and, per row, the first and last row of its episode."""
 
     steps: Transition
     start: jax.Array  # [T] int32
     end: jax.Array  # [T] int32, the last row
-    trajectories: Any  # how likely each episode is drawn; None: rows alike
+    trajectories: Any  # the probability of each episode; None: rows are uniform
 
 
 @struct.dataclass
@@ -100,16 +100,16 @@ class ImitationState:
 
 
 def make(env: Env, config: Config, dataset: Any = None) -> Learner:
-    """Imitation of a `jaxrl.data.Dataset`; one `step` is `config.updates_per_step` updates.
+    """Imitates a `jaxrl.data.Dataset`. One `step` is `config.updates_per_step` updates.
 
     Args:
       env: for spaces and evaluation.
       config: see `Config`.
-      dataset: what to imitate, weighted or not; None for a learner that can only act.
+      dataset: what to imitate, weighted or not. None: the learner can only act.
 
     Raises:
-      ValueError: a field out of range, discrete actions, data that do not fit `env` or that
-        hold not one success although the task measures it.
+      ValueError: a field is out of range, actions are discrete, the data do not fit `env`, or they
+        hold no success although the task measures it.
     """
     check(config)
     env = single_agent(env)
@@ -221,13 +221,13 @@ def head_of(c: Config, action_size: int) -> heads.Head:
 
 
 def evaluations_per_action(c: Config, env: Env) -> float:
-    """Network evaluations per control step, the first plan of an episode not counted."""
+    """Returns network evaluations per control step, without the first plan of an episode."""
     head = head_of(c, env.action_space.lows.size)
     return chunks.evaluations_per_action(head, c.execute, c.mode)
 
 
 def episodes_of(dataset: Any, env: Env) -> Episodes:
-    """What `step` reads, on the host."""
+    """Returns the data that `step` reads, on the host."""
     if "success" in dataset.extras and not (dataset.extras["success"] > 0).any():
         raise ValueError(
             f"{dataset.name}: success rate 0 in {len(dataset.lengths)} episodes: nothing to imitate"
@@ -238,9 +238,9 @@ def episodes_of(dataset: Any, env: Env) -> Episodes:
 
 
 def warn_of_unreached(c: Config, dataset: Any) -> None:
-    """Prints a line where plans are carried out beyond the end of the longest demonstration.
+    """Warns in one line if executed plans reach beyond the longest demonstration.
 
-    Actions there have no weight in the loss of any example, so that they are noise.
+    Actions there have no weight in any loss, so they are noise.
     """
     longest = int(dataset.lengths.max())
     field = "execute" if c.mode == "open_loop" else "horizon"
@@ -254,7 +254,7 @@ def warn_of_unreached(c: Config, dataset: Any) -> None:
 
 
 def draw_rows(data: Episodes, keys: jax.Array) -> jax.Array:
-    """One row per key [B]."""
+    """Draws one row per key [B]."""
     if data.trajectories is not None:
         return replay.weighted(data.trajectories, keys)
     rows = data.start.shape[0]
@@ -262,11 +262,11 @@ def draw_rows(data: Episodes, keys: jax.Array) -> jax.Array:
 
 
 def examples(data: Episodes, rows: jax.Array, history: int, horizon: int):
-    """What was seen until each row [B], and what was done from there on, in its episode.
+    """Returns the observations up to each row [B] and the actions from it on, within its episode.
 
-    Returns obs [B, history, ...], oldest first, the episode's first one repeated before it;
-    actions [B, horizon, A], the last one repeated past the end; and mask [B, horizon], 1 for
-    those that were taken.
+    - obs [B, history, ...], oldest first; the episode's first one is repeated before its start.
+    - actions [B, horizon, A]; the last one is repeated past the end.
+    - mask [B, horizon], 1 for actions of the episode.
     """
     start, end = data.start[rows][:, None], data.end[rows][:, None]
     past = jnp.maximum(rows[:, None] + jnp.arange(1 - history, 1), start)
@@ -277,7 +277,7 @@ def examples(data: Episodes, rows: jax.Array, history: int, horizon: int):
 
 
 def action_scale(action: np.ndarray) -> Scale:
-    """action [T, A] in [-1, 1]."""
+    """Returns the scale of action [T, A] in [-1, 1]."""
     low, high = action.min(0), action.max(0)
     half = np.maximum((high - low) / 2, MIN_HALF_RANGE)
     return Scale(jnp.asarray((low + high) / 2), jnp.asarray(half))

@@ -27,7 +27,7 @@ from jaxrl.types import Learner, Means
 SIGMAS = 3.0  # how far, in standard deviations, a sampled return may lie
 HUBER = 50.0
 BIAS = 0.1  # keeps divisions by a variance finite
-MAX_SCALE = 10.0  # of the gradients; the least is its inverse
+MAX_SCALE = 10.0  # of the gradients; the smallest scale is its inverse
 
 
 @config
@@ -74,7 +74,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
 
     def init(key: jax.Array, obs: Obs, config: Config) -> Agent:
         agent = nets.init(key, obs, config)
-        # float32 by name: a weakly typed array would make JAX trace the step twice.
+        # float32 is explicit: a weak type would cause a retrace of the step.
         none_yet = jnp.full(config.num_critics, -1.0, jnp.float32)
         return Agent(**vars(agent), spread=none_yet)
 

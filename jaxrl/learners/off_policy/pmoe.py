@@ -111,7 +111,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
             best = jax.nn.one_hot(jnp.argmax(jax.lax.stop_gradient(q), -1), config.num_experts)
             share = jax.nn.softmax(logits)
             router = batch.mean(((share - best) ** 2).sum(-1))
-            # Every expert climbs, so that none dies for never being the best.
+            # Every expert climbs, so an expert that is never the best still learns.
             loss = -batch.mean(soft.mean(-1)) + config.router_coef * router
             entropy = batch.mean(-(jax.lax.stop_gradient(share) * log_prob).sum(-1))
             return loss, (entropy, {"actor_loss": loss, "router_loss": router})

@@ -1,8 +1,8 @@
 """TD3 (Fujimoto et al. 2018), and FastTD3 (Seo et al. 2025), its massively parallel form.
 
-FastTD3 is TD3 with many environments, each with an exploration noise of its own scale, large
-batches, and categorical critics (C51, Bellemare et al. 2017) that share, per transition, the
-target distribution of the lower mean. All of it is settings here: `FAST` below.
+FastTD3 is TD3 with many environments, large batches and categorical critics (C51, Bellemare et al.
+2017). Each environment has exploration noise of its own scale. Both critics regress on the target
+distribution with the lower mean, per transition. These are settings here: see `FAST` below.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def networks(config: Losses, action_size: int) -> Networks:
 
 
 def atoms(config: Losses) -> jax.Array:
-    """The grid of returns that categorical critics speak of. [num_atoms]"""
+    """Returns the grid of returns of categorical critics. [num_atoms]"""
     return jnp.linspace(config.v_min, config.v_max, config.num_atoms)
 
 
@@ -173,7 +173,9 @@ def critic_update(nets: Networks) -> UpdateOnBatch:
             grid = atoms(config)
             moved = batch.reward[:, None] + batch.discount[:, None] * grid  # [B, atoms]
             probs = jax.vmap(project, (0, None, None))(jax.nn.softmax(out), moved, grid)
-            value = (probs * grid).sum(-1)  # [2, B], of what was projected: ends may clip it
+            value = (probs * grid).sum(
+                -1
+            )  # [2, B], after the projection, which may clip at the ends
             target = jnp.where((value[0] < value[1])[:, None], probs[0], probs[1])
         else:
             target = batch.reward + batch.discount * nets.mean_value(out, config).min(0)
@@ -213,7 +215,7 @@ def actor_update(nets: Networks) -> UpdateOnBatch:
 
 
 def actor_value(nets: Networks, agent: Agent, batch: Batch, action, config: Losses) -> jax.Array:
-    """What the actor climbs, at `action` [B, A]. [B]"""
+    """Returns the value that the actor climbs, at `action` [B, A]. [B]"""
     q = nets.mean_value(nets.outputs(agent.critic.params, batch.obs, action), config)
     return q.min(0) if config.num_atoms else q[0]
 
@@ -239,8 +241,10 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
 
 
 def project(probs: jax.Array, moved: jax.Array, atoms: jax.Array) -> jax.Array:
-    """Distributions on `moved` [B, n] brought back to the grid `atoms` [n]; each keeps its mean
-    where it lies within the grid (C51, algorithm 1). probs [B, n]."""
+    """Projects distributions `probs` [B, n] on `moved` [B, n] onto the grid `atoms` [n].
+
+    A distribution within the grid keeps its mean (C51, algorithm 1).
+    """
     step = atoms[1] - atoms[0]
     place = jnp.clip((moved - atoms[0]) / step, 0.0, atoms.shape[0] - 1.0)  # [B, n]
     low = jnp.floor(place).astype(jnp.int32)
