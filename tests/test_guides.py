@@ -33,21 +33,32 @@ def test_the_picture_was_drawn_from_the_committed_results():
     assert overview.PICTURE.stat().st_size < 150_000
 
 
-def example(path: str) -> str:
-    """The code block of jaxrl/README.md that begins with the comment `# path`."""
-    page = (ROOT / "jaxrl/README.md").read_text()
+EXAMPLES = {  # file: the page that has it
+    "jaxrl/learners/off_policy/caps.py": "jaxrl/README.md",
+    "jaxrl/learners/on_policy/spo.py": "jaxrl/README.md",
+    "envs/transforms/sticky.py": "envs/README.md",
+}
+
+
+def block(page: str, path: str) -> str:
+    """The code block of `page` that begins with the comment `# path`."""
     (code,) = re.findall(rf"```python\n# {re.escape(path)}\n(.*?)```", page, re.S)
     return code
 
 
-@pytest.mark.parametrize("name", ["off_policy.caps", "on_policy.spo"])
-def test_an_example_of_a_method_passes_its_own_test(name, monkeypatch):
-    module = ModuleType(f"jaxrl.learners.{name}")
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_an_example_passes_its_own_test(path, monkeypatch):
+    page, name = (ROOT / EXAMPLES[path]).read_text(), Path(path).stem
+    module = ModuleType(path.removesuffix(".py").replace("/", "."))
     monkeypatch.setitem(sys.modules, module.__name__, module)  # as if it was a file
-    exec(example(f"{module.__name__.replace('.', '/')}.py"), vars(module))
+    exec(block(page, path), vars(module))
+    if path.startswith("jaxrl/learners/"):
+        assert f'"{name}": "{module.__name__}",' in page  # the line of the registry
+    folder = "envs" if path.startswith("envs/") else "learners"
+    monkeypatch.syspath_prepend(ROOT / "tests" / folder)  # as pytest does for a file there
     scope: dict = {}
-    exec(example(f"tests/learners/test_{name.split('.')[1]}.py"), scope)
+    exec(block(page, f"tests/{folder}/test_{name}.py"), scope)
     laws = [function for law, function in scope.items() if law.startswith("test_")]
-    assert len(laws) >= 3
+    assert len(laws) >= 2
     for law in laws:
         law()
