@@ -138,9 +138,9 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
     for name, run in (("base", base), ("base + residual", refined)):
         policy = run.policy()
         episodes = jax.device_get(jax.jit(lambda k, r=run, p=policy: evaluate(r.env, p, k))(keys))
-        measured[name] = np.asarray(episodes["success"])
+        measured[name] = np.nan_to_num(episodes["success"])  # a broken episode is a failure
         low, high = wilson(measured[name].sum(), args.episodes)
-        length = float(np.mean(episodes["length"]))
+        length = float(np.nanmean(episodes["length"]))
         rows.append(
             [name, f"{measured[name].mean():.3f}", f"{low:.3f} .. {high:.3f}", f"{length:.0f}"]
         )
@@ -155,7 +155,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
     curve = [r for r in log.read(run_dir / "residual") if r["kind"] == "eval"]
     plot.before_after(
         [r["env_steps"] for r in curve],
-        [float(np.mean(r["success"])) for r in curve],
+        [float(np.nanmean(np.array(r["success"], float))) for r in curve],
         measured,
         run_dir / "refine.png",
         title=args.env,

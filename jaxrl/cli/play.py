@@ -229,8 +229,12 @@ def _print_summary(measured: dict[str, np.ndarray]) -> None:
     names = ["return", "length", *(k for k in measured if k not in ("return", "length"))]
     for name in names:
         value = np.asarray(measured[name], np.float64)
+        value = value[np.isfinite(value)]  # an episode that broke is undefined
+        if not value.size:
+            rows.append([name, "undefined", "-", "-", "-"])
+            continue
         low, high = mean_interval(value)
-        interval = f"{terminal.number(low)}..{terminal.number(high)}" if count > 1 else "-"
+        interval = f"{terminal.number(low)}..{terminal.number(high)}" if value.size > 1 else "-"
         extremes = [terminal.number(value.min()), terminal.number(value.max())]
         rows.append([name, terminal.number(value.mean()), interval, *extremes])
     title = f"{count} episode" + "s" * (count > 1)

@@ -66,6 +66,8 @@ class Args:
     run_dir: Path | None = None  # default: runs/LEARNER_ENV_TIME
     resume: bool = False  # go on with the run in --run-dir
     keep_checkpoints: int = 3  # how many stay on disk; 0: all
+    keep_best: bool = False  # the checkpoint of the best evaluation stays, too
+    stop_at_return: float | None = None  # end when the mean evaluation return reaches this
     devices: int = 0  # that share runs, environments or batches, of all hosts; 0: what suits
     matmul_precision: Literal[runtime.PRECISIONS] = "default"  # of networks, not of physics
     profile: Path | None = None  # write a profiler trace of a second of training here
@@ -254,6 +256,8 @@ def launch(
         run_dir=run_dir,
         resume=args.resume,
         keep_checkpoints=args.keep_checkpoints,
+        keep_best=args.keep_best,
+        stop_at_return=args.stop_at_return,
         profile=args.profile,
         wandb=args.wandb,
         config=description,
