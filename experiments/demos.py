@@ -1,9 +1,9 @@
-"""Records demonstrations of a task's scripted expert, as faulty as one likes.
+"""Records demonstrations of a task's scripted expert, with noise, bias and delay if wanted.
 
     python experiments/demos.py --env peg_insertion --episodes 200 --out data/peg.npz
     python experiments/demos.py --env push_t --episodes 500 --noise 0.3 --successful
 
-Up to 1,024 episodes are simulated at once; a page of statistics goes beside the file.
+Up to 1,024 episodes are simulated at once. A page of statistics is written beside the file.
 """
 
 from __future__ import annotations

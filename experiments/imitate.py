@@ -4,8 +4,8 @@
     python experiments/imitate.py --data data/t.npz --head diffusion --trunk transformer --seeds 5
     python experiments/imitate.py --data data/t.npz --mode streaming
 
-It is experiments/train.py for this learner. The environment is the one that the data set names, unless
---env says another.
+It calls experiments/train.py. The environment is the one that the data set names, unless --env gives
+another.
 """
 
 from __future__ import annotations

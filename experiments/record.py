@@ -4,15 +4,15 @@
     python experiments/record.py runs/hopper --out data/hopper
 
 writes data/hopper_random.npz and so on, with a page of statistics beside each. `medium` is the
-first checkpoint half of the way from the first return to the last; `replay` are the whole episodes
-that an off-policy run had stored by then ("medium-replay" of D4RL). Each file names the mean returns
-of the random policy and of the expert, which normalised scores and `quality` are counted by.
+first checkpoint half of the way from the first return to the last. `replay` are the whole episodes
+in the replay of an off-policy run at that time ("medium-replay" of D4RL). Each file holds the mean
+returns of the random policy and of the expert, which define normalised scores and `quality`.
 
     python experiments/record.py runs/refined/residual --kinds expert --out data/refined
     python experiments/imitate.py --data data/refined_expert.npz
 
-distils a refined policy: of a residual what was carried out is recorded, in the plain task's
-observations and units, and its random policy acts without the base.
+distils a refined policy. Of a residual the executed actions are recorded, in the plain task's
+observations and units. Its random policy acts without the base.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def medium_step(run_dir: Path, share: float, seed_index: int) -> int:
 
 
 def check_run(args: Args) -> None:
-    """Raises ValueError where the run cannot give what is asked for, before anything is simulated."""
+    """Raises ValueError if the run cannot give the requested data, before anything is simulated."""
     run = runs.load(args.run)
     run.policy(args.seed_index)
     if {"medium", "replay"} & set(args.kinds):

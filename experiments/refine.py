@@ -1,13 +1,13 @@
-"""The whole road on one task: demonstrations, imitation, refinement, evaluation.
+"""Demonstrations, imitation, refinement and evaluation on one task.
 
     python experiments/refine.py --env peg_insertion
     python experiments/refine.py --env peg_insertion --run-dir runs/road --resume
 
-A scripted expert with noisy hands is recorded; a flow-matching policy clones it in chunks of
-actions; PPO learns a residual on top of the frozen clone; both are measured on the same
-episodes. RUN holds demos.npz, the runs base/ and residual/ (with learning curves; `python -m
-jaxrl.play RUN/residual` works), before_after.mp4, refine.png and refine.json. A road that was
-interrupted goes on with --resume in the stage it was in.
+A scripted expert with noisy actions is recorded. A flow-matching policy clones it in chunks of
+actions. PPO learns a residual on top of the frozen clone. Both are measured on the same episodes.
+RUN holds demos.npz, the runs base/ and residual/ (with learning curves; `python -m jaxrl.play
+RUN/residual` works), before_after.mp4, refine.png and refine.json. --resume continues an interrupted
+run in its stage.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def defaults(env: str) -> Args:
 
 
 def description(args: Args, rl: ppo.Config) -> dict:
-    """What a road that goes on must have in common with the one that began."""
+    """Returns the settings that must not change on a resume."""
     made_of = ("demos", "noise", "bc_updates", "rl_steps", "scale", "seed")
     options = script.numbers(args.env_options)
     about = folder.describe(folder.ROAD, args.env, options, args.base, {})
@@ -100,7 +100,7 @@ def demonstrate(args: Args, env, path: Path) -> None:
 
 
 def stage(args: Args, run_dir: Path, total_steps: int, num_evals: int, devices: int) -> script.Args:
-    """What `script.launch` needs to know; a stage that had begun goes on."""
+    """Returns the arguments of `script.launch` for a stage. A stage that has begun resumes."""
     return script.Args(
         env=args.env,
         env_options=args.env_options,
@@ -116,7 +116,7 @@ def stage(args: Args, run_dir: Path, total_steps: int, num_evals: int, devices: 
 
 
 def check_base(run_dir: Path) -> None:
-    """Raises ValueError where the clone never succeeds: there is nothing that a residual refines."""
+    """Raises ValueError if the clone never succeeds, because a residual cannot refine it."""
     last = [r for r in log.read(run_dir) if r["kind"] == "eval" and "success" in r][-1:]
     if last and not any(last[0]["success"]):
         raise ValueError(
@@ -132,7 +132,7 @@ def finished(run_dir: Path, total_steps: int) -> bool:
 def compare(args: Args, run_dir: Path, seconds: float) -> None:
     """Measures base and refined policy on the same episodes; table, figure and video."""
     base, refined = runs.load(run_dir / "base"), runs.load(run_dir / "residual")
-    # Of another seed than the demonstrations and all that was trained.
+    # Another seed than that of the demonstrations and the training.
     keys = jax.random.split(jax.random.key(args.seed + 1), args.episodes)
     measured, rows, summary = {}, [], {"env": args.env, "seconds_of_last_call": round(seconds, 1)}
     for name, run in (("base", base), ("base + residual", refined)):
@@ -163,7 +163,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
     print(f"figure: {run_dir / 'refine.png'}")
     if args.video:
         gain = measured["base + residual"] - measured["base"]
-        key = keys[int(np.argmax(gain))]  # one that the base fails and the refined does not
+        key = keys[int(np.argmax(gain))]  # an episode in which only the refined policy succeeds
         pair = (refined.env, refined.policy())
         out = run_dir / "before_after.mp4"
         if play.record_video(base.env, base.policy(), out, beside=pair, key=key):
@@ -171,7 +171,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
 
 
 def validate(args: Args, rl: ppo.Config) -> None:
-    """Raises ValueError for what a later stage would refuse, after minutes of the ones before."""
+    """Raises ValueErrors of later stages now, before minutes of earlier stages."""
     for name in ("demos", "episodes", "bc_updates", "rl_steps"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name}={getattr(args, name)}: must be at least 1")

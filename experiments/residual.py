@@ -3,10 +3,9 @@
     python experiments/residual.py --base runs/imitation_peg_insertion_20260101-120000
     python experiments/residual.py --base runs/peg_base --learner sac --data data/peg.npz
 
-The base (any run: cloned, or trained by reward) is frozen and acts inside the environment; PPO,
-SAC or TD3, unchanged, learn a correction of at most `scale` times half the action range. With
---data, the off-policy learners fill half of every batch with those episodes as the base would
-have seen them.
+The base, any run, is frozen and acts inside the environment. PPO, SAC or TD3 learn a correction of at
+most `scale` times half the action range. With --data, half of every batch of an off-policy learner
+comes from those episodes, converted to the residual's observations and actions.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def defaults(learner: str, data: str | None) -> Any:
 def main() -> int:
     args = script.parse(defaults, learner="ppo", data=None)
     kept = args.run_dir / runs.BASE if args.resume and args.run_dir else args.base
-    base_run = kept if kept.exists() else args.base  # a run that goes on has its own copy
+    base_run = kept if kept.exists() else args.base  # a resumed run has its own copy
     base = runs.read_config(base_run)
     if args.env and args.env != base["env"]:
         raise ValueError(f"base={args.base} was made for {base['env']}, not {args.env}")

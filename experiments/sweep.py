@@ -2,7 +2,7 @@
 
     python experiments/sweep.py --learning-rates 1e-4 3e-4 1e-3 --gammas 0.98 0.99 --seeds 4
 
-The grid is an array axis like the seeds, so 3 rates x 2 gammas x 4 seeds are one program of 24 runs.
+The grid is an array axis like the seeds: 3 rates x 2 gammas x 4 seeds are one program of 24 runs.
 """
 
 from __future__ import annotations

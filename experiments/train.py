@@ -7,10 +7,9 @@
 ppo.py, sac.py, td3.py, rlpd.py, offline.py and imitate.py are this script for some learners. Flags
 default to the preset of the learner and the task (experiments/presets/); --help shows them.
 
-A learner from data, and one that mixes data into its batches, takes --data; the environment is then
-the one that the data set names, unless --env says another. Scores are normalised where
-experiments/record.py made the data, in the environment that it recorded: 0 is its random policy, 1
-its expert.
+Offline learners, and those that mix data into their batches, take --data. The environment is then the
+one that the data set names, unless --env gives another. Scores are normalised if
+experiments/record.py made the data in this environment: 0 is its random policy, 1 its expert.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def defaults(
 
 
 def main(learner: str = "ppo", env: str = "", allowed: tuple[str, ...] = ()) -> int:
-    """Trains what the command line says.
+    """Trains as the command line says.
 
     Args:
       learner, env: the defaults of --learner and --env.
@@ -135,7 +134,7 @@ def _load(args: Any) -> Any:
 
 
 def _scaled(args: DataArgs, dataset: Any) -> Any:
-    """The settings, with `reward_scale` where --normalize-reward chooses it."""
+    """Returns the settings; with --normalize-reward, `reward_scale` comes from the data."""
     config = args.config
     if not args.normalize_reward:
         return config

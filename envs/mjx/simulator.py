@@ -32,9 +32,9 @@ MAX_FUSED_DEPTH = 8  # bodies; beyond it kinematics are cut into levels
 
 
 def _traced_once(f: Callable) -> Callable:
-    """`jax.jit(f)` that takes no mesh, as at the top, and an empty one, as in loops, for the same.
+    """Returns `jax.jit(f)` that traces once, in full precision whatever the networks' precision.
 
-    And in full precision, whatever networks compute in.
+    JAX otherwise treats "no mesh" (top level) and "empty mesh" (inside loops) as different.
     """
     traced = jax.jit(f)
 

@@ -1,7 +1,7 @@
-"""Settings of every script, a file a family; README.md shows what those of PPO, SAC and TD3 reach.
+"""Settings of every script, one file per family. README.md shows what PPO, SAC and TD3 reach.
 
-Small batches of environments on purpose: seeds run side by side, so five seeds of 64
-environments keep a machine as busy as 320 and learn from far fewer steps.
+Batches of environments are small, because seeds run side by side: five seeds of 64 environments use
+a machine as well as 320 environments, and each seed learns from far fewer steps.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from .residual import LONGER, RESIDUAL
 __all__ = ["FAST", "LONGER", "PPO", "REFINE", "RESIDUAL", "RLPD", "SAC", "TD3", "Preset", "of"]
 
 BY_TASK = {"ppo": PPO, "sac": SAC, "td3": TD3, "rlpd": RLPD}
-# Settings under a name of their own: the learner whose they are.
+# Names of settings, and the learner that has them.
 VARIANTS = {"rlpd": "sac", "fast_td3": "td3"}
 ANY_TASK = {
     "rlpd": Preset(250_000, sac.RLPD),
     "fast_td3": Preset(10_240_000, td3.FAST),
     "imitation": Preset(10_000, None, flags={"num_evals": 5, "eval_episodes": 128}),
 }
-STEPS = {"on_policy": 1024 * 16 * 61, "off_policy": 1_000_000}  # of a family, for any task
-UPDATES = 100_000  # of a learner from data
+STEPS = {"on_policy": 1024 * 16 * 61, "off_policy": 1_000_000}  # by family, for any task
+UPDATES = 100_000  # of an offline learner
 
 
 def names() -> list[str]:
-    """Every learner and variant."""
+    """Returns the names of all learners and variants."""
     return sorted({*registry.LEARNERS, *VARIANTS})
 
 
 def of(learner: str, env: str) -> Preset:
-    """The preset of a learner or variant for a task; with none of its own, what the preset of the
-    learner that it extends says, and else its own defaults.
+    """Returns the preset of a learner or variant for a task.
+
+    Without one it is the preset of the learner that it extends, or else the learner's defaults.
 
     Raises:
       ValueError: there is no such learner.

@@ -10,7 +10,7 @@ OFF_POLICY = {
     "num_envs": 32,
     "unroll_length": 1,
     "updates_per_step": 4,  # one per 8 environment steps: what two CPU cores can afford
-    # As updates are few, they are large: three to four times the usual.
+    # Updates are few, so rates are three to four times the usual.
     "actor_lr": 1e-3,
     "critic_lr": 1e-3,
     "tau": 0.02,
@@ -37,7 +37,7 @@ TD3: dict[str, Preset] = {
     task: Preset(min(preset.total_steps, 320_000), td3.Config(**OFF_POLICY), preset.env)
     for task, preset in SAC.items()
 }
-# It first swings up by chance, which a little noise does not.
+# The first swing-up happens by chance, which needs much noise.
 TD3["pendulum_swingup"] = Preset(32_000, td3.Config(**SWINGUP, noise_max=1.2))
 
 RLPD: dict[str, Preset] = {
@@ -56,9 +56,9 @@ RLPD: dict[str, Preset] = {
             layer_norm=True,
             actor_q="mean",
             prior_ratio=0.5,
-            # As RLPD does in mazes: -1 a step until the goal, and no reward for randomness. With
-            # 1 at the goal and nothing elsewhere, an episode that goes on earns entropy and none
-            # learns to end it.
+            # As RLPD does in mazes: -1 per step until the goal, and no entropy in the target. With
+            # 1 at the goal and 0 elsewhere, long episodes earn entropy, and no policy learns to end
+            # them.
             reward_shift=-1.0,
             backup_entropy=False,
             init_alpha=0.1,

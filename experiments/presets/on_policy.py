@@ -40,7 +40,7 @@ PPO: dict[str, Preset] = {
     "hopper": Preset(STEPS * 500, LOCOMOTION.replace(num_envs=128, num_minibatches=16), FAST),
     "half_cheetah": Preset(STEPS * 750, LOCOMOTION, FAST),
     "walker2d": Preset(STEPS * 750, LOCOMOTION, FAST),
-    # Wide noise costs it more than it can win at first, and it learns to stand still.
+    # With wide noise every movement costs more than it gains at first, and it learns to stand still.
     "ant": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
     "humanoid": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
 }

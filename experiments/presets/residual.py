@@ -1,4 +1,4 @@
-"""What refines a frozen policy, by learner."""
+"""Settings of learners that refine a frozen policy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxrl.learners.on_policy import ppo
 
 from .preset import Preset
 
-# On a frozen base (experiments/residual.py): whatever the task, they begin with no correction.
+# For experiments/residual.py, on any task. The first correction is 0.
 RESIDUAL: dict[str, Preset] = {
     "ppo": Preset(
         256 * 32 * 30,
@@ -53,5 +53,5 @@ RESIDUAL: dict[str, Preset] = {
     "td3": Preset(1_000_000, td3.Config(actor_out_scale=0.0, prior_ratio=0.5)),
 }
 
-# Bases whose residual takes this many times the steps above.
+# Tasks whose residual needs this many times the steps above.
 LONGER = {"peg_insertion_3d": 2}
