@@ -26,6 +26,7 @@ LEARNERS = {
     "ppo": "jaxrl.learners.on_policy.ppo",
     "ppo_mdpo": "jaxrl.learners.on_policy.mdpo",
     "ppo_lagrangian": "jaxrl.learners.safe.ppo_lagrangian",
+    "qc": "jaxrl.learners.off_policy.qc",
     "reinflow": "jaxrl.learners.on_policy.reinflow",
     "sac": "jaxrl.learners.off_policy.sac",
     "td3": "jaxrl.learners.off_policy.td3",
