@@ -11,6 +11,7 @@ mention a device: the engine takes every mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import chex
@@ -33,6 +34,7 @@ from jaxrl.loops.unroll import (
     Sample,
     Unroll,
     generalised,
+    mean_over,
     over_minibatch,
     squared,
     total_loss,
@@ -110,23 +112,18 @@ def make(
         )
 
     def collect(state: OnPolicyState) -> tuple[OnPolicyState, Unroll, Metrics]:
-        config = state.config
+        config, forward = state.config, partial(forward_one, state.params, state.obs_moments)
 
         def one_step(loop, key):
             env_state, carry, discounted = loop
             reset = env_state.done | (env_state.episode_length == 0)
-            carry_next, outputs, value = forward_one(
-                state.params, state.obs_moments, carry, env_state.obs, reset
-            )
+            carry_next, outputs, value = forward(carry, env_state.obs, reset)
             raw, log_prob = actor.sample(state.params, outputs, fold_keys(key, env_state.index))
             stepped = vec.step(env_state, actor.to_env(raw))
             truncated = stepped.now.truncated
 
             def value_of_final():
-                no_reset, final_obs = jnp.zeros_like(reset), stepped.final_obs
-                return forward_one(
-                    state.params, state.obs_moments, carry_next, final_obs, no_reset
-                )[2]
+                return forward(carry_next, stepped.final_obs, jnp.zeros_like(reset))[2]
 
             final_value = jax.lax.cond(
                 in_any_run(truncated.any()), value_of_final, lambda: jnp.zeros_like(value)
@@ -258,9 +255,7 @@ def make(
         state, unroll, episodes = collect(state)
         state, metrics = update(state, carry, unroll)
         if after is not None:
-            valid = unroll.valid.astype(jnp.float32)
-            total = jnp.maximum(psum(valid.sum()), 1.0)
-            mean = lambda x: psum(jnp.where(unroll.valid, x, 0.0).sum()) / total
+            mean = mean_over(unroll.valid, psum)
             new, more = after(state.extra, unroll, episodes, mean, state.config)
             state, metrics = state.replace(extra=new), metrics | more
         return state, episodes.with_means(metrics)
@@ -269,11 +264,8 @@ def make(
         weights, moments = params
         obs, keys = jax.tree.map(lambda x: x[None], obs), key[None]
         carry, outputs, _ = forward_one(weights, moments, carry, obs, jnp.zeros(1, bool))
-        raw = (
-            actor.mode(weights, outputs, keys)
-            if deterministic
-            else actor.sample(weights, outputs, keys)[0]
-        )
+        draw = actor.mode if deterministic else lambda *args: actor.sample(*args)[0]
+        raw = draw(weights, outputs, keys)
         return actor.to_env(jax.tree.map(lambda x: x[0], raw)), carry
 
     # Defined once: functions are static fields of a Policy, and a new function causes a retrace.
@@ -286,10 +278,9 @@ def make(
     def env_axis(state: OnPolicyState) -> Any:
         none = jax.tree.map(lambda _: -1, state)
         every = lambda tree: jax.tree.map(lambda _: 0, tree)
-        env_leaves = every(state.env).replace(key=-1, time=-1)
-        return none.replace(
-            env=env_leaves, carry=every(state.carry), discounted=every(state.discounted)
-        )
+        env, carry, discounted = map(every, (state.env, state.carry, state.discounted))
+        env = env.replace(key=-1, time=-1)
+        return none.replace(env=env, carry=carry, discounted=discounted)
 
     def on_axis(axis: str) -> Learner:
         seams = (network, actor, policy_loss, value_loss, advantage, rewards, terms, extra, after)

@@ -199,6 +199,12 @@ def squared(sample: Sample, config: Any) -> tuple[jax.Array, Means]:
     return 0.5 * (sample.value - sample.target) ** 2, {}
 
 
+def mean_over(valid: jax.Array, psum: Callable[[Any], Any]) -> Callable[[jax.Array], jax.Array]:
+    """A function that takes means over the valid [T, N] steps of all devices."""
+    total = jnp.maximum(psum(valid.astype(jnp.float32).sum()), 1.0)
+    return lambda x: psum(jnp.where(valid, x, 0.0).sum()) / total
+
+
 def over_minibatch(
     advantage: jax.Array, valid: jax.Array, psum: Callable[[Any], Any]
 ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
