@@ -46,7 +46,7 @@ OTHERS = {  # formats that are not read, by their ending
     ".zarr": f"a Zarr store: {BY_HAND}",
 }
 JUMP = 10.0  # times the usual change of an observation looks like an end without a flag
-SHOWN = 8  # at most so many names of arrays are in a message
+SHOWN = 8  # names of arrays in a message, at most
 
 
 class Metadata(Schema):

@@ -350,7 +350,7 @@ def _started(start: Any, like: Any, configs: Any) -> Any:
     """`start` with the configs of these runs.
 
     Raises:
-      ValueError: it is not a state of this learner and as many runs.
+      ValueError: it is not a state of this learner with this number of runs.
     """
     if hasattr(start, "config"):
         start = start.replace(config=configs)

@@ -1,7 +1,7 @@
 """Hindsight experience replay (Andrychowicz et al. 2017) on soft actor-critic.
 
-A share of every batch is relabelled: it pretends that the goal was one which the same episode
-reached later, so that an agent which never reached the goal that it was given still sees rewards.
+A share of every batch gets another goal: one that the same episode reached later. An agent that never
+reaches its own goal still sees rewards.
 """
 
 from __future__ import annotations

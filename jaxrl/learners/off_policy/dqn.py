@@ -63,7 +63,7 @@ def values(config: Config, num_actions: int):
 
 
 def epsilon(updates: jax.Array, config: Config) -> jax.Array:
-    """The share of random actions after so many updates. []"""
+    """Returns the share of random actions after this many updates. []"""
     steps = updates * (config.num_envs * config.unroll_length / config.updates_per_step)
     fallen = jnp.minimum(steps / config.epsilon_steps, 1.0)
     return config.epsilon_start + fallen * (config.epsilon_end - config.epsilon_start)

@@ -1,7 +1,7 @@
 """Q-chunking (Li et al. 2025, arXiv:2507.07969): Q-learning over chunks of actions, near the data.
 
 A flow model imitates the chunks of the replay and of prior data. The agent draws several chunks
-from it and carries out the one that the critic prefers, all of its actions, before it draws again.
+from it and executes all actions of the one with the highest value, then draws again.
 The critic's targets choose in the same way, after `horizon` steps: an unbiased n-step return.
 
 The authors' code leaves out every chunk that an episode's end cuts short. Here a chunk that a

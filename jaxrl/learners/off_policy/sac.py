@@ -37,7 +37,7 @@ class Config(off_policy.Collect):
     target_entropy: Finite = -1.0  # per action dimension (Haarnoja et al.: -1; brax, RLPD: -0.5)
 
     num_critics: Count = 2
-    target_critics: Count = 2  # minimum over a random set of so many
+    target_critics: Count = 2  # size of the random set whose minimum is the target
     actor_q: Literal["min", "mean"] = "min"  # of all critics
     backup_entropy: bool = True
     layer_norm: bool = False  # in the critics
