@@ -43,6 +43,8 @@ from jaxrl.types import Learner
 
 FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.run.program`; the last evaluates
 CHILD = "--child"
+# For learners that need agents or costs, in place of --env.
+ENVS = {"ippo": "meeting", "ppo_lagrangian": "cruise"}
 
 
 @dataclass
@@ -126,15 +128,17 @@ def main(args: Args) -> dict[str, float]:
     rows, ratios = [], {}
     for name in args.learners:
         with tempfile.TemporaryDirectory() as cache:
-            cold = start(name, args.env, Path(cache)) | {"cache": "empty"}
-            warm = start(name, args.env, Path(cache)) | {"cache": "full"}
+            env = ENVS.get(name, args.env)
+            cold = start(name, env, Path(cache)) | {"cache": "empty"}
+            warm = start(name, env, Path(cache)) | {"cache": "full"}
         rows += [cold, warm]
         ratios[f"{name}/warm_over_cold"] = warm["start_seconds"] / cold["start_seconds"]
         ratios[f"{name}/compilations"] = max(cold["compilations"].values())
     write(args.out, "compile", args, rows, ratios)
     seconds = lambda r, k: f"{r[f'{k}_seconds']:.1f}"
     terminal.table(
-        f"Seconds to the first update on {args.env}",
+        f"Seconds to the first update on {args.env}"
+        + "".join(f", of {name} on {ENVS[name]}" for name in args.learners if name in ENVS),
         ["", "devices", "cache", "imports", "build", "compile", "first update", "all but imports"]
         + ["compiled"],
         [

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Probe
+from probes import Pair, Probe
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "experiments/bench"
@@ -217,6 +217,7 @@ SUITABLE = {
     "discrete_sac": Probe(discrete=True),
     "dqn": Probe(discrete=True),
     "her": envs.make("point_maze_open"),
+    "ippo": Pair(),
     "ppo_lagrangian": Probe(signals=True),
 }
 

@@ -1,0 +1,1 @@
+"""Learners for several agents, one file each."""
