@@ -15,7 +15,8 @@ from jaxrl.episodes import evaluate
 from jaxrl.learners.imitation import chunks
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.offline import bc
-from jaxrl.learners.on_policy import ppo
+from jaxrl.learners.on_policy import dpo, ppo, reinflow
+from jaxrl.learners.safe import ppo_lagrangian
 from jaxrl.types import Policy
 
 KEY = jax.random.key(0)
@@ -85,6 +86,9 @@ def test_transforms_keep_the_agent_axis():
     "use",
     [
         lambda: ppo.make(ENV, ppo.Config()),
+        lambda: dpo.make(ENV, dpo.Config()),
+        lambda: ppo_lagrangian.make(ENV, ppo_lagrangian.Config()),
+        lambda: reinflow.make(ENV, reinflow.Config()),
         lambda: sac.make(ENV, sac.Config()),
         lambda: bc.make(ENV, bc.Config(), None),
         lambda: chunks.make(ENV, chunks.Config()),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from envs.contract import single_agent
 from envs.types import Env
 from jaxrl.config import Positive, config
 from jaxrl.learners.on_policy import ppo
@@ -42,4 +43,5 @@ def drifting(sample: Sample, config: Config) -> tuple[jax.Array, Means]:
 
 def make(env: Env, config: Config) -> Learner:
     """DPO on `env`; see `jaxrl.learners.on_policy.ppo.make`."""
+    env = single_agent(env)
     return on_policy.make(env, config, *ppo.networks(env, config), drifting, ppo.clipped_value)

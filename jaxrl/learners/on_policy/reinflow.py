@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from envs.contract import single_agent
 from envs.types import Env
 from jaxrl.config import Count, Fixed, Limit, Real, Sizes, at_most, check, config
 from jaxrl.learners.on_policy import ppo
@@ -150,4 +151,5 @@ def make(env: Env, config: Config, flow: Any = None) -> Learner:
       ValueError: a field out of range, or actions that are discrete or without bounds.
     """
     check(config)
+    env = single_agent(env)
     return on_policy.make(env, config, *networks(env, config, flow), ppo.clipped)

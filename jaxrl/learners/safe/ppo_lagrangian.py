@@ -14,6 +14,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from envs.contract import single_agent
 from envs.types import Env
 from jaxrl.config import NonNegative, Share, config
 from jaxrl.learners.on_policy import ppo
@@ -73,6 +74,7 @@ def make(env: Env, config: Config) -> Learner:
     Raises:
       ValueError: a field out of range, or an environment without costs.
     """
+    env = single_agent(env)
     signals = sorted(jax.eval_shape(env.reset, jax.random.key(0)).signals)
     if "cost" not in signals:
         raise ValueError(f"signals={signals}: the environment must give a signal 'cost'")
