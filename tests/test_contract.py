@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import CLOCK, Probe, assert_same, differ, plain
+from probes import CLOCK, Pair, Probe, assert_same, differ, plain
 
 from envs.tasks.classic.point_maze import PointMaze
 from envs.transforms import time_limit
@@ -27,7 +27,14 @@ CONTINUOUS = Probe(length=5.0, truncates=True, pays_cue=1.0, pays_goal=1.0, sees
 DISCRETE = CONTINUOUS.replace(discrete=True)
 COSTLY = CONTINUOUS.replace(signals=True)
 GOALS = time_limit(PointMaze(layout="open"), 5)
-ENVS = {"dqn": DISCRETE, "discrete_sac": DISCRETE, "her": GOALS, "ppo_lagrangian": COSTLY}
+AGENTS = Pair(length=5.0)
+ENVS = {
+    "discrete_sac": DISCRETE,
+    "dqn": DISCRETE,
+    "her": GOALS,
+    "ippo": AGENTS,
+    "ppo_lagrangian": COSTLY,
+}
 SMALL = {
     "num_envs": 4,
     "unroll_length": 3,
@@ -40,6 +47,8 @@ SMALL = {
     "learning_starts": 12,
     "actor_hidden": (8,),
     "critic_hidden": (8,),
+    "flow_hidden": (8,),
+    "noise_hidden": (8,),
     "hidden": (8,),
     "width": 8,
     "horizon": 4,

@@ -43,8 +43,14 @@ from jaxrl.types import Learner
 
 FUNCTIONS = ("init", "step", "<lambda>")  # of `jaxrl.run.program`; the last evaluates
 CHILD = "--child"
-# For learners that need agents or costs, in place of --env.
-ENVS = {"ippo": "meeting", "ppo_lagrangian": "cruise"}
+# For learners that need discrete actions, goals, agents or costs, in place of --env.
+ENVS = {
+    "discrete_sac": "gymnax/CartPole-v1",
+    "dqn": "gymnax/CartPole-v1",
+    "her": "point_maze_open",
+    "ippo": "meeting",
+    "ppo_lagrangian": "cruise",
+}
 
 
 @dataclass

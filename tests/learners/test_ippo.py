@@ -120,20 +120,6 @@ def test_each_agent_learns_to_follow_its_cue(config):
     np.testing.assert_allclose(returns, best)
 
 
-def test_devices_that_share_environments_end_where_one_does():
-    """Two halves under a named axis against the whole, on one device."""
-    learner = ippo.make(Pair(length=2.0), SEPARATE.replace(num_epochs=1))
-    first = jax.jit(learner.init)(KEY)
-    whole = jax.jit(learner.step)(first)[0].params
-    shared = lambda x, axis: (
-        jnp.stack([x, x]) if axis < 0 else x.reshape(2, x.shape[0] // 2, *x.shape[1:])
-    )
-    halves = jax.tree.map(shared, first, learner.sharing.env_axis(first))
-    step = jax.jit(jax.vmap(learner.sharing.on_axis("devices").step, axis_name="devices"))
-    both = step(halves)[0].params
-    assert_same(jax.tree.map(lambda x: x[0], both), whole, atol=1e-6)
-
-
 def test_an_environment_of_one_agent_is_refused():
     with pytest.raises(ValueError, match="^num_agents=None: the environment must have an agent"):
         ippo.make(Probe(), TINY)
