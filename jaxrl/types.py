@@ -119,7 +119,6 @@ class Learner:
     sharing: Sharing | None = None  # None: devices can share whole runs only
     data: Any = None
     unit: str = "env steps"  # or "updates"
-    evaluate: Callable[..., dict[str, jax.Array]] | None = (
-        None  # replaces the evaluation by whole episodes
-    )
+    # Replaces the evaluation by whole episodes; see `train(evaluate=)`.
+    evaluate: Callable[..., dict[str, jax.Array]] | None = None
     about: dict[str, Any] = field(default_factory=dict)  # what to print beside the results

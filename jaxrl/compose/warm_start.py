@@ -11,10 +11,10 @@ from jaxrl.types import Learner
 
 
 def warm_start(learner: Learner, parts: dict[str, Any]) -> Learner:
-    """`learner`, whose every run begins with `parts` in place of what `init` makes.
+    """Returns `learner`. Every run begins with `parts` in place of those that `init` makes.
 
     `warm_start(sac, {"agent.actor.params": offline.agent.actor.params})` begins with an offline
-    actor; give `obs_moments`, too, where it normalises observations.
+    actor. Give `obs_moments`, too, if it normalises observations.
 
     Args:
       parts: trees of one run by their path in the state, names of fields joined by dots.

@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Look:
-    """What a hook of `train` is shown. It returns a new state of all runs, or None."""
+    """The argument of a hook of `train`. A hook returns a new state of all runs, or None."""
 
     learner: Learner
     state: Any  # on the devices, leaves [configs * seeds, ...]; donated by the next step
