@@ -256,7 +256,8 @@ def make(
         state, metrics = update(state, carry, unroll)
         if after is not None:
             mean = mean_over(unroll.valid, psum)
-            new, more = after(state.extra, unroll, episodes, mean, state.config)
+            told = episodes.with_means(metrics)
+            new, more = after(state.extra, unroll, told, mean, state.config)
             state, metrics = state.replace(extra=new), metrics | more
         return state, episodes.with_means(metrics)
 

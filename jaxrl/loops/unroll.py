@@ -148,13 +148,17 @@ class Rewards(Protocol):
 
 
 class After(Protocol):
-    """Updates `extra` once per step, after the networks. `mean` takes means over all devices."""
+    """Updates `extra` once per step, after the networks.
+
+    `metrics` holds the episodes that ended and the means of the update, such as "kl". `mean` takes
+    means over all devices.
+    """
 
     def __call__(
         self,
         extra: Any,
         unroll: Unroll,
-        episodes: Metrics,
+        metrics: Metrics,
         mean: Callable[[jax.Array], jax.Array],
         config: Any,
     ) -> tuple[Any, Means]: ...
