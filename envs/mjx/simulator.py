@@ -267,17 +267,32 @@ def load_gymnasium(
     if physics not in ("accurate", "fast"):
         raise ValueError(f"physics={physics!r}: allowed are 'accurate' and 'fast'")
     path = Path(importlib.util.find_spec("gymnasium").origin).parent / "envs/mujoco/assets" / xml
+    spec = mujoco.MjSpec.from_file(str(path))
     if physics == "fast" and fast_contacts is not None:
-        spec = mujoco.MjSpec.from_file(str(path))
         for numeric in list(spec.numerics):  # MJX reads the wrong entry where any come before
             spec.delete(numeric)
         for name in ("max_geom_pairs", "max_contact_points"):
             spec.add_numeric(name=name, data=[fast_contacts], size=1)
-        mj_model = spec.compile()
-    else:
-        mj_model = mujoco.MjModel.from_xml_path(str(path))
+    mj_model = _compile(spec)
     options = {"solver": int(mujoco.mjtSolver.mjSOL_NEWTON)} if mj_model.opt.solver == 0 else {}
     return load(mj_model, impl, options | (fast if physics == "fast" else {}))
+
+
+def _compile(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """`spec.compile()` without the warning about `settotalmass`, which half_cheetah.xml has.
+
+    MuJoCo's compiler calls that attribute deprecated. The masses are scaled after compilation
+    instead, by the two calls that the warning names. Those leave the means of the masses and of
+    the inertias as they were, which scale the solver's tolerance, so both are set here.
+    """
+    total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
+    mj_model = spec.compile()
+    if total_mass > 0:
+        mujoco.mj_setTotalmass(mj_model, total_mass)
+        mujoco.mj_setConst(mj_model, mujoco.MjData(mj_model))
+        mj_model.stat.meanmass = mj_model.body_mass[1:].mean()
+        mj_model.stat.meaninertia = mj_model.dof_M0.mean()
+    return mj_model
 
 
 def contact_forces(model: mjx.Model, data: mjx.Data) -> jax.Array:

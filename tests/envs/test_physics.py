@@ -1,7 +1,10 @@
 """One control step of MJX: batches, the derivative, and how often it is traced."""
 
 import functools
+import warnings
+from pathlib import Path
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,6 +112,23 @@ def test_contacts_are_limited_without_a_difference_while_no_more_touch():
     )
     assert 0 < touching == all_touching <= 4
     np.testing.assert_allclose(limited.qpos, free.qpos, atol=1e-4)
+
+
+def test_loading_prints_nothing_and_scales_masses_as_mujoco_does(capfd, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # MuJoCo also writes its warnings to a file
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = physics.load_gymnasium("half_cheetah.xml").mj_model
+    assert capfd.readouterr() == ("", "") and not list(tmp_path.iterdir())
+    assets = Path(gymnasium.__file__).parent / "envs/mujoco/assets"
+    expected = physics.mujoco.MjModel.from_xml_path(str(assets / "half_cheetah.xml"))  # this warns
+    assert found.body_mass.sum() == pytest.approx(14.0)
+    assert found.stat.meanmass == expected.stat.meanmass
+    assert found.stat.meaninertia == expected.stat.meaninertia
+    arrays = [n for n in dir(expected) if isinstance(getattr(expected, n), np.ndarray)]
+    assert "body_inertia" in arrays
+    for name in arrays:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
 
 
 def test_load_does_not_change_the_callers_model():
