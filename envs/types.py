@@ -89,6 +89,33 @@ class State:
     info: dict[str, Any]
     signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
+    def next(
+        self,
+        data: Any,
+        obs: Any,
+        reward: jax.Array,
+        terminated: jax.Array | None = None,
+        metrics: dict[str, jax.Array] | None = None,
+        signals: dict[str, jax.Array] | None = None,
+    ) -> State:
+        """The state after a step of an environment that has no clock: `truncated` is False.
+
+        Args:
+          data, obs, reward: of the new state.
+          terminated: whether the step ended the MDP, [] bool; None means that it never ends.
+          metrics, signals: of the new state; None keeps those of this state.
+        """
+        no = jnp.zeros((), bool)
+        return self.replace(
+            data=data,
+            obs=obs,
+            reward=reward,
+            terminated=no if terminated is None else terminated,
+            truncated=no,
+            metrics=self.metrics if metrics is None else metrics,
+            signals=self.signals if signals is None else signals,
+        )
+
 
 @runtime_checkable
 class Env(Protocol):

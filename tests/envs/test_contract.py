@@ -196,6 +196,20 @@ def test_a_huge_number_ends_one_episode_and_is_counted():
     assert state.now.reward[0] == 0.0 and np.abs(state.final_obs).max() < 10
 
 
+def test_the_next_state_is_not_truncated_and_keeps_what_is_not_named():
+    yes = jnp.ones((), bool)
+    state = Line(signals=True).reset(KEY)
+    state = state.replace(terminated=yes, truncated=yes, info={"time_limit": 7})
+    found = state.next(data=1, obs=jnp.ones(2), reward=jnp.float32(3.0))
+    assert (found.data, found.reward, found.info) == (1, 3.0, {"time_limit": 7})
+    for flag in (found.terminated, found.truncated):
+        assert flag.dtype == bool and flag.shape == () and not flag
+    assert found.metrics is state.metrics and found.signals is state.signals
+    named = state.next(data=1, obs=1, reward=0, terminated=yes, metrics={}, signals={})
+    assert named.terminated and not named.truncated
+    assert named.metrics == named.signals == {}
+
+
 def test_the_example_of_the_readme_runs(monkeypatch):
     monkeypatch.setattr(registry, "_registered", {})
     text = (Path(envs.__file__).parent / "README.md").read_text()
