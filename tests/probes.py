@@ -140,12 +140,11 @@ class Pair:
         data = state.data.replace(t=state.data.t + 1)
         sign = 2.0 * action - 1.0
         same = (action[0] == action[1]).astype(jnp.float32)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=self.pays_own * (sign == data.cue) + self.pays_team * same,
             terminated=data.t >= self.length,
-            truncated=jnp.zeros((), bool),
         )
 
     def _obs(self, data: PairData) -> dict[str, jax.Array]:

@@ -53,12 +53,11 @@ class Gymnax:
         obs, suite_state, reward, terminated, _ = self.suite.step_env(
             k_step, state.data.state, action, self.params
         )
-        return state.replace(
+        return state.next(
             data=GymnaxData(self._cast(suite_state), key),
             obs=self._obs(obs),
             reward=jnp.asarray(reward, jnp.float32).reshape(()),
             terminated=jnp.asarray(terminated).astype(bool).reshape(()),
-            truncated=jnp.zeros((), bool),
         )
 
     def _cast(self, suite_state: Any) -> Any:

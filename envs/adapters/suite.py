@@ -65,12 +65,11 @@ class SuiteEnv:
     def step(self, state: State, action: jax.Array) -> State:
         with jax.default_matmul_precision("highest"):
             new = self.suite.step(self._unpack(state.data), action)
-        return state.replace(
+        return state.next(
             data=self._pack(new),
             obs=new.obs,
             reward=jnp.asarray(new.reward, jnp.float32),
             terminated=jnp.asarray(new.done).astype(bool),
-            truncated=jnp.zeros((), bool),
             metrics=_metrics(new),
         )
 

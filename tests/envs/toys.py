@@ -55,12 +55,11 @@ class Line:
         move = action - 1.0 if self.discrete else action[0]
         x = state.data.x + self.gain * move
         data = state.data.replace(x=x, t=state.data.t + 1.0)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=x,
             terminated=jnp.abs(x) > self.edge,
-            truncated=jnp.zeros((), bool),
             metrics={"reward_x": x, "x": x},
             signals=self._signals(data, jnp.asarray(action)),
         )

@@ -18,7 +18,7 @@ def load_asset(
     Args:
       xml: file name.
       physics: "accurate" (the file's own options) or "fast" (the options in `fast` on top).
-      impl: see `envs.physics.load`.
+      impl: see `envs.mjx.simulator.load`.
 
     Raises:
       ValueError: unknown `physics` or `impl`.

@@ -57,12 +57,10 @@ class CartpoleSwingup:
         centred = (1.0 + _bell(data.qpos[0] / 2.0)) / 2.0
         small_control = (4.0 + (1.0 - push[0] ** 2)) / 5.0
         small_velocity = (1.0 + _bell(data.qvel[1] / 5.0)) / 2.0
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=upright * centred * small_control * small_velocity,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
             metrics={"upright": upright, "x_position": data.qpos[0]},
         )
 

@@ -53,12 +53,10 @@ class Cruise:
     def step(self, state: State, action: jax.Array) -> State:
         speed = self.max_speed * (jnp.clip(action[0], -1.0, 1.0) + 1.0) / 2.0
         data = state.data.replace(speed=speed)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=speed / self.max_speed,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
             signals={"cost": jnp.maximum(speed - data.limit, 0.0) / self.max_speed},
         )
 

@@ -70,11 +70,10 @@ class MatrixGame:
 
     def step(self, state: State, action: jax.Array) -> State:
         reward = self.scale * jnp.asarray(self.payoffs)[:, action[0], action[1]]
-        return state.replace(
+        return state.next(
+            data=state.data,
             obs=self._obs(jax.nn.one_hot(action, self.action_space.n)),
             reward=reward,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
         )
 
     def _obs(self, last: jax.Array) -> dict[str, jax.Array]:

@@ -68,12 +68,11 @@ class Meeting:
         data = MeetingData(jnp.clip(state.data.cell + action - STAY, 0, self.cells - 1))
         met = data.cell[0] == data.cell[1]
         reward = jnp.where(met, self.meeting_reward, self.step_reward)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=jnp.full(AGENTS, reward, jnp.float32),
             terminated=met,
-            truncated=jnp.zeros((), bool),
             metrics={"success": met.astype(jnp.float32)},
         )
 

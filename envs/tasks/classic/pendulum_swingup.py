@@ -50,12 +50,10 @@ class PendulumSwingup:
         upright = _upright(data)
         small_control = (4.0 + (1.0 - torque[0] ** 2)) / 5.0
         small_velocity = (1.0 + 0.1 ** ((data.qvel[0] / 5.0) ** 2)) / 2.0
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=upright * small_control * small_velocity,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
             metrics={"upright": upright},
         )
 

@@ -185,12 +185,11 @@ class PointMaze:
         )
         obs = _obs(data)
         achieved = self.achieved_goal(obs)
-        return state.replace(
+        return state.next(
             data=data,
             obs=obs,
             reward=self.goal_reward(achieved, data.goal),
             terminated=self.goal_terminates(achieved, data.goal),
-            truncated=jnp.zeros((), bool),
             metrics=self._metrics(data),
             signals=self._signals(data),
         )

@@ -14,7 +14,8 @@ from envs.mjx.simulator import (
     load_gymnasium,
     mjx,
 )
-from envs.types import Box, State, first_state
+from envs.tasks.gymnasium.locomotion import first_legged_state, next_legged_state
+from envs.types import Box, State
 
 
 @struct.dataclass
@@ -57,42 +58,18 @@ class Ant:
         qpos = self.sim.model.qpos0 + noise
         physics = self.sim.physics(qpos, self.reset_noise_scale * jax.random.normal(k_vel, (14,)))
         data = TrackedPhysics(**vars(physics), tracked=qpos[:2])
-        zero = jnp.zeros(())
-        metrics = position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
-        metrics |= {"reward_forward": zero, "reward_ctrl": zero}
-        metrics |= {"reward_contact": zero, "reward_survive": zero}
         # Gymnasium computes contact forces after steps only: at a reset they read 0.
-        return first_state(data, self._obs(data, jnp.zeros((14, 6))), metrics)
+        return first_legged_state(data, self._obs(data, jnp.zeros((14, 6))))
 
     def step(self, state: State, action: jax.Array) -> State:
         physics, (xy, force) = self.sim.simulate(
             state.data, action, self.frame_skip, self._torso_and_contacts
         )
         data = TrackedPhysics(**vars(physics), tracked=xy)
-        dt = self.frame_skip * self.sim.model.opt.timestep
-        velocity = (xy - state.data.tracked) / dt
-        healthy = self._healthy(data)
         force = jnp.clip(force, *self.contact_force_range)
-        forward = self.forward_reward_weight * velocity[0]
-        ctrl = self.ctrl_cost_weight * jnp.sum(action**2)
         contact = self.contact_cost_weight * jnp.sum(force**2)
-        survive = healthy.astype(jnp.float32) * self.healthy_reward
-        return state.replace(
-            data=data,
-            obs=self._obs(data, force),
-            reward=forward + survive - ctrl - contact,
-            terminated=~healthy & self.terminate_when_unhealthy,
-            truncated=jnp.zeros((), bool),
-            metrics=position_metrics(data)
-            | {
-                "x_velocity": velocity[0],
-                "y_velocity": velocity[1],
-                "reward_forward": forward,
-                "reward_ctrl": -ctrl,
-                "reward_contact": -contact,
-                "reward_survive": survive,
-            },
-        )
+        obs = self._obs(data, force)
+        return next_legged_state(self, state, data, obs, action, contact)
 
     def _torso_and_contacts(self, data: mjx.Data) -> tuple[jax.Array, jax.Array]:
         """Torso xy [2] and contact forces [14, 6], as Gymnasium reads them after `mj_step`."""
@@ -106,13 +83,8 @@ class Ant:
             parts.append(force[1:].ravel())  # without the world
         return jnp.concatenate(parts)
 
-    def _healthy(self, data: Physics) -> jax.Array:
+    def healthy(self, data: Physics) -> jax.Array:
+        """Whether the torso's height is in its range and all is finite. [] bool"""
         low, high = self.healthy_z_range
         finite = jnp.isfinite(data.qpos).all() & jnp.isfinite(data.qvel).all()
         return finite & (low <= data.qpos[2]) & (data.qpos[2] <= high)
-
-
-def position_metrics(data: Physics) -> dict[str, jax.Array]:
-    """Of a robot that moves in x and y."""
-    x, y = data.qpos[0], data.qpos[1]
-    return {"x_position": x, "y_position": y, "distance_from_origin": jnp.hypot(x, y)}

@@ -52,12 +52,10 @@ class HalfCheetah:
         x_velocity = (x - state.data.qpos[0]) / (self.frame_skip * self.sim.model.opt.timestep)
         forward = self.forward_reward_weight * x_velocity
         ctrl = self.ctrl_cost_weight * jnp.sum(action**2)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=forward - ctrl,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
             metrics={
                 "x_position": x,
                 "x_velocity": x_velocity,

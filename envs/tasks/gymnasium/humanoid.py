@@ -14,8 +14,8 @@ from envs.mjx.simulator import (
     load_gymnasium,
     mjx,
 )
-from envs.tasks.gymnasium.ant import position_metrics
-from envs.types import Box, State, first_state
+from envs.tasks.gymnasium.locomotion import first_legged_state, next_legged_state
+from envs.types import Box, State
 
 
 @struct.dataclass
@@ -80,39 +80,15 @@ class Humanoid:
         # Gymnasium computes contact forces after steps only: at a reset they read 0.
         derived = derived.replace(cfrc_ext=jnp.zeros((13, 6)))
         data = TrackedPhysics(**vars(physics), tracked=derived.com)
-        zero = jnp.zeros(())
-        metrics = position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
-        metrics |= {"reward_survive": zero, "reward_forward": zero}
-        metrics |= {"reward_ctrl": zero, "reward_contact": zero}
-        return first_state(data, self._obs(data, derived), metrics)
+        return first_legged_state(data, self._obs(data, derived))
 
     def step(self, state: State, action: jax.Array) -> State:
         physics, derived = self.sim.simulate(state.data, action, self.frame_skip, self._derive)
         data = TrackedPhysics(**vars(physics), tracked=derived.com)
-        dt = self.frame_skip * self.sim.model.opt.timestep
-        velocity = (derived.com - state.data.tracked) / dt
-        healthy = self._healthy(data)
-        forward = self.forward_reward_weight * velocity[0]
-        ctrl = self.ctrl_cost_weight * jnp.sum(action**2)
         contact = self.contact_cost_weight * jnp.sum(derived.cfrc_ext**2)
         contact = jnp.clip(contact, *self.contact_cost_range)
-        survive = healthy.astype(jnp.float32) * self.healthy_reward
-        return state.replace(
-            data=data,
-            obs=self._obs(data, derived),
-            reward=forward + survive - ctrl - contact,
-            terminated=~healthy & self.terminate_when_unhealthy,
-            truncated=jnp.zeros((), bool),
-            metrics=position_metrics(data)
-            | {
-                "x_velocity": velocity[0],
-                "y_velocity": velocity[1],
-                "reward_survive": survive,
-                "reward_forward": forward,
-                "reward_ctrl": -ctrl,
-                "reward_contact": -contact,
-            },
-        )
+        obs = self._obs(data, derived)
+        return next_legged_state(self, state, data, obs, action, contact)
 
     def _derive(self, data: mjx.Data) -> Derived:
         mass = self.sim.model.body_mass
@@ -132,6 +108,7 @@ class Humanoid:
                 parts.append(getattr(derived, name).ravel())
         return jnp.concatenate(parts)
 
-    def _healthy(self, data: Physics) -> jax.Array:
+    def healthy(self, data: Physics) -> jax.Array:
+        """Whether the torso's height is in its range. [] bool"""
         low, high = self.healthy_z_range
         return (low < data.qpos[2]) & (data.qpos[2] < high)

@@ -52,12 +52,11 @@ class InvertedDoublePendulum:
         survive = self.healthy_reward * (~terminated).astype(jnp.float32)
         distance = 0.01 * x**2 + (z - 2.0) ** 2
         velocity = 1e-3 * data.qvel[1] ** 2 + 5e-3 * data.qvel[2] ** 2
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data, force),
             reward=survive - distance - velocity,
             terminated=terminated,
-            truncated=jnp.zeros((), bool),
             metrics={
                 "reward_survive": survive,
                 "distance_penalty": -distance,

@@ -42,12 +42,11 @@ class InvertedPendulum:
         obs = self._obs(data)
         terminated = ~jnp.isfinite(obs).all() | (jnp.abs(obs[1]) > self.healthy_angle)
         reward = jnp.where(terminated, 0.0, 1.0).astype(jnp.float32)
-        return state.replace(
+        return state.next(
             data=data,
             obs=obs,
             reward=reward,
             terminated=terminated,
-            truncated=jnp.zeros((), bool),
             metrics={"reward_survive": reward},
         )
 

@@ -54,12 +54,10 @@ class Pusher:
         near = -self.reward_near_weight * jnp.linalg.norm(cylinder - tips)
         dist = -self.reward_dist_weight * jnp.linalg.norm(cylinder - goal)
         ctrl = -self.reward_control_weight * jnp.sum(action**2)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data, positions),
             reward=dist + ctrl + near,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
             metrics={"reward_dist": dist, "reward_ctrl": ctrl, "reward_near": near},
         )
 

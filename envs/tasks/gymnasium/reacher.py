@@ -56,12 +56,10 @@ class Reacher:
         data, offset = self.sim.simulate(state.data, action, self.frame_skip, self._offset)
         dist = -self.reward_dist_weight * jnp.linalg.norm(offset)
         ctrl = -self.reward_control_weight * jnp.sum(action**2)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data, offset),
             reward=dist + ctrl,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
             metrics={"reward_dist": dist, "reward_ctrl": ctrl},
         )
 

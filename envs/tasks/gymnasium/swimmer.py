@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.mjx.simulator import Physics, Simulator, load_gymnasium
-from envs.tasks.gymnasium.ant import position_metrics
+from envs.tasks.gymnasium.locomotion import metrics
 from envs.types import Box, State, first_state
 
 
@@ -39,9 +39,7 @@ class Swimmer:
         noise = lambda k: self.reset_noise_scale * jax.random.uniform(k, (5,), minval=-1.0)
         data = self.sim.physics(self.sim.model.qpos0 + noise(k_pos), noise(k_vel))
         zero = jnp.zeros(())
-        metrics = position_metrics(data) | {"x_velocity": zero, "y_velocity": zero}
-        metrics |= {"reward_forward": zero, "reward_ctrl": zero}
-        return first_state(data, self._obs(data), metrics)
+        return first_state(data, self._obs(data), metrics(data, jnp.zeros(2), zero, zero))
 
     def step(self, state: State, action: jax.Array) -> State:
         data, _ = self.sim.simulate(state.data, action, self.frame_skip)
@@ -49,19 +47,11 @@ class Swimmer:
         velocity = (data.qpos[:2] - state.data.qpos[:2]) / dt
         forward = self.forward_reward_weight * velocity[0]
         ctrl = self.ctrl_cost_weight * jnp.sum(action**2)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data),
             reward=forward - ctrl,
-            terminated=jnp.zeros((), bool),
-            truncated=jnp.zeros((), bool),
-            metrics=position_metrics(data)
-            | {
-                "x_velocity": velocity[0],
-                "y_velocity": velocity[1],
-                "reward_forward": forward,
-                "reward_ctrl": -ctrl,
-            },
+            metrics=metrics(data, velocity, forward, -ctrl),
         )
 
     def _obs(self, data: Physics) -> jax.Array:

@@ -78,12 +78,11 @@ class Assembly(PegInsertion):
         reward = jnp.sum(filled - data.filled)
         data = self.with_mocap(data.replace(filled=filled))
         metrics = self._metrics(data)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data, force),
             reward=reward,
             terminated=metrics["success"] > 0,
-            truncated=jnp.zeros((), bool),
             metrics=metrics,
         )
 

@@ -101,12 +101,11 @@ class PegInsertion:
     def step(self, state: State, action: jax.Array) -> State:
         data, force = self.advance(state.data, action)
         metrics = self._metrics(data)
-        return state.replace(
+        return state.next(
             data=data,
             obs=self._obs(data, force),
             reward=metrics["success"],
             terminated=metrics["success"] > 0,
-            truncated=jnp.zeros((), bool),
             metrics=metrics,
         )
 

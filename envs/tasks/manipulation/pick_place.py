@@ -110,12 +110,11 @@ class PickPlace:
         obs = _obs(data)
         metrics = self._metrics(obs)
         done = metrics["success"] > 0
-        return state.replace(
+        return state.next(
             data=data,
             obs=obs,
             reward=metrics["success"],
-            terminated=jnp.zeros((), bool) if self.continuing else done,
-            truncated=jnp.zeros((), bool),
+            terminated=None if self.continuing else done,
             metrics=metrics,
         )
 
