@@ -144,11 +144,18 @@ class Simulator:
     template: mjx.Data
     mj_model: mujoco.MjModel = struct.field(pytree_node=False)
 
-    def data(self, physics: Physics, ctrl: jax.Array | None = None) -> mjx.Data:
+    def data(
+        self,
+        physics: Physics,
+        ctrl: jax.Array | None = None,
+        xfrc_applied: jax.Array | None = None,
+    ) -> mjx.Data:
         """A full `mjx.Data`; derived fields are stale until `mjx.forward` or `mjx.step`."""
         fields = {f: x for f, x in vars(compact(physics)).items() if x is not None}
         if ctrl is not None:
             fields["ctrl"] = ctrl
+        if xfrc_applied is not None:
+            fields["xfrc_applied"] = xfrc_applied
         return self.template.replace(**fields)
 
     def physics(self, qpos: jax.Array, qvel: jax.Array) -> Physics:
@@ -164,15 +171,33 @@ class Simulator:
         ctrl: jax.Array,
         num_substeps: int,
         derive: Callable[[mjx.Data], Any] = lambda data: (),
+        xfrc_applied: jax.Array | None = None,
     ) -> tuple[Physics, Any]:
-        """Holds `ctrl` for `num_substeps` of `mjx.step`; `derive` reads the last `mjx.Data`.
+        """The state after `num_substeps` of `mjx.step`, and what `derive` reads of the last `mjx.Data`.
 
         As in MuJoCo, derived positions and forces in that `mjx.Data` belong to the
         start of the last substep (or its last Runge-Kutta stage).
+
+        Args:
+          physics: the state before.
+          ctrl: controls, held for all substeps. [nu]
+          num_substeps: at least 1.
+          derive: a function of the last `mjx.Data`.
+          xfrc_applied: pushes on the bodies, held for all substeps; None is no push. Row i acts on
+            the centre of mass of body i: force (N), then torque (N m), in the world's frame. A
+            push of 5 N along x on the body "torso" is
+            `jnp.zeros((nbody, 6)).at[sim.mj_model.body("torso").id, 0].set(5.0)`.
+            [nbody, 6]
+
+        Raises:
+          ValueError: `xfrc_applied` has another shape.
         """
+        pushes = (self.mj_model.nbody, 6)
+        if xfrc_applied is not None and jnp.shape(xfrc_applied) != pushes:
+            raise ValueError(f"xfrc_applied of shape {jnp.shape(xfrc_applied)}: must be {pushes}")
 
         def substep(physics: Physics):
-            data = _step(self.model, self.data(physics, ctrl))
+            data = _step(self.model, self.data(physics, ctrl, xfrc_applied))
             return compact(data), derive(data)
 
         physics = compact(physics)

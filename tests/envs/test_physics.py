@@ -139,3 +139,30 @@ def test_load_does_not_change_the_callers_model():
     sim = physics.load(model, options={"iterations": before[0] + 7, "disableflags": 1})
     assert (model.opt.iterations, model.opt.disableflags) == before
     assert sim.mj_model.opt.iterations == before[0] + 7
+
+
+def test_a_push_accelerates_its_body_alone_and_a_torque_turns_it():
+    slide = "<joint type='slide' axis='1 0 0'/><geom size='.1' mass='2'/>"
+    hinge = "<joint axis='0 0 1'/><inertial pos='0 0 0' mass='1' diaginertia='1 1 .5'/>"
+    sim = physics.load(
+        physics.mujoco.MjModel.from_xml_string(
+            "<mujoco><option gravity='0 0 0' timestep='.01'/><worldbody>"
+            f"<body name='a'>{slide}</body><body name='b'>{slide}</body><body name='c'>{hinge}</body>"
+            "</worldbody></mujoco>"
+        ),
+        options={"disableflags": int(physics.mujoco.mjtDisableBit.mjDSBL_CONTACT)},
+    )
+    start, none = sim.physics(sim.model.qpos0, jnp.zeros(3)), jnp.zeros(0)
+
+    @jax.jit
+    def speeds(push):
+        return sim.simulate(start, none, 5, xfrc_applied=push)[0].qvel
+
+    row = lambda name: sim.mj_model.body(name).id
+    push = jnp.zeros((4, 6)).at[row("b"), 0].set(3.0).at[row("c"), 5].set(2.0)
+    np.testing.assert_allclose(speeds(push), [0.0, 3 / 2 * 0.05, 2 / 0.5 * 0.05], rtol=1e-5)
+    several = jax.vmap(speeds)(jnp.stack([push, -push, 0 * push]))
+    np.testing.assert_allclose(several[1], -several[0], rtol=1e-5)
+    np.testing.assert_array_equal(several[2], jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"xfrc_applied of shape \(6,\): must be \(4, 6\)"):
+        sim.simulate(start, none, 1, xfrc_applied=jnp.zeros(6))
