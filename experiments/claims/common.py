@@ -188,6 +188,7 @@ def measure(
     total_steps: int,
     *,
     seeds: int,
+    seed: int = 0,
     num_evals: int = 10,
     eval_episodes: int = 32,
     learner_name: str = "",
@@ -202,6 +203,7 @@ def measure(
 
     Args:
       total_steps: environment steps per seed, or updates of an offline learner.
+      seed: of the first run. Settings are chosen on other seeds than those that are reported.
       metric: the evaluation metric that is kept.
       sweep: `(field, values)` trains all values in one program. Each value has an entry of its
         own, "VARIANT FIELD=VALUE".
@@ -235,6 +237,7 @@ def measure(
         learner,
         total_steps,
         seeds=seeds,
+        seed=seed,
         num_evals=num_evals,
         eval_episodes=eval_episodes,
         devices=devices,

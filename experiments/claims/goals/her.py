@@ -7,10 +7,7 @@ reward: -1 a step until the goal. `sac, 1 at the goal` has the task's own reward
 the goal and 0 elsewhere. Success is measured over 64 evaluation episodes with random starts and
 goals.
 
-HER reaches every goal after 4,000 steps in all seeds, where SAC reaches about an eighth of them.
-After 8,000 steps SAC reaches about 0.4, with either reward, because it meets some goals by chance.
-The settings were changed once, after HER with the task's own reward, entropy in its targets and a
-temperature of 1 at the start had reached 0.46 on the same seeds.
+The settings were chosen on seeds 0 to 5. The results are of seeds 100 to 105.
 """
 
 from __future__ import annotations
@@ -64,13 +61,15 @@ VARIANTS = {
 class Args:
     tasks: tuple[str, ...] = ("point_maze_open",)
     seeds: int = 6
+    seed: int = 100  # of the first run; the settings were chosen on seeds 0 to 5
     total_steps: int = 8_000
 
 
 def main() -> int:
     args = tyro.cli(Args)
     runtime.setup(1)
-    options = dict(seeds=args.seeds, num_evals=2, eval_episodes=64, metric="success")
+    options = dict(seeds=args.seeds, seed=args.seed, about={"first_seed": args.seed})
+    options |= dict(num_evals=2, eval_episodes=64, metric="success")
     for task in args.tasks:
         env = envs.make(task)
         for variant, (module, config) in VARIANTS.items():
