@@ -32,6 +32,7 @@ from jaxrl.data import describe as data_stats
 from jaxrl.data import files as data_files
 from jaxrl.data import recording
 from jaxrl.episodes import evaluate
+from jaxrl.learners import registry
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
@@ -191,7 +192,7 @@ def main() -> int:
     args.bc_updates, _ = rounded_up(args.bc_updates, args.base.updates_per_step)
     args.rl_steps, _ = rounded_up(args.rl_steps, args.rl.num_envs * args.rl.unroll_length)
     rl = script.with_schedule(args.rl, args.rl_steps)
-    devices = args.devices or ppo.default_devices(1, rl, EVAL_EPISODES)
+    devices = args.devices or registry.default_devices(rl, 1, EVAL_EPISODES)
     runtime.setup(devices, matmul_precision=args.matmul_precision)
     env = envs.make(args.env, **script.numbers(args.env_options))
     scripted(env, args.noise)  # ValueError where the task has no expert

@@ -25,9 +25,9 @@ from presets import PPO, SAC
 
 from envs.types import Discrete, Env
 from jaxrl.cli import script
+from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
-from jaxrl.loops import off_policy
 from jaxrl.nn import spaces as acting
 from jaxrl.report import terminal
 from jaxrl.run import runtime
@@ -114,8 +114,7 @@ def config_of(algorithm: str, task: str, args: Args) -> ppo.Config | sac.Config:
 
 def devices_of(algorithm: str, config: ppo.Config | sac.Config, args: Args) -> int:
     """As experiments/ppo.py and sac.py choose, whose evaluations must be shared as well."""
-    choose = (ppo if algorithm == "ppo" else off_policy).default_devices
-    return choose(args.seeds, config, eval_episodes=0)
+    return registry.default_devices(config, args.seeds, eval_episodes=0)
 
 
 def measure(algorithm: str, task: str, args: Args) -> dict[str, Any]:

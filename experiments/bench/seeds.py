@@ -17,9 +17,9 @@ import tyro
 from bench import Args as BenchArgs
 from bench import Run, interleave, make_env, ratio, spread, write
 
+from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
-from jaxrl.loops import off_policy
 from jaxrl.report import terminal
 from jaxrl.run import runtime
 
@@ -61,8 +61,8 @@ def main(args: Args) -> dict[str, float]:
         raise SystemExit(f"--learner {args.learner}: allowed are {', '.join(GRID)}")
     is_ppo = args.learner == "ppo"
     module, config = (ppo if is_ppo else sac), config_of(args)
-    choose = (ppo if is_ppo else off_policy).default_devices
-    devices = {n: choose(n, config, eval_episodes=0) for n in (*args.seeds, 16)}
+    choose = lambda n: registry.default_devices(config, n, eval_episodes=0)
+    devices = {n: choose(n) for n in (*args.seeds, 16)}
     runtime.setup(max(devices.values()))
     learner = module.make(make_env(args.env), config)
     iterations = args.iterations * (1 if is_ppo else 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from types import ModuleType
 from typing import Any
 
@@ -78,7 +79,9 @@ def default_devices(config: Any, num_runs: int, eval_episodes: int) -> int:
     Devices share whole runs, or the environments and batches of each where its engine can.
     """
     if isinstance(config, OnPolicy):
-        return collect.default_devices(num_runs, config, eval_episodes)
+        parts = collect.num_blocks(config.num_envs, config.num_minibatches)
+        return runtime.default_devices(num_runs, config.num_envs, math.gcd(parts, eval_episodes))
     if isinstance(config, off_policy.Collect):
-        return off_policy.default_devices(num_runs, config, eval_episodes)
+        parts = off_policy.num_parts(config)
+        return runtime.default_devices(num_runs, config.batch_size, math.gcd(parts, eval_episodes))
     return runtime.default_devices(num_runs)

@@ -13,7 +13,6 @@ from envs.types import ACTION_SIGNALS
 from envs.vector import VecState, fold_keys
 from jaxrl.episodes import signal_totals
 from jaxrl.nn.spaces import Actions
-from jaxrl.run import runtime
 from jaxrl.types import Metrics
 
 
@@ -100,10 +99,3 @@ def shuffle_unrolls(
     order = order + block * jnp.arange(local_blocks)[:, None]
     order = order.reshape(local_blocks, num_minibatches, -1).swapaxes(0, 1)
     return order.reshape(num_minibatches, -1)
-
-
-def default_devices(num_runs: int, config: Any, eval_episodes: int) -> int:
-    """Returns `runtime.default_devices` for runs that devices can share: the number of devices divides
-    the blocks of minibatches and the evaluation episodes."""
-    blocks = num_blocks(config.num_envs, config.num_minibatches)
-    return runtime.default_devices(num_runs, config.num_envs, math.gcd(blocks, eval_episodes))

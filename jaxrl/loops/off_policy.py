@@ -36,7 +36,6 @@ from jaxrl.loops.branch import same_in_runs, update_if
 from jaxrl.nn import spaces
 from jaxrl.ops import optim
 from jaxrl.ops.moments import Moments, psum_over
-from jaxrl.run import runtime
 from jaxrl.types import Learner, Metrics, Policy, Sharing, Transition
 
 
@@ -300,12 +299,6 @@ def num_parts(config: Collect) -> int:
     parts of the batch alone. The number of devices must divide it."""
     blocks = math.gcd(config.num_envs, batch_parts(config))
     return blocks if blocks > 1 else batch_parts(config)
-
-
-def default_devices(num_runs: int, config: Collect, eval_episodes: int) -> int:
-    """Returns `runtime.default_devices` for runs whose batches can be shared among devices."""
-    parts = math.gcd(num_parts(config), eval_episodes)
-    return runtime.default_devices(num_runs, config.batch_size, parts)
 
 
 def example_transition(env: Env, actions: spaces.Actions) -> Transition:

@@ -14,13 +14,11 @@ import jax.numpy as jnp
 from envs.contract import single_agent
 from envs.types import Discrete, Env
 from jaxrl.config import Fixed, Limit, Natural, Sizes, config
-from jaxrl.loops import collect, on_policy
+from jaxrl.loops import on_policy
 from jaxrl.loops.unroll import OnPolicy, Sample
 from jaxrl.nn.actors import Actor, Network, actor_critic, distribution_actor
 from jaxrl.nn.layers import Activation, ActorCritic
 from jaxrl.types import Learner, Means
-
-default_devices = collect.default_devices
 
 
 @config
