@@ -616,7 +616,7 @@ def test_pmoe_s_router_is_drawn_to_the_expert_that_the_critics_value_most():
     )
     draw = lambda out, key: spaces.tanh_normal(out).sample(key)
     actions = jnp.tanh(jax.vmap(draw)(outputs, jax.vmap(jax.random.split)(batch.key)[:, 1]))
-    critic = pmoe.Ensemble(2, (16,), 1, "tanh", False)
+    critic = sac.Ensemble(2, (16,), 1, "tanh", False)
     seen = jnp.repeat(batch.obs.critic[:, None], 3, 1)
     q = critic.apply(agent.critic.params, jnp.concatenate([seen, actions], -1).reshape(-1, 5))
     best = np.asarray(q[..., 0].min(0).reshape(-1, 3)).argmax(-1)
