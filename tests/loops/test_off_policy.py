@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
-from flax import struct
 from probes import CLOCK, Probe, assert_same, differ
 from scipy import stats
 
@@ -21,7 +20,7 @@ from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac, td3
 from jaxrl.learners.offline import bc, iql, td3_bc
 from jaxrl.learners.on_policy import ppo
 from jaxrl.loops import off_policy
-from jaxrl.loops.algorithm import Batch, Delayed, Obs, split_each
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Each, Obs, n_step, split_each, to_batch
 from jaxrl.nn import spaces
 from jaxrl.ops import optim
 from jaxrl.types import Policy
@@ -749,22 +748,21 @@ def test_a_poisoned_environment_reaches_no_gradient_and_no_statistic():
     assert not np.asarray(state.replay.steps.valid[: int(state.replay.size)]).all()
 
 
-def idle(c, action_size, psum):
+def idle(config, actions):
     """An algorithm that learns nothing and draws uniform actions."""
-    none = lambda agent, batch, hp: (agent, {})
-    act = lambda actor, obs, key, deterministic: jax.random.uniform(key, (action_size,), minval=-1)
-    return off_policy.Algorithm(lambda *_: Idle(), none, none, act)
-
-
-@struct.dataclass
-class Idle:
-    actor: tuple = ()
+    act = lambda kept, memory, obs, key, deterministic: (actions.random(key), memory)
+    return Algorithm(
+        init=lambda key, obs, config: (),
+        update=Each(lambda agent, batch, config: (agent, {})),
+        act=act,
+        keeps=lambda agent: agent,
+    )
 
 
 def test_the_executed_action_is_stored_and_signals_reach_batch_and_metrics():
     env = Probe(length=2.0, truncates=True, bound=2.0, signals=True)
-    config = off_policy.Config(num_envs=3, unroll_length=2, replay_size=12, n_step=2, gamma=0.9)
-    learner = off_policy.online(env, config, idle, lambda c: None)
+    config = off_policy.Collect(num_envs=3, unroll_length=2, replay_size=12, n_step=2, gamma=0.9)
+    learner = off_policy.online(env, config, idle)
     state, metrics = jax.jit(learner.step)(learner.init(KEY))
     steps = jax.tree.map(lambda x: np.asarray(x[:2]), state.replay.steps)
     assert set(steps.signals) == {"cost"}
@@ -774,7 +772,7 @@ def test_the_executed_action_is_stored_and_signals_reach_batch_and_metrics():
     np.testing.assert_allclose(metrics["episode_signal_cost"], cost.sum(), rtol=1e-5)
     assert metrics["episodes"] == 3
     w = replay.window(state.replay, jnp.zeros(1, int), jnp.zeros(1, int), 2)
-    batch = off_policy.batcher(config)(w, KEY[None], KEY, state.obs_moments, config)
+    batch = to_batch(config, n_step(2), w, KEY[None], KEY, state.obs_moments)
     np.testing.assert_allclose(batch.signals["cost"], cost[0, :1] + 0.9 * cost[1, :1], rtol=1e-6)
 
     recorded = recording.from_replay(jax.tree.map(lambda x: x[None], state), 0, env)
