@@ -199,7 +199,13 @@ def train(
         settings |= {"sweep": {k: plain(v) for k, v in sweep.items()}} if sweep else {}
         description = folder.describe_learner(learner, settings)
         shared = ("learner", "env", "env_overrides", "settings")
-        begin = lambda: folder.open_run(run_dir, description, resume and saved is not None, shared)
+
+        def begin() -> None:
+            if resume and not (run_dir / folder.FILE).exists():
+                folder.write_config(run_dir, description)
+            else:
+                folder.open_run(run_dir, description, resume, shared)
+
         hosts.by_main("run directory", begin)
     if not hosts.is_main():
         logging |= {"quiet": True, "wandb": None}
