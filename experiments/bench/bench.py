@@ -25,7 +25,7 @@ from jaxrl.ops.moments import psum_over
 from jaxrl.report import terminal
 from jaxrl.run import runtime
 from jaxrl.run.program import Program, configs_of, memory_of
-from jaxrl.types import Learner, Metrics
+from jaxrl.types import Learner, Metrics, Sharing
 
 sys.path.append(str(Path(__file__).parent.parent))
 
@@ -170,9 +170,11 @@ def random_stepping(
         config=NoConfig(),
         env=env,
         steps_per_iteration=num_envs * unroll_length,
-        env_axis=env_axis,
-        validate=lambda config: None,
-        on_axis=lambda axis: random_stepping(env, num_envs, unroll_length, resets, axis),
+        sharing=Sharing(
+            env_axis,
+            lambda axis: random_stepping(env, num_envs, unroll_length, resets, axis),
+            num_envs,
+        ),
     )
 
 

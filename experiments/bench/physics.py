@@ -38,7 +38,7 @@ from envs.mjx.simulator import mjx
 from envs.types import Env
 from jaxrl.report import terminal
 from jaxrl.run import runtime
-from jaxrl.types import Learner
+from jaxrl.types import Learner, Sharing
 
 OTHERS = ("mjx", "shipped", "warp", "rollout")
 
@@ -103,9 +103,7 @@ def plain_mjx(env: Env, num_envs: int, unroll_length: int) -> Learner:
         config=NoConfig(),
         env=env,
         steps_per_iteration=num_envs * unroll_length,
-        env_axis=env_axis,
-        validate=lambda config: None,
-        on_axis=lambda axis: plain_mjx(env, num_envs, unroll_length),
+        sharing=Sharing(env_axis, lambda axis: plain_mjx(env, num_envs, unroll_length), num_envs),
     )
 
 

@@ -35,7 +35,8 @@ from jaxrl.learners import registry  # noqa: E402
 from jaxrl.learners.imitation import chunks as imitation  # noqa: E402
 from jaxrl.learners.off_policy import sac  # noqa: E402
 from jaxrl.learners.on_policy import ppo  # noqa: E402
-from jaxrl.loops import off_policy  # noqa: E402
+from jaxrl.loops.algorithm import Batch, Obs  # noqa: E402
+from jaxrl.nn import spaces  # noqa: E402
 from jaxrl.nn.layers import ActorCritic  # noqa: E402
 from jaxrl.run import runtime  # noqa: E402
 
@@ -123,14 +124,15 @@ def flops_of(function, *args) -> float:
 
 def test_flops_of_sac_s_updates_are_xla_s():
     c = sac.Config(batch_size=512, actor_hidden=(64, 64), critic_hidden=(128, 128))
-    algorithm = sac.algorithm(c, 1)
+    algorithm = sac.algorithm(c, spaces.actions(Probe().action_space))
     b = c.batch_size
     obs, one, keys = jnp.zeros((b, OBS)), jnp.ones(b), jax.random.split(jax.random.key(0), b)
-    agent = jax.eval_shape(lambda: algorithm.init(keys[0], obs[:1], obs[:1], c))
-    batch = off_policy.Batch(obs, obs, obs[:, :1], one, obs, obs, one, one / b, keys, keys[0])
+    both = Obs(obs, obs)
+    agent = jax.eval_shape(lambda: algorithm.init(keys[0], Obs(obs[:1], obs[:1]), c))
+    batch = Batch(both, obs[:, :1], one, both, one, one > 0, one[:, None] > 0, {}, keys, keys[0])
     _, critic_update, actor_update = overhead.sac_parts(Probe(), c)
-    assert flops_of(algorithm.update_critic, agent, batch, c) == pytest.approx(critic_update, 0.1)
-    assert flops_of(algorithm.update_actor, agent, batch, c) == pytest.approx(actor_update, 0.1)
+    assert flops_of(algorithm.update.critic, agent, batch, c) == pytest.approx(critic_update, 0.1)
+    assert flops_of(algorithm.update.actor, agent, batch, c) == pytest.approx(actor_update, 0.1)
 
 
 def test_flops_of_ppo_s_networks_are_xla_s():
