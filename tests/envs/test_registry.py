@@ -65,7 +65,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, message):
         ("point_maze", {"radius": 0.6}, "radius=0.6: must be 0 .. 0.49"),
         ("point_maze", {"radius": -0.3}, "radius=-0.3: must be 0 .. 0.49"),
         ("point_maze", {"start_noise": 0.8}, r"start_noise=0.8: must be 0 .. 0.4$"),
-        ("point_maze", {"goal_radius": float("nan")}, "goal_radius=nan: must be above 0"),
+        ("point_maze", {"goal_radius": float("nan")}, "goal_radius=nan: must be a number"),
         ("pick_place", {"start_range": 0.03}, "start_range=0.03: must be 0.12 .. 0.2"),
         ("peg_insertion", {"hole_noise": -1}, "hole_noise=-1: must be 0 .. inf"),
         ("push_t", {"success_coverage": 0.0}, "success_coverage=0.0: must be above 0"),
