@@ -67,7 +67,7 @@ def test_seed_i_of_many_equals_the_single_run_of_seed_i(whole):
 def test_settings_can_be_swept(tmp_path):
     result = go(sweep={"init_alpha": [0.1, 0.5], "gamma": [0.9]}, num_evals=1)
     assert result.evals[-1]["return"].shape == (2, 1)
-    first, second = np.exp(np.asarray(result.state.agent.log_alpha))
+    first, second = np.exp(np.asarray(result.state.agent.log_alpha.params))
     assert first < second
 
 
