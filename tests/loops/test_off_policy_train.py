@@ -14,8 +14,7 @@ from test_off_policy import DSAC, IQL, MDPO, OFFLINE, PMOE, SMALL, TD3, TD3_BC, 
 from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac, td3
 from jaxrl.learners.offline import bc, iql, td3_bc
 from jaxrl.loops import off_policy
-from jaxrl.run import checkpoint
-from jaxrl.run import train as driver
+from jaxrl.run import checkpoint, plan
 from jaxrl.run.plan import validate
 from jaxrl.run.train import train
 
@@ -153,7 +152,7 @@ def test_a_replicated_replay_counts_once_per_device(monkeypatch):
     row = 4 * (2 * 7 + 2)  # bytes, at least
     free = type("Memory", (), {"available": int(1.5 * config.replay_size * row)})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    fit = lambda num_envs: driver._check_memory(
+    fit = lambda num_envs: plan._check_memory(
         sac.make(ENV, config.replace(num_envs=num_envs)), num_runs=1, devices=2
     )
     fit(16)  # each device holds half of the replay
