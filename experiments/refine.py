@@ -140,7 +140,7 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
         policy = run.policy()
         episodes = jax.device_get(jax.jit(lambda k, r=run, p=policy: evaluate(r.env, p, k))(keys))
         measured[name] = np.nan_to_num(episodes["success"])  # a broken episode is a failure
-        low, high = wilson(measured[name].sum(), args.episodes)
+        low, high = wilson(float(measured[name].sum()), args.episodes)
         length = float(np.nanmean(episodes["length"]))
         rows.append(
             [name, f"{measured[name].mean():.3f}", f"{low:.3f} .. {high:.3f}", f"{length:.0f}"]
