@@ -24,6 +24,9 @@ class Point:
     def reset(self, key: jax.Array) -> State:
         return first_state(jnp.zeros(()), jnp.zeros(2))
 
+    def step(self, state: State, action: jax.Array) -> State:
+        return state
+
 
 def steps(obs: np.ndarray, action: np.ndarray) -> Dataset:
     end = np.arange(len(obs)) % 20 == 19
