@@ -1,7 +1,7 @@
 """Records what every learner computes, bit for bit, and compares two commits on one machine.
 
-    python experiments/bench/digests.py --out /tmp/before.json
-    python experiments/bench/digests.py --out /tmp/after.json --against /tmp/before.json
+    python experiments/bench/digests.py --out before.json
+    python experiments/bench/digests.py --out after.json --against before.json
 
 Each entry trains one learner for 20 iterations and hashes every array of its final state. A
 comparison passes if every array of the first record also occurs in the second, under any name.
@@ -128,7 +128,6 @@ def main() -> int:
     runtime.setup(2)
     from jaxrl.data.recording import record
     from jaxrl.learners.off_policy import sac
-    from jaxrl.policies.scripted import scripted  # noqa: F401  (imports resolve before any run)
     from jaxrl.run.train import train
 
     env = envs.make("pendulum_swingup")

@@ -21,15 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.compose.family import PREFIX, FamilyState, Make, family
-from jaxrl.config import numbers
 from jaxrl.episodes import COUNTED
 from jaxrl.report.files import plain
-from jaxrl.report.log import FILE, Logger, read, set_aside
+from jaxrl.report.log import FILE, Logger, set_aside
 from jaxrl.run import checkpoint, folder, hosts
 from jaxrl.run.health import Health, with_shares
 from jaxrl.run.interrupt import Interrupt
 from jaxrl.run.plan import validate
 from jaxrl.run.program import Program, configs_of
+from jaxrl.run.resume import check_same, check_shape, evals_until, shaping
 from jaxrl.types import Learner, Metrics
 
 CHUNK_SECONDS = 1.0  # the longest time of a chunk; the host reads signals between chunks
@@ -153,7 +153,7 @@ def train(
         begin, own = start, learner.config
         init = lambda key, config=own: begin(key, config)
         learner, start = dataclasses.replace(learner, init=init), None
-    about, per_iteration = _about(learner), learner.steps_per_iteration
+    about, per_iteration = shaping(learner), learner.steps_per_iteration
     of_env = tuple(k.removeprefix(PREFIX) for k in sweep if k.startswith(PREFIX))
     running = family(make, learner.env, of_env) if of_env else learner
     program = Program(running, num_runs, devices, eval_episodes, evaluate)
@@ -185,14 +185,14 @@ def train(
             for complaint in complaints:
                 print(f"warning: {complaint}", flush=True)
         if saved:
-            _check_same(saved["learner"].config, own_configs, run_dir)
-            _check_shape(checkpoint.about_of(run_dir / "checkpoints", step), about, run_dir)
+            check_same(saved["learner"].config, own_configs, run_dir)
+            check_shape(checkpoint.about_of(run_dir / "checkpoints", step), about, run_dir)
             if step != int(saved["iterations"]) * learner.steps_per_iteration:
                 raise ValueError(
                     f"cannot resume {run_dir}: its {int(saved['iterations'])} iterations were"
                     f" {step} steps, not {learner.steps_per_iteration} each"
                 )
-            evals = _evals(run_dir, step)
+            evals = evals_until(run_dir, step)
     if run_dir is not None and "config" not in logging:  # otherwise the caller has written it
         settings = {"total_steps": int(total_steps), "seeds": seeds, "seed": seed}
         settings |= {"num_evals": num_evals, "eval_episodes": eval_episodes, "devices": devices}
@@ -371,40 +371,6 @@ def _started(start: Any, like: Any, configs: Any) -> Any:
                 f" {x.dtype}{list(x.shape)}; leaves have the leading axis configs * seeds"
             )
     return start
-
-
-def _about(learner: Learner) -> dict[str, Any]:
-    """Returns the settings that shape the program, as JSON reads them back."""
-    config, data = learner.config, numbers(learner.config)
-    names = [f.name for f in dataclasses.fields(config) if f.name not in data]
-    return {name: plain(getattr(config, name)) for name in names}
-
-
-def _check_shape(saved: dict[str, Any], wanted: dict[str, Any], run_dir: Path) -> None:
-    """Raises ValueError if a setting that shapes the program differs from the checkpoint's."""
-    for name in sorted(set(saved) & set(wanted)):
-        if saved[name] != wanted[name]:
-            raise ValueError(
-                f"cannot resume {run_dir}: its {name} is {saved[name]}, not {wanted[name]}"
-            )
-
-
-def _check_same(saved: Any, wanted: Any, run_dir: Path) -> None:
-    """Raises ValueError if a number of the config differs from the checkpoint's."""
-    for name in numbers(wanted):
-        old, new = (np.asarray(getattr(config, name)) for config in (saved, wanted))
-        if not np.array_equal(old, new):
-            raise ValueError(
-                f"cannot resume {run_dir}: its {name} is {np.unique(old)}, not {np.unique(new)}"
-            )
-
-
-def _evals(run_dir: Path, env_steps: int) -> list[dict[str, Any]]:
-    """Returns the logged evaluations up to `env_steps`."""
-    clock = ("kind", "seconds", "steps_per_second")
-    records = [r for r in read(run_dir) if r["kind"] == "eval" and r["env_steps"] <= env_steps]
-    as_array = lambda k, x: x if k == "env_steps" else np.array(x, np.float32)
-    return [{k: as_array(k, x) for k, x in r.items() if k not in clock} for r in records]
 
 
 def _evenly(total: int, parts: int) -> list[int]:
