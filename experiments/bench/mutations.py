@@ -28,7 +28,7 @@ from jaxrl.data import files as data_files
 from jaxrl.learners.on_policy import ppo
 from jaxrl.report import log
 from jaxrl.run import checkpoint, folder
-from jaxrl.run.train import _check_shape
+from jaxrl.run.resume import check_shape
 
 VALUES = (
     *(None, True, False, 0, 1, -5, 3, 1.0, 2.5, -0.5, 1e39, 10**30, float("inf"), float("nan")),
@@ -146,7 +146,7 @@ def _undamaged(step: int, tree: Any, complaints: list[str]) -> Any:
 
 def _same_shape(run: Path) -> None:
     """What `train` compares before it goes on."""
-    _check_shape(checkpoint.about_of(run / "checkpoints", 16), {"num_envs": 4}, run)
+    check_shape(checkpoint.about_of(run / "checkpoints", 16), {"num_envs": 4}, run)
 
 
 def _resume(run: Path) -> None:
