@@ -28,6 +28,15 @@ def forget_programs():
     gc.collect()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def same_surroundings():
+    """A test that calls `runtime.setup` leaves its flags to no process of the next file."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture
 def quick_compile():
     """Half the compile time, for programs that run for milliseconds."""

@@ -10,9 +10,9 @@ import jax
 import jaxlib
 import pytest
 
+from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
-from jaxrl.loops import off_policy
 from jaxrl.run import runtime
 
 ROOT = Path(__file__).parents[2]
@@ -209,8 +209,7 @@ def test_what_else_must_divide_among_the_devices_does(machine, parts, expected):
 )
 def test_a_learner_shares_what_it_can_by_default(machine, config, runs, episodes, expected):
     machine(4)
-    module = ppo if isinstance(config, ppo.Config) else off_policy
-    assert module.default_devices(runs, config, episodes) == expected
+    assert registry.default_devices(config, runs, episodes) == expected
 
 
 @pytest.mark.parametrize("cores", [3, 5, 6, 7, 12, 16, 64])
