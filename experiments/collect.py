@@ -14,6 +14,7 @@ import jaxrl.cli.starting  # noqa: F401  # isort: skip
 
 import importlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -33,9 +34,11 @@ from jaxrl.run import folder
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"
 CLAIMS = ROOT / "experiments/claims"
-LEARNERS = ("ppo", "sac", "td3")  # each has a results file, and README.md shows all three
+PRESETS = ("ppo", "sac", "td3")  # results files of README.md's first table
+GPU = ("gpu_ppo", "gpu_sac")  # and of its second one
 PAGES = {
     "results": ROOT / "README.md",
+    "gpu": ROOT / "README.md",
     "papers": ROOT / "README.md",
     "claims": CLAIMS / "README.md",
 }
@@ -111,9 +114,9 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def of_presets() -> list[dict]:
-    """The results of all presets, of all learners."""
-    return [r for name in LEARNERS for r in common.read(RESULTS / f"{name}.json", Result)]
+def results_of(names: Iterable[str]) -> list[dict]:
+    """The entries of these results files."""
+    return [r for name in names for r in common.read(RESULTS / f"{name}.json", Result)]
 
 
 def claims(results: Path = RESULTS) -> dict[str, papers.Claim]:
@@ -171,7 +174,8 @@ def pages() -> dict[str, str]:
     found, rows = claims(), papers.load()
     papers.check(rows, found)
     return {
-        "results": table(of_presets()),
+        "results": table(results_of(PRESETS)),
+        "gpu": table(results_of(GPU)),
         "papers": papers.summary(rows, found),
         "claims": claims_page(found),
         "PAPERS": papers.page(rows, found),

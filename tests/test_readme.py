@@ -25,7 +25,7 @@ def test_generated_pages_equal_what_the_results_give():
 def test_results_were_made_with_the_presets():
     of = {"ppo": presets.PPO, "sac": presets.SAC, "td3": presets.TD3}
     rates = ("learning_rate", "actor_lr", "critic_lr", "alpha_lr", "tau", "noise_max")
-    for result in collect.of_presets():
+    for result in collect.results_of(collect.PRESETS):
         preset = of[result["learner"]][result["env"]]
         assert result["train"]["total_steps"] == preset.total_steps, result["env"]
         assert result["env_overrides"] == preset.env

@@ -23,6 +23,7 @@ from jaxrl.data import replay
 from jaxrl.data.replay import Replay
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops.algorithm import split_each
+from jaxrl.ops import windows
 from jaxrl.report import terminal
 from jaxrl.run import runtime
 from jaxrl.types import Transition
@@ -44,12 +45,12 @@ def example_of(ring: Replay) -> Transition:
     return jax.tree.map(lambda x: x[0, 0], ring.steps)
 
 
-def draw(ring: Replay, key: jax.Array, batch_size: int) -> replay.Batch:
+def draw(ring: Replay, key: jax.Array, batch_size: int) -> windows.Batch:
     """A batch of one-step transitions, keys included."""
     starts, _ = split_each(fold_keys(key, jnp.arange(batch_size)))
     first_env = jnp.zeros(batch_size, jnp.int32)
     age, env = replay.uniform(ring, starts, first_env, ring.num_envs)
-    return replay.n_step(replay.window(ring, age, env, 1), 0.99)
+    return windows.n_step(replay.window(ring, age, env, 1), 0.99)
 
 
 def bookkeeping(ring: Replay, key: jax.Array, args: Args):

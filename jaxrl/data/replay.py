@@ -1,4 +1,4 @@
-"""Transitions on the device: a ring written in place, and windows that respect episodes.
+"""Transitions on the device: a ring written in place, and what is drawn from it.
 
 Replay and data sets share one layout, time-major [T, N, ...]. A row is one time step of N
 environments, and a column is the history of one environment. A data set is a full ring of one
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.types import summed
+from jaxrl.ops import goals, windows
 from jaxrl.types import Transition
 
 
@@ -33,28 +33,6 @@ class Replay:
     @property
     def capacity(self) -> int:
         return self.steps.reward.shape[0]
-
-
-@struct.dataclass
-class Window:
-    """`length` consecutive steps from each of B starts."""
-
-    steps: Transition  # [length, B, ...]
-    alive: jax.Array  # [length, B] bool: still the first step's episode, recorded and finite
-
-
-@struct.dataclass
-class Batch:
-    """What a temporal-difference update needs, [B, ...]."""
-
-    obs: Any
-    action: jax.Array  # [B, A]; [B, length, A] from `chunk`
-    reward: jax.Array  # [B] discounted sum over the steps taken
-    next_obs: Any  # after the last of those steps
-    discount: jax.Array  # [B] gamma^steps, 0 where the MDP terminated
-    weight: jax.Array  # [B] 1, or 0 if the first step is not valid
-    # [B, ...] float32, discounted sums like `reward`. `teacher` is that of the first step.
-    signals: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
 def empty(example: Transition, rows: int, num_envs: int) -> Replay:
@@ -92,7 +70,7 @@ def physical_row(replay: Replay, age: jax.Array) -> jax.Array:
     return (replay.position - replay.size + age) % replay.capacity
 
 
-def window(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> Window:
+def window(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> windows.Window:
     """Returns the `length` steps from row `age` [B] of column `env` [B] on.
 
     No window crosses the end of an episode, the newest row or a step that was not finite:
@@ -101,55 +79,10 @@ def window(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> Windo
     ages = age + jnp.arange(length)[:, None]  # [length, B]
     rows = physical_row(replay, ages)
     steps = jax.tree.map(lambda x: x[rows, env], replay.steps)
-    return Window(steps, _alive(steps, ages < replay.size))
+    return windows.Window(steps, windows.alive(steps, ages < replay.size))
 
 
-def _alive(steps: Transition, exists: jax.Array) -> jax.Array:
-    """Returns which steps are before any end, recorded and valid, given `exists`. [length, B]"""
-    ended = (steps.terminated | steps.truncated)[:-1]
-    not_before = jnp.concatenate([jnp.ones_like(exists[:1]), ~ended])
-    return jnp.cumprod(not_before & exists & steps.valid, 0, dtype=jnp.int32).astype(bool)
-
-
-def _at_last(w: Window) -> tuple[Callable[[Any], Any], jax.Array]:
-    """Returns a function that selects each window's last alive step, and their number [B]."""
-    count = w.alive.sum(0)
-    last = jnp.maximum(count - 1, 0)
-    columns = jnp.arange(last.shape[0])
-    return lambda tree: jax.tree.map(lambda x: x[last, columns], tree), count
-
-
-def n_step(w: Window, gamma: jax.Array | float) -> Batch:
-    """Makes n-step returns over up to `length` steps; the end of the episode cuts them."""
-    at_last, count = _at_last(w)
-    powers = jnp.asarray(gamma) ** jnp.arange(w.alive.shape[0])[:, None]
-    first = jax.tree.map(lambda x: x[0], w.steps)
-
-    def total(x):  # [length, B, ...] -> [B, ...]
-        pad = (1,) * (x.ndim - 2)
-        alive, scale = (y.reshape(y.shape + pad) for y in (w.alive, powers))
-        return jnp.where(alive, scale * x, 0.0).sum(0)
-
-    sums = jax.tree.map(total, summed(w.steps.signals))
-    return Batch(
-        obs=first.obs,
-        action=first.action,
-        reward=total(w.steps.reward),
-        next_obs=at_last(w.steps.next_obs),
-        discount=jnp.where(at_last(w.steps.terminated), 0.0, jnp.asarray(gamma) ** count),
-        weight=w.alive[0].astype(jnp.float32),
-        signals={k: sums.get(k, x) for k, x in first.signals.items()},
-    )
-
-
-def chunk(w: Window, gamma: jax.Array | float) -> tuple[Batch, jax.Array]:
-    """Returns `n_step` with the whole chunk of actions [B, length, A], and a mask [B, length] of the
-    actions that belong to the episode."""
-    actions = jnp.moveaxis(w.steps.action, 0, 1)
-    return n_step(w, gamma).replace(action=actions), w.alive.T
-
-
-# --- Hindsight goals (Andrychowicz et al. 2017) ---
+# --- Goals ---
 
 
 def episode_end(replay: Replay, age: jax.Array, env: jax.Array, horizon: int) -> jax.Array:
@@ -163,39 +96,6 @@ def episode_end(replay: Replay, age: jax.Array, env: jax.Array, horizon: int) ->
     ended = replay.steps.terminated[rows, env] | replay.steps.truncated[rows, env]
     ended |= (ages >= replay.size - 1) | (ages == age + horizon - 1)
     return age + ended.argmax(0)
-
-
-def hindsight_ages(
-    keys: jax.Array,
-    age: jax.Array,
-    end: jax.Array,
-    gamma: jax.Array | float | None = None,
-    final: jax.Array | float = 0.0,
-) -> jax.Array:
-    """Draws, for each start [B], the later row of its episode that gives the goal. [B]
-
-    The goal is what the row's `next_obs` achieved, so the start's own row is a possible choice.
-
-    Args:
-      keys: [B], one for each start.
-      age, end: [B] the start's row and the last row of its episode.
-      gamma: None gives every row up to the end the same probability, the strategy "future" of
-        Andrychowicz et al. A number gives a geometric distance (each further row with probability
-        `gamma`), cut at the end.
-      final: the probability of taking the last row itself.
-    """
-
-    def one(key, age, end):
-        k_future, k_final = jax.random.split(key)
-        u = jax.random.uniform(k_future, minval=1e-12)
-        if gamma is None:
-            ahead = jnp.floor(u * (end - age + 1))
-        else:
-            ahead = jnp.floor(jnp.log(u) / jnp.minimum(jnp.log(gamma), -1e-30))
-        chosen = age + jnp.minimum(ahead, end - age).astype(jnp.int32)
-        return jnp.where(jax.random.bernoulli(k_final, final), end, chosen)
-
-    return jax.vmap(one)(keys, age, end)
 
 
 def hindsight_goals(
@@ -212,14 +112,14 @@ def hindsight_goals(
     """Draws an achieved goal for each start (age, env) [B]: [B, ...].
 
     With probability `random` it is that of any recorded row of the same column, else of one by
-    `hindsight_ages`. The start's own row replaces a row that was not finite. Goal i depends on key
+    `jaxrl.ops.goals.hindsight_ages`. The start's own row replaces a row that was not finite. Goal i depends on key
     i alone, so it does not depend on how devices share the samples.
 
     Args:
       keys: [B], one for each start.
       achieved_goal: of `envs.types.Goals`.
       horizon: see `episode_end`.
-      gamma, final: see `hindsight_ages`.
+      gamma, final: see `jaxrl.ops.goals.hindsight_ages`.
     """
 
     def elsewhere(key):
@@ -227,41 +127,14 @@ def hindsight_goals(
         return uniform(replay, k_row[None], 0, 1)[0][0], jax.random.bernoulli(k_random, random)
 
     pairs = jax.vmap(jax.random.split)(keys)
-    own = hindsight_ages(pairs[:, 0], age, episode_end(replay, age, env, horizon), gamma, final)
+    own = goals.hindsight_ages(
+        pairs[:, 0], age, episode_end(replay, age, env, horizon), gamma, final
+    )
     any_age, is_random = jax.vmap(elsewhere)(pairs[:, 1])
     chosen = jnp.where(is_random, any_age, own)
     chosen = jnp.where(replay.steps.valid[physical_row(replay, chosen), env], chosen, age)
     row = physical_row(replay, chosen)
     return achieved_goal(jax.tree.map(lambda x: x[row, env], replay.steps.next_obs))
-
-
-def relabel(
-    w: Window,
-    goal: jax.Array,
-    chosen: jax.Array,
-    achieved_goal: Callable[[Any], jax.Array],
-    goal_reward: Callable[[jax.Array, jax.Array], jax.Array],
-    goal_terminates: Callable[[jax.Array, jax.Array], jax.Array],
-) -> Window:
-    """Returns the windows with the goal replaced by `goal` [B, ...] where `chosen` [B].
-
-    Rewards and termination are those of the new goal. An episode that ended only because the old
-    goal was reached becomes truncated.
-    """
-    old = w.steps
-    goals = jnp.broadcast_to(goal, old.obs["goal"].shape)
-    achieved = achieved_goal(old.next_obs)
-    terminated = goal_terminates(achieved, goals)
-    new = old.replace(
-        obs=old.obs | {"goal": goals},
-        next_obs=old.next_obs | {"goal": goals},
-        reward=goal_reward(achieved, goals),
-        terminated=terminated,
-        truncated=(old.truncated | old.terminated) & ~terminated,
-    )
-    pick = lambda n, o: jnp.where(chosen.reshape((1, -1) + (1,) * (o.ndim - 2)), n, o)
-    steps = jax.tree.map(pick, new, old)
-    return Window(steps, w.alive & _alive(steps, w.alive))
 
 
 # --- Sampling ---
@@ -303,7 +176,7 @@ def weighted(trajectories: Trajectories, keys: jax.Array) -> jax.Array:
 
 def draw_recorded(
     data: tuple[Transition, Trajectories | None], keys: jax.Array, steps: int
-) -> Window:
+) -> windows.Window:
     """Draws a window of `steps` per key [B], uniformly from one column or by `Trajectories`."""
     recorded, trajectories = full(data[0]), data[1]
     column = jnp.zeros(len(keys), jnp.int32)

@@ -28,10 +28,12 @@ from flax import struct
 
 from jaxrl.config import Count, Finite, Positive, Share, config
 from jaxrl.data import replay
-from jaxrl.data.replay import Replay, Window
+from jaxrl.data.replay import Replay
 from jaxrl.loops.branch import update_if
 from jaxrl.nn import spaces
+from jaxrl.ops import windows
 from jaxrl.ops.moments import Moments, psum_over
+from jaxrl.ops.windows import Window
 from jaxrl.types import Means
 
 
@@ -135,7 +137,7 @@ class Cut(NamedTuple):
     """Turns a window into a sample: `make(window, config)` of windows of `length` steps."""
 
     length: int
-    make: Callable[[Window, Any], replay.Batch]
+    make: Callable[[Window, Any], windows.Batch]
 
 
 class Init(Protocol):
@@ -191,8 +193,8 @@ def uniform(
 def n_step(steps: int) -> Cut:
     """Returns over up to `steps` steps, with scaled rewards."""
 
-    def make(window: Window, config: Updates) -> replay.Batch:
-        return replay.n_step(scaled(window, config), config.gamma)
+    def make(window: Window, config: Updates) -> windows.Batch:
+        return windows.n_step(scaled(window, config), config.gamma)
 
     return Cut(steps, make)
 
@@ -200,15 +202,15 @@ def n_step(steps: int) -> Cut:
 def chunk(steps: int) -> Cut:
     """`n_step` with all `steps` actions of the window, [B, steps, ...] (Li et al. 2025)."""
 
-    def make(window: Window, config: Updates) -> replay.Batch:
-        return replay.chunk(scaled(window, config), config.gamma)[0]
+    def make(window: Window, config: Updates) -> windows.Batch:
+        return windows.chunk(scaled(window, config), config.gamma)[0]
 
     return Cut(steps, make)
 
 
 def single() -> Cut:
     """One step, for methods that use no reward."""
-    return Cut(1, lambda window, config: replay.n_step(window, 1.0))
+    return Cut(1, lambda window, config: windows.n_step(window, 1.0))
 
 
 def scaled(window: Window, config: Updates) -> Window:

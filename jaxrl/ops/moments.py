@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +73,7 @@ class Moments:
             as being there. Spikes in fewer than 1 / SPIKE^2 of the steps cannot spoil the moments;
             values that are that far more often widen the spread until they are not.
         """
+        chex.assert_tree_shape_prefix(batch, weight.shape)
         psum = psum_over(axis_name)
         axes = tuple(range(weight.ndim))
         first = self.count == 0

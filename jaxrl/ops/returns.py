@@ -29,6 +29,7 @@ def gae(
     """
     chex.assert_equal_shape([value, next_value])
     chex.assert_equal_rank([reward, value, terminated, done])
+    chex.assert_equal_shape_prefix([reward, value, terminated, done], 1)
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     if valid is not None:
         delta = jnp.where(valid, delta, 0.0)

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from probes import assert_same
 
 from jaxrl.data import replay
+from jaxrl.ops import goals, windows
 from jaxrl.types import Transition
 
 T, N, L = 8, 2, 4  # capacity, environments, window
@@ -25,9 +26,9 @@ histories = arrays(np.int8, (2 * T, N), elements=st.integers(0, 5))
 
 insert = jax.jit(replay.insert)
 window = jax.jit(replay.window, static_argnums=3)
-n_step = jax.jit(replay.n_step)
+n_step = jax.jit(windows.n_step)
 episode_end = jax.jit(replay.episode_end, static_argnums=3)
-hindsight_ages = jax.jit(replay.hindsight_ages)
+hindsight_ages = jax.jit(goals.hindsight_ages)
 
 
 def history(kind) -> Transition:
@@ -206,13 +207,13 @@ def test_n_step_targets_are_those_of_rlax(kind, gamma, n):
 @given(histories, st.integers(1, 2 * T), gammas)
 def test_a_chunk_is_its_n_step_batch_with_the_actions_that_were_taken(kind, rows, gamma):
     w, kept = every_window(kind, rows)
-    batch, taken = replay.chunk(w, gamma)
+    batch, taken = windows.chunk(w, gamma)
     assert batch.action.shape == (T * N, L, 1)
     for b, (age, env) in enumerate(zip(EVERY_AGE, EVERY_ENV, strict=True)):
         alive = lives(kept, age, env, L)
         assert taken[b].tolist() == [i < len(alive) for i in range(L)]
         assert_same(at(batch.action, b, slice(len(alive))), at(kept.action, alive, env))
-    plain = replay.n_step(w, gamma)
+    plain = windows.n_step(w, gamma)
     assert_same(batch.replace(action=plain.action), plain)
 
 
@@ -329,7 +330,7 @@ def reached(achieved, goal):
 
 relabel = jax.jit(
     partial(
-        replay.relabel,
+        goals.relabel,
         achieved_goal=lambda obs: obs["obs"][..., :1],
         goal_reward=lambda achieved, goal: reached(achieved, goal) * 2.0 - 1.0,
         goal_terminates=reached,

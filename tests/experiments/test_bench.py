@@ -20,6 +20,7 @@ import bench  # noqa: E402
 import compile as compile_bench  # noqa: E402
 import fuzz  # noqa: E402
 import overhead  # noqa: E402
+import paired  # noqa: E402
 import peers  # noqa: E402
 import physics  # noqa: E402
 import plans  # noqa: E402
@@ -73,6 +74,31 @@ def test_contenders_take_turns_and_the_first_round_does_not_count():
 def test_a_ratio_pairs_the_rounds():
     """The machine is ten times slower in the second round: no difference to the ratio."""
     assert bench.ratio(np.array([2.0, 20.0, 2.0]), np.array([1.0, 10.0, 1.0])) == 2.0
+
+
+def test_two_checkouts_take_turns_and_ours_over_theirs_is_above_1_where_ours_is_faster(monkeypatch):
+    order = []
+
+    class Side:
+        """Ours takes 0.5 seconds a call and theirs 1; compiling takes 3 and 2."""
+
+        def __init__(self, checkout, algorithm, task, args):
+            self.ours = checkout == paired.HERE
+            self.steps, self.compile_seconds = 100, 3.0 if self.ours else 2.0
+
+        def call(self, times):
+            order.append("A" if self.ours else "B")
+            return times * (0.5 if self.ours else 1.0)
+
+        def close(self):
+            order.append("-")
+
+    monkeypatch.setattr(paired, "Side", Side)
+    row = paired.measure("ppo", "hopper", paired.Args(Path("before"), rounds=3, seconds=2.0))
+    assert row["speed"] == 2.0 and row["compile"] == 1.5 and row["calls"] == 4
+    assert row["ours_steps_per_second"].tolist() == [200.0] * 3
+    assert row["theirs_steps_per_second"].tolist() == [100.0] * 3
+    assert "".join(order).endswith("BAABBA--")
 
 
 def test_the_results_file_has_ratios_at_the_top_and_a_row_a_line(tmp_path):

@@ -15,6 +15,7 @@ from jaxrl.data import replay
 from jaxrl.learners.goals import her
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops.algorithm import Columns, n_step
+from jaxrl.ops.windows import Window
 from jaxrl.types import Transition
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -43,7 +44,7 @@ def walk() -> replay.Replay:
     )
 
 
-def drawn(config, env=TASK, length=1) -> replay.Window:
+def drawn(config, env=TASK, length=1) -> Window:
     columns = Columns(jnp.zeros(len(KEYS), jnp.int32), 1)
     return jax.jit(her.hindsight(env), static_argnums=3)(walk(), KEYS, columns, length, config)
 

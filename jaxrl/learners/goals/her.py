@@ -14,12 +14,14 @@ import jax
 from envs.types import Env
 from jaxrl.config import Share, config
 from jaxrl.data import replay
-from jaxrl.data.replay import Replay, Window
+from jaxrl.data.replay import Replay
 from jaxrl.episodes import episode_limit
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Columns, DrawWindow, split_each
 from jaxrl.nn import spaces
+from jaxrl.ops import goals
+from jaxrl.ops.windows import Window
 from jaxrl.types import Learner
 
 GOALS = ("achieved_goal", "goal_reward", "goal_terminates")
@@ -59,7 +61,7 @@ def hindsight(env: Env) -> DrawWindow:
             ring, k_goal, age, column, env.achieved_goal, horizon, final=config.final_ratio
         )
         chosen = jax.vmap(jax.random.bernoulli, (0, None))(k_chosen, config.hindsight_ratio)
-        return replay.relabel(
+        return goals.relabel(
             replay.window(ring, age, column, length),
             goal,
             chosen,
