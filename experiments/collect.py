@@ -3,6 +3,7 @@
     python experiments/collect.py runs/ppo_hopper runs/ppo_reacher --out experiments/results/ppo.json
     python experiments/collect.py --tables
 
+Runs on a Gymnasium task are evaluated in Gymnasium's own environment, too.
 `--tables` writes the tables of README.md and of claims/README.md, and the whole of PAPERS.md. They
 come from experiments/results/*.json, from the claims in experiments/claims/FAMILY/ and from
 papers.toml.
@@ -23,9 +24,11 @@ import numpy as np
 import tyro
 from pydantic import Field, model_validator
 
+from envs.adapters.originals import ORIGINALS
 from experiments import papers
 from experiments.claims import common
-from jaxrl.cli import script
+from jaxrl.cli import runs, script
+from jaxrl.originals import EPISODES, evaluate_on_original
 from jaxrl.report import log, terminal
 from jaxrl.report.files import Option, Schema
 from jaxrl.report.summary import bootstrap_interval, iqm
@@ -44,6 +47,14 @@ PAGES = {
 }
 
 
+class Original(Schema):
+    """What the final policies of a run reach in Gymnasium's own environment."""
+
+    id: str  # such as Hopper-v5
+    episodes: Annotated[int, Field(ge=1)]  # of every seed, from fixed seeds 0 ..
+    returns: Annotated[common.Seeds, Field(alias="return")]  # mean of each seed, modes of actions
+
+
 class Result(Schema):
     """What a preset reached on one task: an entry of results/LEARNER.json."""
 
@@ -55,6 +66,7 @@ class Result(Schema):
     seconds: Annotated[float, Field(ge=0)]
     env_steps: Annotated[list[int], Field(min_length=1)]
     returns: Annotated[list[common.Seeds], Field(min_length=1, alias="return")]
+    original: Original | None = None  # None: no task of Gymnasium, or not evaluated there yet
 
     @model_validator(mode="after")
     def one_length(self) -> Result:
@@ -92,26 +104,75 @@ def entry(run_dir: Path) -> dict:
         "seconds": evals[-1]["seconds"],
         "env_steps": [r["env_steps"] for r in evals],
         "return": [[x if x is None else round(x, 3) for x in r["return"]] for r in evals],
+        "original": on_original(run_dir) if has_original(config) else None,
     }
 
 
-def table(results: list[dict]) -> str:
-    """A Markdown table: the final deterministic evaluation, IQM over seeds and its interval."""
-    lines = [
-        "| task | learner | physics | return (IQM) | 95% interval | worst seed | seeds | env steps each | training seconds, all seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
+def has_original(config: dict) -> bool:
+    """Whether the run's policy can act in Gymnasium's own environment, by the run's config.json."""
+    return config["env"] in ORIGINALS and "residual" not in config
+
+
+def on_original(run_dir: Path, episodes: int = EPISODES) -> dict:
+    """The mean return of each seed's newest policy in the original of the run's task.
+
+    Every seed plays the same `episodes`, from `reset(seed=0)` on. An `Original`.
+    """
+    run = runs.load(run_dir)
+    name, options = run.config["env"], run.config["env_overrides"]
+    means = [
+        evaluate_on_original(name, run.policy(i), episodes, **options)["return"].mean()
+        for i in range(runs.num_runs(run.config["train"]))
     ]
+    defined = [None if np.isnan(x) else round(float(x), 3) for x in means]
+    return {"id": ORIGINALS[name], "episodes": episodes, "return": defined}
+
+
+COLUMNS = (
+    "task",
+    "learner",
+    "Gymnasium v5: return (IQM)",
+    "95% interval",
+    "worst seed",
+    "trained on",
+    "return there (IQM)",
+    "95% interval",
+    "worst seed",
+    "seeds",
+    "env steps each",
+    "training seconds, all seeds",
+)
+
+
+def table(results: list[dict]) -> str:
+    """A Markdown table: the final deterministic evaluation, IQM over seeds and its interval.
+
+    The first scores are those in Gymnasium's own environment, which C MuJoCo simulates. The others
+    are those in the environment and the physics of training.
+    """
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for r in sorted(results, key=lambda r: (r["env"], r["learner"])):
-        final = np.array(r["return"][-1], float)  # null: undefined
-        low, high = bootstrap_interval(final)
-        physics = r["env_overrides"].get("physics", "accurate")
-        d = terminal.digits(final)
-        lines.append(
-            f"| {r['env']} | {r['learner']} | {physics} | {iqm(final):.{d}f}"
-            f" | {low:.{d}f} .. {high:.{d}f} | {final.min():.{d}f} | {final.size} | {r['env_steps'][-1] / 1e6:.2f} M"
-            f" | {r['seconds']:.0f} |"
-        )
+        final, original = r["return"][-1], r.get("original")
+        blank = ["not measured" if r["env"] in ORIGINALS else "", "", ""]
+        cells = [
+            r["env"],
+            r["learner"],
+            *(scores(original["return"]) if original else blank),
+            r["env_overrides"].get("physics", "accurate"),
+            *scores(final),
+            f"{len(final)}",
+            f"{r['env_steps'][-1] / 1e6:.2f} M",
+            f"{r['seconds']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def scores(seeds: list[float | None]) -> list[str]:
+    """IQM, 95% interval and worst of the seeds' returns; null: undefined."""
+    x = np.array(seeds, float)
+    (low, high), d = bootstrap_interval(x), terminal.digits(x)
+    return [f"{iqm(x):.{d}f}", f"{low:.{d}f} .. {high:.{d}f}", f"{x.min():.{d}f}"]
 
 
 def results_of(names: Iterable[str]) -> list[dict]:

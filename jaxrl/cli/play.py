@@ -16,11 +16,13 @@ import imageio.v2 as imageio
 import jax
 import numpy as np
 
+from envs.adapters.originals import check_original
 from envs.render import renderer, seconds_per_step
 from envs.transforms.residual import Residual
 from envs.types import Env, State
 from jaxrl.cli import runs
 from jaxrl.episodes import episode_limit, evaluate, film
+from jaxrl.originals import EPISODES, evaluate_on_original
 from jaxrl.report import terminal
 from jaxrl.report.files import whole
 from jaxrl.report.summary import mean_interval
@@ -32,6 +34,7 @@ DEFAULT_FPS = 30.0  # if the environment does not define the duration of a step
 TIMED_STEPS = 100  # steps whose latency is measured
 KEY = 0x91A7  # so that episodes differ from those of training and recording with the same seed
 LISTED = 100  # more episodes than this are only summarised
+ON = ("gymnasium",)  # where else than in its own environment a run can be evaluated
 
 
 def record_video(
@@ -158,11 +161,7 @@ def play(
     measure = jax.jit(lambda policy, keys: evaluate(run.env, policy, keys, not stochastic))
     measured = jax.device_get(measure(policy, keys))
 
-    actions = "sampled actions" if stochastic else "most likely actions"
-    print(
-        f"{run.config['learner']} on {run.config['env']}, seed index {seed_index},"
-        f" {terminal.short(run.env_steps)} steps, {actions}"
-    )
+    _print_what(run, seed_index, stochastic)
     if episodes <= LISTED:
         _print_episodes(measured)
     _print_summary(measured)
@@ -187,6 +186,72 @@ def play(
         if filmed:
             print(f"episode 0: {filmed}")
     return measured
+
+
+def play_on_gymnasium(
+    run_dir: Path,
+    *,
+    episodes: int = EPISODES,
+    seed_index: int = 0,
+    step: int | None = None,
+    stochastic: bool = False,
+    overrides: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Evaluates one seed of a run in Gymnasium's own environment, which C MuJoCo simulates.
+
+    Prints the result beside that of the run's own environment.
+
+    Args:
+      run_dir: a run on a port of a Gymnasium task.
+      episodes ... seed: as for `play`. `overrides` change the run's own environment only.
+
+    Returns:
+      the metrics of `jaxrl.originals.evaluate_on_original`, arrays [episodes].
+
+    Raises:
+      ValueError: as `play`, or the run's task is not one of Gymnasium's.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}: must be at least 1")
+    keys = episode_keys(seed, episodes)
+    run = runs.load(run_dir, step, **(overrides or {}))
+    original, policy = original_of(run.config), run.policy(seed_index)
+    measure = jax.jit(lambda policy, keys: evaluate(run.env, policy, keys, not stochastic))
+    own = jax.device_get(measure(policy, keys))
+    options = run.config["env_overrides"]
+    name = run.config["env"]
+    there = evaluate_on_original(name, policy, episodes, seed, not stochastic, **options)
+
+    _print_what(run, seed_index, stochastic)
+    physics = (options | (overrides or {})).get("physics", "accurate")
+    columns = {f"MJX, {physics}": own, original: there}
+    rows = []
+    for what in ("return", "length", "terminated"):
+        cells = [_summary(measured[what])[:2] for measured in columns.values()]
+        rows.append([what, *(cell for pair in cells for cell in pair)])
+    heads = [text for name in columns for text in (name, "95 % interval")]
+    terminal.table(f"{episodes} episode" + "s" * (episodes > 1), ["mean of", *heads], rows)
+    return there
+
+
+def _print_what(run: runs.Run, seed_index: int, stochastic: bool) -> None:
+    actions = "sampled actions" if stochastic else "most likely actions"
+    print(
+        f"{run.config['learner']} on {run.config['env']}, seed index {seed_index},"
+        f" {terminal.short(run.env_steps)} steps, {actions}"
+    )
+
+
+def original_of(config: dict[str, Any]) -> str:
+    """The id of the Gymnasium task that a run was trained on a port of, by the run's `config`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if "residual" in config:
+        raise ValueError("a residual acts on top of its base, in jaxrl's own environment only")
+    return check_original(config["env"])
 
 
 def latency(env: Env, policy: Policy, deterministic: bool = True) -> np.ndarray:
@@ -228,17 +293,21 @@ def _print_summary(measured: dict[str, np.ndarray]) -> None:
     rows = []
     names = ["return", "length", *(k for k in measured if k not in ("return", "length"))]
     for name in names:
-        value = np.asarray(measured[name], np.float64)
-        value = value[np.isfinite(value)]  # an episode that broke is undefined
-        if not value.size:
-            rows.append([name, "undefined", "-", "-", "-"])
-            continue
-        low, high = mean_interval(value)
-        interval = f"{terminal.number(low)}..{terminal.number(high)}" if value.size > 1 else "-"
-        extremes = [terminal.number(value.min()), terminal.number(value.max())]
-        rows.append([name, terminal.number(value.mean()), interval, *extremes])
+        rows.append([name, *_summary(measured[name])])
     title = f"{count} episode" + "s" * (count > 1)
     terminal.table(title, ["", "mean", "95 % interval", "min", "max"], rows)
+
+
+def _summary(values: np.ndarray) -> list[str]:
+    """Mean, 95% interval, minimum and maximum over the episodes [E] that did not break."""
+    value = np.asarray(values, np.float64)
+    value = value[np.isfinite(value)]  # an episode that broke is undefined
+    if not value.size:
+        return ["undefined", "-", "-", "-"]
+    low, high = mean_interval(value)
+    interval = f"{terminal.number(low)}..{terminal.number(high)}" if value.size > 1 else "-"
+    mean, least, most = map(terminal.number, (value.mean(), value.min(), value.max()))
+    return [mean, interval, least, most]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -246,7 +315,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "python -m jaxrl.play", description="Evaluate a trained policy and film an episode."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--episodes", type=int, default=16)
+    parser.add_argument(
+        "--on",
+        choices=ON,
+        help="evaluate in Gymnasium's own environment, too, without a film; the v5 MuJoCo tasks only",
+    )
+    parser.add_argument(
+        "--episodes", type=int, help=f"default: 16, or {EPISODES} with --on gymnasium"
+    )
     parser.add_argument(
         "--seed-index", type=int, default=0, help="which of its settings times seeds"
     )
@@ -261,16 +337,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=480)
     parser.add_argument("--height", type=int, default=360)
     args = parser.parse_args(argv)
+    if args.on and args.video:
+        raise ValueError("video: shows the run's own environment; leave out --on")
     runtime.setup()
+    same: dict[str, Any] = {
+        "seed_index": args.seed_index,
+        "step": args.step,
+        "stochastic": args.stochastic,
+        "overrides": {"physics": args.physics} if args.physics else None,
+        "seed": args.seed,
+    }
+    if args.on:
+        count = EPISODES if args.episodes is None else args.episodes
+        play_on_gymnasium(args.run, episodes=count, **same)
+        return
     play(
         args.run,
-        episodes=args.episodes,
-        seed_index=args.seed_index,
-        step=args.step,
+        episodes=16 if args.episodes is None else args.episodes,
         video=None if args.no_video else args.video or args.run / "video.mp4",
-        stochastic=args.stochastic,
-        overrides={"physics": args.physics} if args.physics else None,
         width=args.width,
         height=args.height,
-        seed=args.seed,
+        **same,
     )

@@ -20,19 +20,8 @@ import numpy as np
 import pytest
 
 import envs
+from envs.adapters.originals import ORIGINALS
 
-ORIGINAL = {
-    "inverted_pendulum": "InvertedPendulum-v5",
-    "inverted_double_pendulum": "InvertedDoublePendulum-v5",
-    "reacher": "Reacher-v5",
-    "pusher": "Pusher-v5",
-    "swimmer": "Swimmer-v5",
-    "hopper": "Hopper-v5",
-    "half_cheetah": "HalfCheetah-v5",
-    "walker2d": "Walker2d-v5",
-    "ant": "Ant-v5",
-    "humanoid": "Humanoid-v5",
-}
 STEP = {
     "inverted_pendulum": 1e-6,
     "inverted_double_pendulum": 2e-6,
@@ -83,7 +72,7 @@ def step(env, state, action):
 
 
 def theirs(name: str):
-    env = gymnasium.make(ORIGINAL[name]).unwrapped
+    env = gymnasium.make(ORIGINALS[name]).unwrapped
     env.reset(seed=0)
     return env
 
@@ -182,7 +171,7 @@ def test_contact_forces_are_mujocos_where_the_robot_lies_on_the_ground(name):
         np.testing.assert_allclose(mine[~loaded], force[~loaded], atol=5e-4 * weight)
 
 
-@pytest.mark.parametrize("name", ORIGINAL)
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_spaces_are_gymnasiums(name):
     env, original = ours(name), theirs(name)
     assert env.observation_space.shape == original.observation_space.shape
@@ -190,7 +179,7 @@ def test_spaces_are_gymnasiums(name):
     np.testing.assert_array_equal(env.action_space.highs, original.action_space.high)
 
 
-@pytest.mark.parametrize("name", ORIGINAL)
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_options_and_their_defaults_are_gymnasiums(name):
     options = inspect.signature(type(theirs(name)).__init__).parameters
     for option in set(options) - NOT_OPTIONS:
@@ -208,7 +197,7 @@ def test_an_unhealthy_robot_may_go_on(name):
     assert state.obs[0] == state.metrics["x_position"] == state.data.qpos[0]
 
 
-@pytest.mark.parametrize("name", ORIGINAL)
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_starts_are_distributed_as_gymnasiums(name):
     env, original = ours(name), theirs(name)
     n = 300
