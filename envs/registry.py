@@ -42,6 +42,7 @@ TASKS: dict[str, Task] = {
     "half_cheetah": Task(GYMNASIUM + ".half_cheetah", "HalfCheetah", 1000),
     "hopper": Task(GYMNASIUM + ".hopper", "Hopper", 1000),
     "humanoid": Task(GYMNASIUM + ".humanoid", "Humanoid", 1000),
+    "humanoid_standup": Task(GYMNASIUM + ".humanoid_standup", "HumanoidStandup", 1000),
     "inverted_double_pendulum": Task(
         GYMNASIUM + ".inverted_double_pendulum", "InvertedDoublePendulum", 1000
     ),

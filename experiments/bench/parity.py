@@ -31,32 +31,22 @@ from rich.console import Console
 from rich.table import Table
 
 import envs
+from envs.adapters.originals import ORIGINALS
 from envs.registry import TASKS
 from envs.types import Env, State
 from jaxrl.run import runtime
 
-ORIGINAL = {
-    "ant": "Ant-v5",
-    "half_cheetah": "HalfCheetah-v5",
-    "hopper": "Hopper-v5",
-    "humanoid": "Humanoid-v5",
-    "inverted_double_pendulum": "InvertedDoublePendulum-v5",
-    "inverted_pendulum": "InvertedPendulum-v5",
-    "pusher": "Pusher-v5",
-    "reacher": "Reacher-v5",
-    "swimmer": "Swimmer-v5",
-    "walker2d": "Walker2d-v5",
-}
 # The derived point that is part of the state (`envs.physics.TrackedPhysics`).
 TRACKED: dict[str, Callable[[Any], np.ndarray]] = {
     "ant": lambda original: original.data.body(1).xpos[:2].copy(),
     "humanoid": lambda original: mass_center(original.model, original.data),
+    "humanoid_standup": lambda original: mass_center(original.model, original.data),
 }
 
 
 @dataclass
 class Args:
-    tasks: tuple[str, ...] = tuple(ORIGINAL)
+    tasks: tuple[str, ...] = tuple(ORIGINALS)
     physics: tuple[str, ...] = ("accurate", "fast")
     num_envs: int = 64  # episodes on each side, and steps compared at once
     num_states: int = 512  # one-step comparisons
@@ -81,7 +71,7 @@ class Visits:
 
 def visit(name: str, num_episodes: int, horizon: int, seed: int) -> Visits:
     """Plays random episodes in the original and keeps every transition."""
-    original = gymnasium.make(ORIGINAL[name]).unwrapped
+    original = gymnasium.make(ORIGINALS[name]).unwrapped
     rng = np.random.default_rng(seed)
     rows, returns, lengths = [], [], []
     for episode in range(num_episodes):

@@ -43,4 +43,5 @@ PPO: dict[str, Preset] = {
     # With wide noise every movement costs more than it gains at first, and it learns to stand still.
     "ant": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
     "humanoid": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
+    "humanoid_standup": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
 }

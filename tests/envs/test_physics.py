@@ -95,7 +95,9 @@ def test_a_step_has_a_reverse_mode():
     np.testing.assert_allclose(found[:, 0], (up - down) / 0.02, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name, contacts", [("ant", 8), ("humanoid", 16), ("hopper", 11)])
+@pytest.mark.parametrize(
+    "name, contacts", [("ant", 8), ("humanoid", 16), ("humanoid_standup", 32), ("hopper", 11)]
+)
 def test_fast_physics_of_robots_with_many_contacts_keeps_the_deepest(name, contacts):
     assert envs.make(name, physics="fast").env.sim.template.contact.dist.shape == (contacts,)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -29,6 +31,73 @@ class Derived:
     cfrc_ext: jax.Array  # [13, 6] contact force on each body
 
 
+class Seen(Protocol):
+    """The fields of a task that choose what of a humanoid is observed."""
+
+    sim: Simulator
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
+    include_cinert_in_observation: bool
+    include_cvel_in_observation: bool
+    include_qfrc_actuator_in_observation: bool
+    include_cfrc_ext_in_observation: bool
+
+
+def simulator(xml: str, physics: str, impl: str, fast_contacts: int) -> Simulator:
+    """A humanoid's simulator; see `load_gymnasium`."""
+    if impl == "warp":
+        raise ValueError("impl='warp': humanoid needs contact forces, which MJX has for 'jax' only")
+    return load_gymnasium(xml, physics, impl, fast_contacts=fast_contacts)
+
+
+def derive(sim: Simulator, data: mjx.Data) -> Derived:
+    """What is observed beside positions and velocities."""
+    mass = sim.model.body_mass
+    return Derived(
+        com=(mass @ data.xipos)[:2] / mass.sum(),
+        cinert=data._impl.cinert[1:],
+        cvel=data.cvel[1:],
+        qfrc_actuator=data.qfrc_actuator[6:],
+        cfrc_ext=contact_forces(sim.model, data)[1:],
+    )
+
+
+def start(env: Seen, key: jax.Array) -> tuple[TrackedPhysics, Derived]:
+    """The state in which an episode starts: that of the model file and uniform noise."""
+    k_pos, k_vel = jax.random.split(key)
+    noise = lambda k, n: env.reset_noise_scale * jax.random.uniform(k, (n,), minval=-1.0)
+    physics = env.sim.physics(env.sim.model.qpos0 + noise(k_pos, 24), noise(k_vel, 23))
+    derived = derive(env.sim, env.sim.forward(physics))
+    # Gymnasium computes contact forces after steps only: at a reset they read 0.
+    derived = derived.replace(cfrc_ext=jnp.zeros((13, 6)))
+    return TrackedPhysics(**vars(physics), tracked=derived.com), derived
+
+
+def observe(env: Seen, data: Physics, derived: Derived) -> jax.Array:
+    """The observation, [348] with the default options."""
+    skip = 2 * env.exclude_current_positions_from_observation
+    parts = [data.qpos[skip:], data.qvel]
+    for name in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"):
+        if getattr(env, f"include_{name}_in_observation"):
+            parts.append(getattr(derived, name).ravel())
+    return jnp.concatenate(parts)
+
+
+def observation_space(env: Seen) -> Box:
+    """The space of `observe`."""
+    size = 47 - 2 * env.exclude_current_positions_from_observation
+    size += 130 * env.include_cinert_in_observation
+    size += 78 * env.include_cvel_in_observation
+    size += 17 * env.include_qfrc_actuator_in_observation
+    size += 78 * env.include_cfrc_ext_in_observation
+    return Box((size,))
+
+
+def contact_cost(derived: Derived, weight: float, bounds: tuple[float, float]) -> jax.Array:
+    """The weighted square of all contact forces, clipped to `bounds`. []"""
+    return jnp.clip(weight * jnp.sum(derived.cfrc_ext**2), *bounds)
+
+
 @struct.dataclass
 class Humanoid:
     """obs [348]: position without xy (22), velocity (23), and the fields of `Derived` after
@@ -53,60 +122,27 @@ class Humanoid:
 
     @staticmethod
     def simulator(physics: str = "accurate", impl: str = "jax") -> Simulator:
-        if impl == "warp":
-            raise ValueError(
-                "impl='warp': humanoid needs contact forces, which MJX has for 'jax' only"
-            )
-        return load_gymnasium("humanoid.xml", physics, impl, fast_contacts=8)
+        return simulator("humanoid.xml", physics, impl, fast_contacts=8)
 
     @property
     def observation_space(self) -> Box:
-        size = 47 - 2 * self.exclude_current_positions_from_observation
-        size += 130 * self.include_cinert_in_observation
-        size += 78 * self.include_cvel_in_observation
-        size += 17 * self.include_qfrc_actuator_in_observation
-        size += 78 * self.include_cfrc_ext_in_observation
-        return Box((size,))
+        return observation_space(self)
 
     @property
     def action_space(self) -> Box:
         return Box((17,), -0.4, 0.4)
 
     def reset(self, key: jax.Array) -> State:
-        k_pos, k_vel = jax.random.split(key)
-        noise = lambda k, n: self.reset_noise_scale * jax.random.uniform(k, (n,), minval=-1.0)
-        physics = self.sim.physics(self.sim.model.qpos0 + noise(k_pos, 24), noise(k_vel, 23))
-        derived = self._derive(self.sim.forward(physics))
-        # Gymnasium computes contact forces after steps only: at a reset they read 0.
-        derived = derived.replace(cfrc_ext=jnp.zeros((13, 6)))
-        data = TrackedPhysics(**vars(physics), tracked=derived.com)
-        return first_legged_state(data, self._obs(data, derived))
+        data, derived = start(self, key)
+        return first_legged_state(data, observe(self, data, derived))
 
     def step(self, state: State, action: jax.Array) -> State:
-        physics, derived = self.sim.simulate(state.data, action, self.frame_skip, self._derive)
-        data = TrackedPhysics(**vars(physics), tracked=derived.com)
-        contact = self.contact_cost_weight * jnp.sum(derived.cfrc_ext**2)
-        contact = jnp.clip(contact, *self.contact_cost_range)
-        obs = self._obs(data, derived)
-        return next_legged_state(self, state, data, obs, action, contact)
-
-    def _derive(self, data: mjx.Data) -> Derived:
-        mass = self.sim.model.body_mass
-        return Derived(
-            com=(mass @ data.xipos)[:2] / mass.sum(),
-            cinert=data._impl.cinert[1:],
-            cvel=data.cvel[1:],
-            qfrc_actuator=data.qfrc_actuator[6:],
-            cfrc_ext=contact_forces(self.sim.model, data)[1:],
+        physics, derived = self.sim.simulate(
+            state.data, action, self.frame_skip, lambda data: derive(self.sim, data)
         )
-
-    def _obs(self, data: Physics, derived: Derived) -> jax.Array:
-        skip = 2 * self.exclude_current_positions_from_observation
-        parts = [data.qpos[skip:], data.qvel]
-        for name in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"):
-            if getattr(self, f"include_{name}_in_observation"):
-                parts.append(getattr(derived, name).ravel())
-        return jnp.concatenate(parts)
+        data = TrackedPhysics(**vars(physics), tracked=derived.com)
+        cost = contact_cost(derived, self.contact_cost_weight, self.contact_cost_range)
+        return next_legged_state(self, state, data, observe(self, data, derived), action, cost)
 
     def healthy(self, data: Physics) -> jax.Array:
         """Whether the torso's height is in its range. [] bool"""
