@@ -239,9 +239,9 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 def main() -> None:
     given = tyro.cli(Args)
-    unknown = sorted(set(given.tasks) - set(ORIGINAL))
+    unknown = sorted(set(given.tasks) - set(ORIGINALS))
     if unknown:
-        raise SystemExit(f"no Gymnasium original for {', '.join(unknown)}: {', '.join(ORIGINAL)}")
+        raise SystemExit(f"no Gymnasium original for {', '.join(unknown)}: {', '.join(ORIGINALS)}")
     rows = []
     for name in given.tasks:
         args = replace(given, horizon=min(given.horizon, TASKS[name].limit))
