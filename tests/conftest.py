@@ -1,31 +1,30 @@
 """Compiling is most of what the tests do: programs are kept between test runs."""
 
-import gc
 import os
+from importlib.metadata import version
 from pathlib import Path
-
-import jax
-import jaxlib
-import pytest
 
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 
-# In the environment, not in jax.config, so that processes which a test starts share it.
+# In the environment, which JAX reads when it is imported, so that processes of a test share it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-if jaxlib.__version__.startswith("0.10."):  # an unknown flag ends the process
+if version("jaxlib").startswith("0.10."):  # an unknown flag ends the process
     # The older emitters compile in half the time; what they make is some 6% slower.
     os.environ["XLA_FLAGS"] = (
         f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
     )
 
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from helpers import forget_programs  # noqa: E402
+
 
 @pytest.fixture(autouse=True, scope="module")
-def forget_programs():
+def programs_of_one_file():
     """Every compiled program holds memory maps, of which a process may have 65,530."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    forget_programs()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import forget_programs
 from probes import CLOCK, Pair, Probe, assert_same, differ, plain
 
 from envs.tasks.classic.point_maze import PointMaze
@@ -56,6 +57,17 @@ SMALL = {
     "denoise_steps": 2,
 }
 NAMES = sorted(registry.LEARNERS)
+# One learner after the other, so that the programs of one are in memory at a time.
+each = functools.partial(pytest.mark.parametrize, "name", indirect=True, scope="module")
+ALL, ONLINE = each(NAMES), each([x for x in NAMES if not registry.is_offline(x)])
+
+
+@pytest.fixture(scope="module")
+def name(request):
+    yield request.param
+    programs.cache_clear()
+    traced.cache_clear()
+    forget_programs()
 
 
 def env_of(name):
@@ -133,7 +145,7 @@ def same_numbers(config):
     return config
 
 
-@pytest.mark.parametrize("name", NAMES)
+@ALL
 def test_a_step_returns_a_state_of_the_same_shapes_and_types(name):
     """Otherwise JAX traces the step anew, or a loop refuses it."""
     _, (state, new, metrics) = traced(name, same_numbers)
@@ -145,7 +157,7 @@ def test_a_step_returns_a_state_of_the_same_shapes_and_types(name):
     assert all(x.shape == () for x in jax.tree.leaves(metrics))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@ALL
 def test_every_number_of_the_config_is_read_from_the_state(name):
     """A number that a function closes over would make a sweep over it do nothing, silently.
 
@@ -154,7 +166,7 @@ def test_every_number_of_the_config_is_read_from_the_state(name):
     assert traced(name, other_numbers)[0] == traced(name, same_numbers)[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@ALL
 def test_runs_side_by_side_equal_single_runs_and_differ(name):
     env, config, _, both = programs(name)
     states = jax.vmap(make(name, env, config).init)(jax.vmap(jax.random.key)(jnp.arange(2)))
@@ -167,7 +179,7 @@ def test_runs_side_by_side_equal_single_runs_and_differ(name):
     assert differ(first, second)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@ALL
 def test_a_saved_run_goes_on_and_acts_as_if_it_had_not_stopped(name, tmp_path):
     env, config, step, _ = programs(name)
     state = after(name)
@@ -188,7 +200,7 @@ def test_a_saved_run_goes_on_and_acts_as_if_it_had_not_stopped(name, tmp_path):
         assert_same(*actions)
 
 
-@pytest.mark.parametrize("name", [x for x in NAMES if not registry.is_offline(x)])
+@ONLINE
 def test_a_broken_simulation_reaches_no_parameter(name):
     env, config, step, _ = programs(name)
     if not isinstance(env, Probe):
@@ -205,7 +217,7 @@ def test_a_broken_simulation_reaches_no_parameter(name):
     assert all(np.isfinite(plain(x)).all() for x in kept)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@ALL
 def test_two_devices_that_share_a_run_equal_one(name):
     """Halves under a named axis on one device stand for two devices."""
     env, config, step, _ = programs(name)
@@ -224,7 +236,7 @@ def test_two_devices_that_share_a_run_equal_one(name):
         assert_same(half, (jax.tree.map(mine, whole, axes), metrics), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@ALL
 def test_a_number_that_is_none_is_refused_by_name(name):
     config = config_of(name)
     for number in numbers(config):
