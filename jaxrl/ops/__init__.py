@@ -1,1 +1,1 @@
-"""Functions on arrays: returns, schedules, optimisers. Nothing here knows an environment."""
+"""Functions on arrays: returns, windows, schedules, optimisers. Nothing here knows an environment."""
