@@ -2,12 +2,13 @@
 
 from envs.contract import check
 from envs.registry import made_by, make, names, nearest, register
-from envs.types import Box, Discrete, Env, State
+from envs.types import Box, Discrete, Env, MultiDiscrete, State
 from envs.vector import VecEnv, VecState, vectorize
 
 __all__ = [
     "Box",
     "Discrete",
+    "MultiDiscrete",
     "Env",
     "State",
     "VecEnv",

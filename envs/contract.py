@@ -12,7 +12,16 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform, box
-from envs.types import Box, Discrete, Env, Space, State, check_single_agent, num_agents_of
+from envs.types import (
+    Box,
+    Discrete,
+    Env,
+    MultiDiscrete,
+    Space,
+    State,
+    check_single_agent,
+    num_agents_of,
+)
 
 # Environments that were found sound, by id. An entry lives as long as its environment.
 _SOUND: weakref.WeakValueDictionary[int, Env] = weakref.WeakValueDictionary()
@@ -20,24 +29,25 @@ _SOUND: weakref.WeakValueDictionary[int, Env] = weakref.WeakValueDictionary()
 
 @struct.dataclass
 class Converted(Transform):
-    """`env` with its Gymnasium spaces as ours."""
+    """`env` with its Gymnasium spaces as ours. `in_a_tuple`: its `step` takes a tuple of integers."""
 
     observation: Any = struct.field(pytree_node=False, kw_only=True)
     action: Any = struct.field(pytree_node=False, kw_only=True)
+    in_a_tuple: bool = struct.field(pytree_node=False, default=False, kw_only=True)
 
     @property
     def observation_space(self) -> Space:
         return self.observation
 
     @property
-    def action_space(self) -> Box | Discrete:
+    def action_space(self) -> Box | Discrete | MultiDiscrete:
         return self.action
 
     def reset(self, key: jax.Array) -> State:
         return self.env.reset(key)
 
     def step(self, state: State, action: jax.Array) -> State:
-        return self.env.step(state, action)
+        return self.env.step(state, tuple(action) if self.in_a_tuple else action)
 
 
 def check(env: Env) -> Env:
@@ -86,15 +96,20 @@ def _with_own_spaces(env: Env) -> Env:
     own = tuple(own_space(space) for space in spaces)
     if all(a is b for a, b in zip(spaces, own, strict=True)):
         return env
-    return Converted(env, observation=own[0], action=own[1])
+    in_a_tuple = isinstance(spaces[1], tuple) or type(spaces[1]).__name__ == "Tuple"
+    return Converted(env, observation=own[0], action=own[1], in_a_tuple=in_a_tuple)
 
 
 def own_space(space: Any) -> Any:
-    """A space of Gymnasium as one of ours; any other object as it is.
+    """A space of Gymnasium, or a tuple of Discretes, as one of ours; any other object as it is.
+
+    A Tuple of Discretes becomes a MultiDiscrete, and so does a MultiBinary.
 
     Raises:
       ValueError: a kind of space that has no counterpart here.
     """
+    if isinstance(space, tuple) and space and all(isinstance(s, Discrete) for s in space):
+        return MultiDiscrete(tuple(s.n for s in space))
     if not type(space).__module__.startswith("gymnasium.spaces"):
         return space
     kind = type(space).__name__
@@ -104,7 +119,18 @@ def own_space(space: Any) -> Any:
         return Discrete(int(space.n))
     if kind == "Box":
         return box(space.low, space.high, space.dtype)
-    raise ValueError(f"space {space}: allowed of Gymnasium are Box, Dict and Discrete from 0")
+    if kind == "MultiDiscrete" and space.nvec.ndim == 1 and not space.start.any():
+        return MultiDiscrete(tuple(space.nvec.tolist()))
+    if kind == "MultiBinary" and len(space.shape) == 1:
+        return MultiDiscrete((2,) * space.shape[0])
+    if kind == "Tuple" and space.spaces:
+        parts = tuple(own_space(part) for part in space.spaces)
+        if all(isinstance(part, Discrete) for part in parts):
+            return own_space(parts)
+    raise ValueError(
+        f"space {space}: allowed of Gymnasium are Box, Dict, and Discrete, MultiDiscrete [K],"
+        " MultiBinary [K] and Tuple of Discrete from 0"
+    )
 
 
 def _check_action_space(space: Any) -> None:
@@ -112,8 +138,15 @@ def _check_action_space(space: Any) -> None:
         if space.n < 1:
             raise ValueError(f"action_space: {space} has no action, expected n of at least 1")
         return
+    if isinstance(space, MultiDiscrete):
+        whole = isinstance(space.nvec, tuple) and all(isinstance(n, int) for n in space.nvec)
+        if not whole or not space.nvec or min(space.nvec) < 1:
+            raise ValueError(f"action_space: {space}, expected nvec a tuple of integers above 0")
+        return
     if not isinstance(space, Box):
-        raise ValueError(f"action_space: {space!r}, expected envs.Box or envs.Discrete")
+        raise ValueError(
+            f"action_space: {space!r}, expected envs.Box, envs.Discrete or envs.MultiDiscrete"
+        )
     _check_bounds("action_space", space)
 
 

@@ -52,7 +52,20 @@ class Discrete:
     dtype = np.int32
 
 
-Space = Box | Discrete | dict[str, Box]
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """Vectors of K integers, as int32 [K]: entry i is one of 0 .. nvec[i]-1."""
+
+    nvec: tuple[int, ...]
+
+    dtype = np.int32
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self.nvec),)
+
+
+Space = Box | Discrete | MultiDiscrete | dict[str, Box]
 MAX_MAGNITUDE = 1e8  # of observations and rewards, see `is_sound`
 
 
@@ -133,7 +146,7 @@ class Env(Protocol):
     def observation_space(self) -> Space: ...
 
     @property
-    def action_space(self) -> Box | Discrete: ...
+    def action_space(self) -> Box | Discrete | MultiDiscrete: ...
 
 
 @runtime_checkable
@@ -176,8 +189,8 @@ class Agents(Protocol):
     """An environment with A agents that act at the same time.
 
     `obs` is a dict: "obs" [A, ...], and where there are such "state" [s] (for critics), "mask"
-    [A, n] bool (the actions that exist) and "alive" [A] bool. `observation_space` is of these
-    whole arrays. `reward` is [A]; `terminated` and `truncated` stay scalars. `action_space` is of
+    [A, n] bool (the actions that exist; of a MultiDiscrete n is the sum of `nvec`) and "alive" [A]
+    bool. `observation_space` is of these whole arrays. `reward` is [A]; `terminated` and `truncated` stay scalars. `action_space` is of
     one agent; `step` takes actions [A, ...].
     """
 
@@ -279,10 +292,12 @@ def acting_key(env: Env, key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(f"policy {getattr(env, 'policies', 0)}".encode()))
 
 
-def sample_space(space: Box | Discrete, key: jax.Array) -> jax.Array:
+def sample_space(space: Box | Discrete | MultiDiscrete, key: jax.Array) -> jax.Array:
     """One uniform action; unbounded directions are drawn from a standard normal."""
     if isinstance(space, Discrete):
         return jax.random.randint(key, (), 0, space.n, jnp.int32)
+    if isinstance(space, MultiDiscrete):
+        return jax.random.randint(key, space.shape, 0, jnp.asarray(space.nvec), jnp.int32)
     bounded = np.isfinite(space.lows) & np.isfinite(space.highs)
     low, high = np.where(bounded, space.lows, -1.0), np.where(bounded, space.highs, 1.0)
     uniform = jax.random.uniform(key, space.shape, minval=low, maxval=high)

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from envs.contract import single_agent
 from envs.registry import make
 from envs.render import renderer, seconds_per_step
-from envs.types import Discrete, Env, Space
+from envs.types import Box, Discrete, Env, MultiDiscrete, Space
 from envs.vector import vectorize
 
 RENDER_MODES = ("rgb_array",)
@@ -47,6 +47,32 @@ class _Export:
             self._key = jax.random.key(np.uint32(seed % 2**32))
         self._key, key = jax.random.split(self._key)
         return key
+
+    def _action(self, action: Any, batch: tuple[int, ...] = ()) -> jax.Array:
+        """An action [*batch, ...] for the environment; ValueError where it has another shape or kind."""
+        space, given = self.env.action_space, np.asarray(action)
+        expected = (*batch, *space.shape)
+        if given.shape != expected:
+            several = f", one for each of {batch[0]} environments" if batch else ""
+            raise ValueError(f"action of shape {given.shape}: must be {expected}{several}")
+        allowed = "biuf" if isinstance(space, Box) else "biu"
+        if given.dtype.kind not in allowed:
+            kind = "numbers" if isinstance(space, Box) else "integers"
+            raise ValueError(f"action of type {given.dtype}: must be {kind}")
+        if not isinstance(space, Box):
+            count = np.asarray(space.nvec if isinstance(space, MultiDiscrete) else space.n)
+            wrong = (given < 0) | (given >= count)
+            if wrong.any():
+                raise ValueError(f"action={given.tolist()}: must be 0 .. {(count - 1).tolist()}")
+        return jnp.asarray(given, space.dtype)
+
+    def __reduce__(self):
+        name = type(self).__name__
+        make = "to_gymnasium_vector" if hasattr(self, "num_envs") else "to_gymnasium"
+        raise TypeError(
+            f"{name} cannot be pickled or copied, because it holds compiled programs: give the"
+            f" other process a function that calls {make}(...) there"
+        )
 
     def _started(self, what: str) -> Any:
         if self._state is None:
@@ -82,8 +108,7 @@ class GymnasiumEnv(_Export, gymnasium.Env):
         return _numpy(self._state.obs), _scalars(self._state.metrics)
 
     def step(self, action):
-        action = jnp.asarray(action, self.env.action_space.dtype)
-        self._state = self._jit_step(self._started("step"), action)
+        self._state = self._jit_step(self._started("step"), self._action(action))
         s = jax.device_get(self._state.replace(data=(), info={}))
         reward, terminated, truncated = float(s.reward), bool(s.terminated), bool(s.truncated)
         return _numpy(s.obs), reward, terminated, truncated, _scalars(s.metrics)
@@ -143,7 +168,7 @@ class GymnasiumVectorEnv(_Export, gymnasium.vector.VectorEnv):
         writes them), and `nonfinite`, which marks an episode that ended because the
         simulation produced a NaN or an infinity.
         """
-        actions = jnp.asarray(actions, self.env.action_space.dtype)
+        actions = self._action(actions, (self.num_envs,))
         self._state = s = self._jit_step(self._started("step"), actions)
         terminated, truncated = _numpy(s.now.terminated), _numpy(s.now.truncated)
         metrics, done = _numpy(s.now.metrics), terminated | truncated
@@ -189,6 +214,9 @@ def to_gymnasium(
     **overrides,
 ) -> GymnasiumEnv:
     """One environment for libraries that speak Gymnasium.
+
+    It cannot be pickled. A library that starts processes takes a function that makes it, such as
+    `functools.partial(to_gymnasium, "hopper")`.
 
     Args:
       env: one of ours, or a name for `registry.make`.
@@ -238,11 +266,13 @@ def to_gymnasium_vector(
     return GymnasiumVectorEnv(env, num_envs, resets, seed, render_mode, picture)
 
 
-def to_gymnasium_space(space: Space | Discrete) -> spaces.Space:
+def to_gymnasium_space(space: Space) -> spaces.Space:
     if isinstance(space, dict):
         return spaces.Dict({name: to_gymnasium_space(s) for name, s in space.items()})
     if isinstance(space, Discrete):
         return spaces.Discrete(space.n)
+    if isinstance(space, MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec)
     return spaces.Box(space.lows, space.highs, space.shape, space.dtype)
 
 

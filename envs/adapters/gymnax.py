@@ -14,7 +14,7 @@ from flax import struct
 from envs.adapters.suite import check_kinds, check_name, load_suite
 from envs.registry import limited
 from envs.transforms.base import box, check_count
-from envs.types import Box, Discrete, Env, State, first_state
+from envs.types import Box, Discrete, Env, MultiDiscrete, State, first_state
 
 DEFAULT = object()  # the task's own `max_steps_in_episode`
 
@@ -31,6 +31,7 @@ class GymnaxData:
 class Gymnax:
     """A gymnax environment; its parameters are leaves.
 
+    An action of a gymnax `Tuple` is a vector here.
     Observations of integers or booleans become float32, a discrete observation becomes
     one-hot. gymnax's `terminated` never includes the clock; ours is the time limit around.
     """
@@ -39,7 +40,7 @@ class Gymnax:
     template: Any  # shapes and dtypes of gymnax's state
     suite: Any = struct.field(pytree_node=False)
     observation_space: Box = struct.field(pytree_node=False)
-    action_space: Box | Discrete = struct.field(pytree_node=False)
+    action_space: Box | Discrete | MultiDiscrete = struct.field(pytree_node=False)
     num_categories: int | None = struct.field(pytree_node=False)  # of a discrete observation
 
     def reset(self, key: jax.Array) -> State:
@@ -49,6 +50,7 @@ class Gymnax:
 
     def step(self, state: State, action: jax.Array) -> State:
         key, k_step = jax.random.split(state.data.key)
+        action = tuple(action) if isinstance(self.action_space, MultiDiscrete) else action
         # Not `step`, which resets. `step_env` reports the natural end only.
         obs, suite_state, reward, terminated, _ = self.suite.step_env(
             k_step, state.data.state, action, self.params
@@ -83,7 +85,7 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
     Raises:
       ImportError: gymnax is not installed.
       ValueError: unknown task or override, a value of the wrong kind, `time_limit` < 1, or a space
-        that is neither Box nor Discrete.
+        that is neither Box, Discrete nor a Tuple of Discrete.
     """
     gymnax = load_suite("gymnax", "gymnax", "pip install 'jaxrl[gymnax]'")
     check_name("gymnax task", task, gymnax.registered_envs)
@@ -104,7 +106,8 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
     key = jax.random.key(0)
     obs, state = jax.eval_shape(suite.reset_env, key, params)
     space = suite.action_space(params)
-    action = jax.ShapeDtypeStruct(space.shape, space.dtype)
+    action_space = _space(space, np.float32, getattr(space, "shape", None))
+    action = jax.eval_shape(space.sample, key)
     template = jax.eval_shape(suite.step_env, key, state, action, params)[1]
     num_categories = getattr(suite.observation_space(params), "n", None)
     observation_space = (
@@ -117,7 +120,7 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
         template=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template),
         suite=suite,
         observation_space=observation_space,
-        action_space=_space(space, np.float32, space.shape),
+        action_space=action_space,
         num_categories=num_categories,
     )
     return limited(env, limit)
@@ -137,12 +140,17 @@ def _obs_dtype(dtype) -> np.dtype:
     return np.dtype(dtype if keep else np.float32)
 
 
-def _space(space: Any, dtype, shape: tuple[int, ...]) -> Box | Discrete:
+def _space(space: Any, dtype, shape: tuple[int, ...] | None) -> Box | Discrete | MultiDiscrete:
     """Shape and dtype are given: some tasks declare others than they return."""
     if hasattr(space, "n"):
         return Discrete(int(space.n))
+    parts = getattr(space, "spaces", None)
+    if isinstance(parts, tuple | list) and parts and all(hasattr(s, "n") for s in parts):
+        return MultiDiscrete(tuple(int(s.n) for s in parts))
     if not hasattr(space, "low"):
-        raise ValueError(f"gymnax space {space!r}: only Box and Discrete are supported")
+        raise ValueError(
+            f"gymnax space {space!r}: supported are Box, Discrete and a Tuple of Discrete"
+        )
     return box(_bounds(space.low, shape), _bounds(space.high, shape), dtype)
 
 

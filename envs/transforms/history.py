@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform, box, check_count
-from envs.types import Box, Discrete, Env, Space, State
+from envs.types import Box, Discrete, Env, MultiDiscrete, Space, State
 
 
 @struct.dataclass
@@ -29,7 +29,7 @@ class History(Transform):
             stacked[name] = box(*bounds, entry.dtype)
         if self.actions:
             entry, action = stacked["obs"], self.env.action_space
-            low, high = (0.0, 1.0) if isinstance(action, Discrete) else (action.lows, action.highs)
+            low, high = (action.lows, action.highs) if isinstance(action, Box) else (0.0, 1.0)
             size = _size(action)
             # Zeros stand before the first action, even if the bounds exclude 0.
             low = np.minimum(np.broadcast_to(np.ravel(low), (size,)), 0.0)
@@ -54,9 +54,7 @@ class History(Transform):
         state = self.env.step(state, action)
         new = dict(_entries(state.obs))
         if self.actions:
-            space = self.env.action_space
-            is_discrete = isinstance(space, Discrete)
-            new["actions"] = jax.nn.one_hot(action, space.n) if is_discrete else jnp.ravel(action)
+            new["actions"] = _vector(action, self.env.action_space)
         push = lambda x, old: jnp.concatenate([x, old[..., : old.shape[-1] - x.shape[-1]]], axis=-1)
         return self._show(state, {name: push(x, window[name]) for name, x in new.items()})
 
@@ -78,7 +76,7 @@ def history(env: Env, n: int, actions: bool = False) -> History:
     Args:
       n: how many observations; >= 1.
       actions: append the last `n` actions to the observation (of a dict: to its entry
-        "obs"), newest first, one-hot if discrete, zeros before the first.
+        "obs"), newest first, one-hot if discrete (entry by entry), zeros before the first.
 
     Raises:
       ValueError: `n` < 1; an observation is a scalar or an integer; `actions` without a vector
@@ -101,7 +99,18 @@ def _entries(obs: Any) -> dict[str, Any]:
     return {"obs": obs}
 
 
-def _size(action_space: Box | Discrete) -> int:
+def _vector(action: jax.Array, space: Box | Discrete | MultiDiscrete) -> jax.Array:
+    """Returns an action as a vector [_size(space)]; integers are one-hot."""
+    if isinstance(space, Box):
+        return jnp.ravel(action)
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(action, space.n)
+    return jnp.concatenate([jax.nn.one_hot(a, n) for a, n in zip(action, space.nvec, strict=True)])
+
+
+def _size(action_space: Box | Discrete | MultiDiscrete) -> int:
     if isinstance(action_space, Discrete):
         return action_space.n
+    if isinstance(action_space, MultiDiscrete):
+        return sum(action_space.nvec)
     return int(np.prod(action_space.shape))

@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform
-from envs.types import Box, Discrete, Env, Space, State
+from envs.types import Box, Env, Space, State
 
 
 @struct.dataclass
@@ -37,7 +37,7 @@ class Noise(Transform):
         keys = jax.random.split(state.info[self.slot], 4)
         k_next, k_obs, k_reward, k_action = keys
         space = self.env.action_space
-        if not isinstance(space, Discrete):
+        if isinstance(space, Box):
             noisy = action + self.action_std * jax.random.normal(k_action, jnp.shape(action))
             action = jnp.clip(noisy, space.lows, space.highs)
         state = self.env.step(state, action)
@@ -97,7 +97,7 @@ def noise(env: Env, obs_std: Any = 0.0, reward_std: Any = 0.0, action_std: Any =
             fits = False
         if not fits:
             raise ValueError(f"obs_std of shape {np.shape(std)}: must broadcast to {name} {shape}")
-    discrete = isinstance(env.action_space, Discrete)
+    discrete = not isinstance(env.action_space, Box)
     if discrete and (isinstance(action_std, jax.core.Tracer) or np.any(np.asarray(action_std))):
         raise ValueError(f"action_std={action_std!r}: discrete actions take no noise")
     return new

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from envs.types import Box
 from jaxrl.data.dataset import Dataset
 from jaxrl.nn import spaces
 from jaxrl.types import Learner
@@ -30,8 +31,10 @@ def cloned(learner: Learner, demos: Dataset, updates: int, learning_rate: float 
       learning_rate: Adam's.
 
     Raises:
-      ValueError: `demos` do not fit the environment.
+      ValueError: `demos` do not fit the environment, or its actions are discrete.
     """
+    if not isinstance(learner.env.action_space, Box):
+        raise ValueError(f"action_space={learner.env.action_space}: must be continuous (a Box)")
     env, moments = learner.env, jax.tree.map(jnp.asarray, demos.obs_moments())
     steps = demos.steps_for(env)
     seen = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), steps.obs)

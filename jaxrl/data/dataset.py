@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import ACTION_SIGNALS, Box, Discrete, Env
+from envs.types import ACTION_SIGNALS, Box, Discrete, Env, MultiDiscrete
 from jaxrl.data.replay import Trajectories
 from jaxrl.nn import spaces as acting
 from jaxrl.ops.moments import Moments
@@ -78,14 +78,14 @@ class Dataset:
           ValueError: observations or actions do not fit the spaces of `env`.
         """
         space = env.action_space
-        if not isinstance(space, Box | Discrete):
-            raise ValueError(f"action_space={space}: must be a Box or Discrete")
+        if not isinstance(space, Box | Discrete | MultiDiscrete):
+            raise ValueError(f"action_space={space}: must be a Box, Discrete or MultiDiscrete")
         action, of = self.steps.action, self._recorded_in()
         if action.shape[2:] != space.shape:
             raise ValueError(
                 f"{self.name}: actions have shape {action.shape[2:]}{of}, not {space.shape}"
             )
-        if isinstance(space, Discrete):
+        if not isinstance(space, Box):
             self._check_integers(space)
         elif self.bounded:
             self._check_bounds(space)
@@ -99,7 +99,7 @@ class Dataset:
             )
 
         def scaled(x):
-            if isinstance(space, Discrete):
+            if not isinstance(space, Box):
                 return x.astype(np.int32)
             x = acting.from_env(space)(x)
             return (np.clip(x, -1.0, 1.0) if self.bounded else x).astype(np.float32)
@@ -149,15 +149,17 @@ class Dataset:
                 f" {beyond.max():.2g} beyond their bounds, and are clipped"
             )
 
-    def _check_integers(self, space: Discrete) -> None:
-        """Raises if an action is not one of 0 .. n - 1."""
+    def _check_integers(self, space: Discrete | MultiDiscrete) -> None:
+        """Raises if an action, or an entry of one, is not one of 0 .. n - 1."""
         action = self.steps.action[:, 0]
-        wrong = (action < 0) | (action >= space.n) | (action != np.floor(action))
+        several = isinstance(space, MultiDiscrete)
+        most = np.broadcast_to(space.nvec if several else space.n, action.shape) - 1
+        wrong = (action < 0) | (action > most) | (action != np.floor(action))
         if wrong.any():
-            row = int(wrong.argmax())
+            row, *entry = at = tuple(np.argwhere(wrong)[0].tolist())
             raise ValueError(
-                f"{self.name}: actions[{row}]={action[row]:g} must be a whole number,"
-                f" 0 .. {space.n - 1}"
+                f"{self.name}: actions[{row}]{entry or ''}={action[at]:g} must be a whole number,"
+                f" 0 .. {most[at]}"
             )
 
     def source_for(self, env: Env) -> tuple[Transition, Trajectories | None]:

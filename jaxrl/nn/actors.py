@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import jax
 
-from envs.types import Box, Discrete
+from envs.types import Box, Discrete, MultiDiscrete
 from jaxrl.nn import spaces
 from jaxrl.nn.layers import ActorCritic
 
@@ -51,7 +51,7 @@ class Actor:
     kl: Callable[[Any, Any], jax.Array] | None = None  # KL(a || b) of two outputs; None: estimated
 
 
-def distribution_actor(space: Box | Discrete, kind: str) -> Actor:
+def distribution_actor(space: Box | Discrete | MultiDiscrete, kind: str) -> Actor:
     """Returns the actor of one distribution of `jaxrl/nn/distributions.py`; see `spaces.distribution`."""
     distribution = spaces.distribution(space, kind)
     to_env, squash = spaces.to_env(space), spaces.squash(space, kind)

@@ -6,6 +6,9 @@ ends would lose all digits.
 
 from __future__ import annotations
 
+import itertools
+
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -88,6 +91,44 @@ class Categorical:
     def kl(self, other: Categorical) -> jax.Array:
         logp, logq = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         return jnp.sum(jnp.exp(logp) * (logp - logq), -1)
+
+    def squash(self, raw: jax.Array) -> jax.Array:
+        return raw
+
+
+@struct.dataclass
+class MultiCategorical:
+    """K independent categoricals, entry i over 0 .. nvec[i]-1; raw actions are int32 [..., K].
+
+    `logits` [..., sum(nvec)] holds the unnormalised logits of one after the other. A
+    log-probability, an entropy and a divergence are the sums of the K.
+    """
+
+    logits: jax.Array
+    nvec: tuple[int, ...] = struct.field(pytree_node=False)
+
+    @property
+    def parts(self) -> list[Categorical]:
+        ends = list(itertools.accumulate(self.nvec))[:-1]
+        return [Categorical(x) for x in jnp.split(self.logits, ends, -1)]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, len(self.nvec))
+        return jnp.stack([p.sample(k) for p, k in zip(self.parts, keys, strict=True)], -1)
+
+    def mode(self) -> jax.Array:
+        return jnp.stack([p.mode() for p in self.parts], -1)
+
+    def log_prob(self, raw: jax.Array) -> jax.Array:
+        chex.assert_axis_dimension(raw, -1, len(self.nvec))
+        return sum(p.log_prob(raw[..., i]) for i, p in enumerate(self.parts))
+
+    def entropy(self, key: jax.Array) -> jax.Array:
+        return sum(p.entropy(key) for p in self.parts)
+
+    def kl(self, other: MultiCategorical) -> jax.Array:
+        """KL(self || other). [...]"""
+        return sum(p.kl(q) for p, q in zip(self.parts, other.parts, strict=True))
 
     def squash(self, raw: jax.Array) -> jax.Array:
         return raw

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Box, Discrete
-from jaxrl.nn.distributions import Categorical, Normal, TanhNormal
+from envs.types import Box, Discrete, MultiDiscrete
+from jaxrl.nn.distributions import Categorical, MultiCategorical, Normal, TanhNormal
 
 MIN_STD = 1e-3
 
@@ -58,12 +58,17 @@ class Actions:
         return self.size
 
 
-def actions(space: Box | Discrete) -> Actions:
+def actions(space: Box | Discrete | MultiDiscrete) -> Actions:
     """The `Actions` of a space.
 
     Raises:
-      ValueError: a Box without bounds.
+      ValueError: a Box without bounds, or a MultiDiscrete.
     """
+    if isinstance(space, MultiDiscrete):
+        raise ValueError(
+            f"action_space={space}: must be a Box or Discrete (PPO, DPO, MDPO, PPO-Lagrangian and"
+            " IPPO take a MultiDiscrete)"
+        )
     if isinstance(space, Discrete):
         return Actions(space.n, True, lambda x: x, lambda x: x)
     if not (np.isfinite(space.lows).all() and np.isfinite(space.highs).all()):
@@ -95,7 +100,12 @@ def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
     return jnp.concatenate(flat, -1)
 
 
-def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]:
+def num_logits(space: Discrete | MultiDiscrete) -> int:
+    """How many logits `distribution(space, ...)` reads."""
+    return space.n if isinstance(space, Discrete) else sum(space.nvec)
+
+
+def distribution(space: Box | Discrete | MultiDiscrete, kind: str) -> Callable[[jax.Array], Any]:
     """Returns the function from network outputs to an action distribution.
 
     `kind` matters for continuous actions only. "tanh_normal": softplus of the second half of the
@@ -107,6 +117,8 @@ def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]
     """
     if isinstance(space, Discrete):
         return Categorical
+    if isinstance(space, MultiDiscrete):
+        return lambda logits: MultiCategorical(logits, space.nvec)
     bounded = _bounded(space)
     if kind == "tanh_normal" and not bounded.all():
         raise ValueError("distribution='tanh_normal': actions without bounds need 'normal'")
@@ -121,9 +133,9 @@ def distribution(space: Box | Discrete, kind: str) -> Callable[[jax.Array], Any]
     return continuous
 
 
-def squash(space: Box | Discrete, kind: str) -> Callable[[jax.Array], jax.Array]:
-    """From a raw action of `distribution(space, kind)` to [-1, 1], or to the integer that it is."""
-    if isinstance(space, Discrete):
+def squash(space: Box | Discrete | MultiDiscrete, kind: str) -> Callable[[jax.Array], jax.Array]:
+    """From a raw action of `distribution(space, kind)` to [-1, 1], or to the integers that it is."""
+    if not isinstance(space, Box):
         return lambda raw: raw
     if kind == "tanh_normal":
         return jnp.tanh
@@ -137,22 +149,28 @@ def tanh_normal(outputs: jax.Array) -> TanhNormal:
     return TanhNormal(mean, jax.nn.softplus(spread + 0.5413) + MIN_STD)
 
 
-def to_env(space: Box | Discrete) -> Callable[[jax.Array], jax.Array]:
+def to_env(space: Box | Discrete | MultiDiscrete) -> Callable[[jax.Array], jax.Array]:
     """Maps squashed actions in [-1, 1] (flat, [..., A]) to the space's bounds and shape.
 
-    Directions without bounds are unchanged.
+    Directions without bounds are unchanged, and integers, too.
 
     Raises:
       ValueError: directions with a bound on one side only.
     """
-    if isinstance(space, Discrete):
+    if not isinstance(space, Box):
         return lambda action: action
     center, half = _center_and_half(space)
     return lambda action: (center + half * action).reshape(*action.shape[:-1], *space.shape)
 
 
 def from_env(space: Box) -> Callable[[jax.Array], jax.Array]:
-    """Returns the inverse of `to_env`: flat actions [..., A], 0 in a direction with a single value."""
+    """Returns the inverse of `to_env`: flat actions [..., A], 0 in a direction with a single value.
+
+    Raises:
+      ValueError: the space is not a Box.
+    """
+    if not isinstance(space, Box):
+        raise ValueError(f"action_space={space}: must be a Box")
     center, half = _center_and_half(space)
     half = np.where(half > 0, half, 1.0)
     batch = lambda action: action.shape[: action.ndim - len(space.shape)]

@@ -11,7 +11,7 @@ from flax import struct
 from toys import Line, assert_trees_equal
 
 import envs
-from envs import Box, Discrete, check, registry, vectorize
+from envs import Box, Discrete, MultiDiscrete, check, registry, vectorize
 from envs.transforms import time_limit
 from envs.types import first_state, is_sound
 
@@ -73,7 +73,12 @@ NESTED = {"robot": {"x": PAIR}}
         (Slip(observation_space=Box((2,), (0, 0), (1, -1))), "observation_space: low=.* at most"),
         (Slip(observation_space=Box((2,), (0, 0, 0))), "observation_space: bounds .* do not fit"),
         (Slip(observation_space={"obs": Box((2,))}), "observation_space: is a dict but obs is a"),
-        (Slip(action_space=3), "action_space: 3, expected envs.Box or envs.Discrete"),
+        (Slip(action_space=3), "action_space: 3, expected envs.Box, envs.Discrete or envs.Multi"),
+        (
+            Slip(action_space=MultiDiscrete((2, 0))),
+            "action_space: .*nvec a tuple of integers above 0",
+        ),
+        (Slip(action_space=MultiDiscrete([2, 3])), "action_space: .*nvec a tuple of integers"),
         (Slip(action_space=Discrete(0)), "action_space: .*expected n of at least 1"),
         (
             Slip({"obs": NESTED}, {"obs": NESTED}, {"robot": Box((2,))}),
@@ -84,8 +89,12 @@ NESTED = {"robot": {"x": PAIR}}
             r"observation_space: has entries \['b'\], obs has \['a'\]",
         ),
         (
-            Slip(action_space=gymnasium.spaces.MultiDiscrete([2, 3])),
-            r"space MultiDiscrete\(\[2 3\]\): allowed of Gymnasium are Box, Dict and Discrete",
+            Slip(action_space=gymnasium.spaces.MultiDiscrete([2, 3], start=[1, 0])),
+            r"space MultiDiscrete\(.*\): allowed of Gymnasium are Box, Dict, and Discrete",
+        ),
+        (
+            Slip(action_space=gymnasium.spaces.Tuple([gymnasium.spaces.Box(0.0, 1.0)])),
+            r"space Tuple\(.*\): allowed of Gymnasium are Box, Dict, and Discrete",
         ),
         (vectorize(Line(), 2), "env: VecEnv is vectorised already, expected one instance"),
         (object(), "env: object has no 'reset'"),

@@ -1,5 +1,7 @@
 """Our environments as Gymnasium's: its checker, its vector conventions, its wrappers."""
 
+import pickle
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from flax import struct
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from toys import Line
 
 from envs.adapters.gymnasium import to_gymnasium, to_gymnasium_space, to_gymnasium_vector
 from envs.transforms.time_limit import time_limit
@@ -104,6 +107,44 @@ def test_spaces_convert():
     box = to_gymnasium_space(Box((2,), (-1.0, -np.inf), 4.0))
     assert box == gymnasium.spaces.Box(low, high, (2,), np.float32)
     assert set(to_gymnasium_space(Walk().observation_space)) == {"x", "image"}
+
+
+@pytest.mark.parametrize(
+    ("make", "action", "message"),
+    [
+        (
+            lambda: to_gymnasium(WALK, seed=0),
+            np.zeros(2),
+            r"action of shape \(2,\): must be \(1,\)",
+        ),
+        (lambda: to_gymnasium(WALK, seed=0), 0.5, r"action of shape \(\): must be \(1,\)"),
+        (lambda: to_gymnasium(WALK, seed=0), ["a"], "action of type <U1: must be numbers"),
+        (
+            lambda: to_gymnasium_vector(WALK, 3, seed=0),
+            np.zeros(1),
+            r"action of shape \(1,\): must be \(3, 1\), one for each of 3 environments",
+        ),
+        (lambda: to_gymnasium(Line(discrete=True), seed=0), 3, "action=3: must be 0 .. 2"),
+        (
+            lambda: to_gymnasium(Line(discrete=True), seed=0),
+            1.0,
+            "action of type float64: must be integers",
+        ),
+    ],
+)
+def test_an_action_that_does_not_fit_is_refused_in_one_line(make, action, message):
+    env = make()
+    env.reset()
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        env.step(action)
+
+
+@pytest.mark.parametrize("make", [lambda: to_gymnasium(WALK), lambda: to_gymnasium_vector(WALK, 2)])
+def test_pickling_says_that_it_cannot_and_what_to_do_instead(make):
+    message = r"cannot be pickled .* a function that calls to_gymnasium\w*\(\.\.\.\) there"
+    with pytest.raises(TypeError, match=message) as raised:
+        pickle.dumps(make())
+    assert "\n" not in str(raised.value)
 
 
 def test_vector_env_is_vectorize():

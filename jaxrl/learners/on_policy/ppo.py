@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from envs.contract import single_agent
-from envs.types import Discrete, Env
+from envs.types import Box, Env
 from jaxrl.config import Fixed, Limit, Natural, Sizes, config
 from jaxrl.loops import on_policy
 from jaxrl.loops.unroll import OnPolicy, Sample
+from jaxrl.nn import spaces
 from jaxrl.nn.actors import Actor, Network, actor_critic, distribution_actor
 from jaxrl.nn.layers import Activation, ActorCritic
 from jaxrl.types import Learner, Means
@@ -40,13 +41,14 @@ class Config(OnPolicy):
 
 
 def networks(env: Env, config: Config, values: int = 1) -> tuple[Network, Actor]:
-    """Separate MLPs or GRUs for actor and critic, and a Gaussian or categorical actor.
+    """Separate MLPs or GRUs for actor and critic, and a Gaussian actor or one of one or several categoricals.
 
     The critic has `values` outputs.
     """
-    discrete = isinstance(env.action_space, Discrete)
+    space = env.action_space
+    discrete = not isinstance(space, Box)
     free_log_std = not discrete and config.distribution == "normal"
-    size = env.action_space.n if discrete else math.prod(env.action_space.shape)
+    size = spaces.num_logits(space) if discrete else math.prod(space.shape)
     module = ActorCritic(
         config.actor_hidden,
         config.critic_hidden,
@@ -59,7 +61,7 @@ def networks(env: Env, config: Config, values: int = 1) -> tuple[Network, Actor]
         values,
     )
     network = actor_critic(module, config.actor_obs, config.critic_obs)
-    return network, distribution_actor(env.action_space, config.distribution)
+    return network, distribution_actor(space, config.distribution)
 
 
 def clipped(sample: Sample, config: Config) -> tuple[jax.Array, Means]:
@@ -82,7 +84,7 @@ def make(env: Env, config: Config) -> Learner:
 
     Args:
       env: one environment instance; actions continuous (bounded or, as "normal", not) or
-        discrete, observations an array [obs] or a dict of arrays.
+        discrete (also MultiDiscrete), observations an array [obs] or a dict of arrays.
       config: see `Config`.
 
     Raises:
