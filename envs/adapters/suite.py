@@ -8,6 +8,7 @@ and leave episodes to wrappers. Those wrappers restart from one cached start and
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import io
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from flax import struct
 from jax.interpreters import partial_eval
@@ -24,6 +26,7 @@ from envs.registry import is_number, nearest
 from envs.types import Box, Space, State, first_state
 
 FAR = 1e9  # in place of infinity
+MODELS = ("sys", "_mjx_model")  # where Brax and Playground keep the model that a step reads
 POSE = ("q", "qd", "qpos", "qvel", "mocap_pos", "mocap_quat")  # what a picture needs
 
 
@@ -31,12 +34,17 @@ POSE = ("q", "qd", "qpos", "qvel", "mocap_pos", "mocap_quat")  # what a picture 
 class SuiteEnv:
     """A Brax-like environment. Actions are in [-1, 1], as both suites assume.
 
+    `model` is the suite's model, a pytree whose leaves can be replaced, for instance by
+    `transforms.randomise`: an `mjx.Model` of Playground, a `System` of Brax (which is an
+    `mjx.Model`, too). It is None for a suite that keeps none.
+
     `state.data` is the suite's own state, in which the leaves that no later step can
     read are None: for `brax/ant` on mjx that leaves 0.7 kB of 12 kB to carry, to select
     at a reset and to keep as a restart state.
     """
 
     template: Any  # a suite state, to fill the leaves that are not carried
+    model: Any
     suite: Any = struct.field(pytree_node=False)
     carried: tuple[bool, ...] = struct.field(pytree_node=False)
     obs_spaces: tuple[tuple[str | None, Box], ...] = struct.field(pytree_node=False)
@@ -56,7 +64,7 @@ class SuiteEnv:
 
     def reset(self, key: jax.Array) -> State:
         with jax.default_matmul_precision("highest"):
-            new = self.suite.reset(key)
+            new = self._suite().reset(key)
         data = self._pack(new)
         # BarkourJoystick starts with -inf for "never"; a step that carried it would look broken.
         data = data.replace(info=jax.tree.map(_without_infinity, data.info))
@@ -64,7 +72,7 @@ class SuiteEnv:
 
     def step(self, state: State, action: jax.Array) -> State:
         with jax.default_matmul_precision("highest"):
-            new = self.suite.step(self._unpack(state.data), action)
+            new = self._suite().step(self._unpack(state.data), action)
         return state.next(
             data=self._pack(new),
             obs=new.obs,
@@ -72,6 +80,44 @@ class SuiteEnv:
             terminated=jnp.asarray(new.done).astype(bool),
             metrics=_metrics(new),
         )
+
+    @property
+    def mj_model(self) -> mujoco.MjModel | None:
+        """The C model, for names; None of a suite without MuJoCo."""
+        return getattr(self.suite, "mj_model", getattr(self.model, "mj_model", None))
+
+    @property
+    def is_mjx(self) -> bool:
+        """Whether MJX simulates: Brax's other backends do not read the fields of an `mjx.Model`."""
+        return self.model is not None and getattr(self.suite, "backend", "mjx") == "mjx"
+
+    def pushed(self, state: State, xfrc_applied: jax.Array) -> State:
+        """Returns `state` with pushes on the bodies [nbody, 6] in the next step."""
+        held = self._physics
+        physics = getattr(state.data, held).replace(xfrc_applied=xfrc_applied)
+        return state.replace(data=state.data.replace(**{held: physics}))
+
+    def check_pushes(self) -> None:
+        """Raises ValueError if MJX does not simulate, or the task sets its own pushes."""
+        physics = getattr(self._pack(self.template), self._physics, None)
+        if not self.is_mjx or getattr(physics, "xfrc_applied", None) is None:
+            name = type(self.suite).__name__
+            raise ValueError(
+                f"push: a step of {name} does not read the xfrc_applied that it is given"
+            )
+
+    @property
+    def _physics(self) -> str:
+        """Which field of the suite's state is the `mjx.Data`."""
+        return "data" if hasattr(self.template, "data") else "pipeline_state"
+
+    def _suite(self) -> Any:
+        """The suite's environment with this model."""
+        if self.model is None:
+            return self.suite
+        suite = copy.copy(self.suite)
+        setattr(suite, _model_name(suite), self.model)
+        return suite
 
     def _pack(self, suite_state: Any) -> Any:
         # Cast, so that a reset and a step agree where the suite returns a Python number.
@@ -97,7 +143,8 @@ def adapt(suite: Any) -> SuiteEnv:
     carried = read_by_step(suite.step, state, jnp.zeros(suite.action_size))
     obs = state.obs if isinstance(state.obs, dict) else {None: state.obs}
     spaces = tuple((name, unbounded(x)) for name, x in obs.items())
-    return SuiteEnv(state, suite, carried, spaces)
+    name = _model_name(suite)
+    return SuiteEnv(state, getattr(suite, name) if name else None, suite, carried, spaces)
 
 
 def read_by_step(step: Callable, state: Any, action: jax.Array) -> tuple[bool, ...]:
@@ -156,6 +203,10 @@ def check_kinds(suite_task: str, options: dict[str, Any], defaults: dict[str, An
             raise ValueError(
                 f"option of {suite_task}: {name}={value!r}: must be a number, by default {default!r}"
             )
+
+
+def _model_name(suite: Any) -> str | None:
+    return next((name for name in MODELS if name in vars(suite)), None)
 
 
 def unbounded(x: Any) -> Box:

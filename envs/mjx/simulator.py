@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from envs.mjx import batch_last, cholesky, contacts, runge_kutta
+from envs.mjx import batch_last, cholesky, contacts, ignored, runge_kutta
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not installed
     from mujoco import mjx
@@ -232,6 +232,9 @@ def load(
 ) -> Simulator:
     """Puts a MuJoCo model on the device.
 
+    Warns in one line if the "jax" implementation ignores something that the model asks for, such as
+    the delay of an actuator; see `envs/mjx/ignored.py`.
+
     Args:
       mj_model: the compiled model; it is copied and stays as it is.
       impl: MJX implementation, "jax" or "warp" (NVIDIA GPUs only).
@@ -239,15 +242,19 @@ def load(
         `disableflags` is or-ed in.
 
     Raises:
-      ValueError: unknown `impl`.
+      ValueError: unknown `impl`, or an option that `mujoco.MjOption` does not have.
     """
     if impl not in ("jax", "warp"):
         raise ValueError(f"impl={impl!r}: allowed are 'jax' and 'warp'")
     mj_model = copy.copy(mj_model)
     for name, value in (options or {}).items():
+        if not hasattr(mj_model.opt, name):
+            raise ValueError(f"options: {name!r} is no field of mujoco.MjOption")
         if name == "disableflags":
             value |= mj_model.opt.disableflags
         setattr(mj_model.opt, name, value)
+    if impl == "jax":
+        ignored.warn(mj_model)
     cholesky.install()
     contacts.install()
     _cut_deep_kinematics()

@@ -5,6 +5,7 @@ from envs.transforms.base import Transform, on_task
 from envs.transforms.delay import delay
 from envs.transforms.history import history
 from envs.transforms.noise import noise
+from envs.transforms.push import push
 from envs.transforms.randomise import randomise, scale_physics
 from envs.transforms.residual import residual
 from envs.transforms.time_limit import time_limit
@@ -16,6 +17,7 @@ __all__ = [
     "history",
     "noise",
     "on_task",
+    "push",
     "randomise",
     "residual",
     "scale_physics",

@@ -51,6 +51,7 @@ def randomise(env: Env, sample: Sample) -> Randomise:
       sample: `sample(key, env) -> env`, which returns its argument with some leaves
         replaced; e.g. `scale_physics(0.8, 1.2)`, or for a task's own field
         `lambda key, env: on_task(env, lambda t: t.replace(mass=jax.random.uniform(key)))`.
+        The model of a task of Brax or Playground is its field `model`.
 
     Raises:
       ValueError: `sample` replaces nothing, changes a leaf's shape, or returns something
@@ -89,6 +90,8 @@ def scale_physics(
 ) -> Sample:
     """A `sample` for `randomise` that scales fields of an MJX task's model.
 
+    It takes tasks of this project, of Playground, and of Brax with backend="mjx".
+
     Every body, geom, joint or actuator gets its own factor, uniform in [low, high], for its row of
     each field. `body_mass` also scales the rows of `body_inertia`, as if the density had changed.
     MuJoCo's compiler derives `body_invweight0` and `dof_invweight0` (the stiffness of contacts and
@@ -108,9 +111,10 @@ def scale_physics(
         raise ValueError(f"fields={fields!r}: must name at least one field, in a tuple")
 
     def scale(key: jax.Array, task: Env) -> Env:
-        if not hasattr(task, "sim"):
+        own = hasattr(task, "sim")
+        if not own and not getattr(task, "is_mjx", False):
             raise ValueError(f"scale_physics: {type(task).__name__} is not an MJX task")
-        model = task.sim.model
+        model = task.sim.model if own else task.model
         scaled = {}
         for k, name in zip(jax.random.split(key, len(fields)), fields, strict=True):
             value = getattr(model, name, None)
@@ -123,7 +127,8 @@ def scale_physics(
             scaled[name] = _rows(factor, value)
             if name == "body_mass" and "body_inertia" not in fields:
                 scaled["body_inertia"] = _rows(factor, model.body_inertia)
-        return task.replace(sim=task.sim.replace(model=model.replace(**scaled)))
+        model = model.replace(**scaled)
+        return task.replace(sim=task.sim.replace(model=model)) if own else task.replace(model=model)
 
     return lambda key, env: on_task(env, lambda task: scale(key, task))
 

@@ -127,6 +127,7 @@ def test_brax_steps_as_the_suite_does_and_never_resets():
     first, states, actions = jax.jit(lambda: rollout(env, key, 40))()
 
     suite = brax.envs.get_environment("inverted_pendulum", backend="mjx")
+    assert env.is_mjx and env.model.body_mass.shape == suite.sys.body_mass.shape
     state = jax.jit(suite.reset)(key)
     np.testing.assert_allclose(first.obs, state.obs, rtol=1e-6)
     step = jax.jit(suite.step)
