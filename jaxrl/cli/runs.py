@@ -15,6 +15,7 @@ import jax
 import envs
 from envs.transforms import residual
 from jaxrl.learners import registry
+from jaxrl.policies.deployed import deployed
 from jaxrl.report.terminal import reason
 from jaxrl.run import checkpoint, folder
 from jaxrl.run.folder import describe as describe
@@ -39,11 +40,16 @@ class Run:
     env_steps: int
 
     def policy(self, index: int = 0) -> Policy:
-        """Returns the policy of one run, by its index in configs * seeds."""
+        """Returns the policy of one run, by its index in configs * seeds.
+
+        It is `jaxrl.policies.deployed`: `act` refuses a batch and another task's observation in one
+        line, and `jax.export` and converters to ONNX take it.
+        """
         runs = num_runs(self.config["train"])
         if not 0 <= index < runs:
             raise ValueError(f"seed index {index}: this run has 0 .. {runs - 1}")
-        return self.learner.policy(jax.tree.map(lambda x: x[index], self.state))
+        policy = self.learner.policy(jax.tree.map(lambda x: x[index], self.state))
+        return deployed(policy, self.env)
 
 
 def _check_learner(config: dict, path: Path) -> None:
