@@ -14,6 +14,7 @@ from jaxrl.data.dataset import REAL, Dataset, from_arrays
 from jaxrl.data.files import _h5py, _rows, datasets_of
 
 METADATA = "jaxrl_metadata"  # the entry of Minari's metadata that holds ours, as JSON text
+SIGNALS = "signals"  # the info that holds the signals of `envs.types.State`, by name
 
 
 def _minari():
@@ -27,7 +28,8 @@ def _minari():
 def from_minari(dataset_id: str) -> Dataset:
     """Reads a local Minari data set (download it first with `minari download ID`).
 
-    The metadata are the data set's name and, if `to_minari` wrote it, ours.
+    The metadata are the data set's name and, if `to_minari` wrote it, ours. Numeric infos [T] become
+    metrics. Those in a group "signals" become signals.
 
     Raises:
       ValueError: there is no such local data set, it is damaged or links to other files, its
@@ -64,6 +66,7 @@ def _check_files(source: Any) -> None:
 def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
     columns: dict[str, list] = {k: [] for k in ("obs", "next", "action", "reward", "term", "trunc")}
     extras: list[dict] = []
+    signals: list[dict] = []
     for i, episode in enumerate(episodes):
         entries = _observations(i, episode)
         columns["obs"].append(_rows(entries, slice(None, -1)))
@@ -74,7 +77,11 @@ def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
         truncated = np.array(episode.truncations, bool)
         truncated[-1] |= not episode.terminations[-1]
         columns["trunc"].append(truncated)
-        extras.append(_metrics(episode.infos or {}, len(truncated)))
+        infos = episode.infos or {}
+        extras.append(_metrics(infos, len(truncated)))
+        signals.append(_signals(i, infos.get(SIGNALS), len(truncated)))
+        if signals[i].keys() != signals[0].keys():
+            raise ValueError(f"episode {i}: signals {sorted(signals[i])}, not {sorted(signals[0])}")
         shapes = _shapes(columns["obs"][-1], episode.actions)
         first = _shapes(columns["obs"][0], columns["action"][0])
         if shapes != first:
@@ -92,6 +99,7 @@ def _from_episodes(episodes: Any, metadata: dict[str, Any]) -> Dataset:
         *(join(columns[k]) for k in ("obs", "action", "reward", "next", "term", "trunc")),
         extras={k: np.concatenate([e[k] for e in extras]).astype(np.float32) for k in shared},
         metadata=metadata,
+        signals=join(signals),
     )
 
 
@@ -130,8 +138,24 @@ def _metrics(infos: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
     return {k: x[-steps:] for k, x in found.items() if fits(x)}
 
 
+def _signals(i: int, group: Any, steps: int) -> dict[str, np.ndarray]:
+    """Returns the signals of every step [steps, ...] of episode `i`. That of the reset is dropped."""
+    if not isinstance(group, Mapping):
+        return {}
+    found = {name: np.asarray(x) for name, x in group.items()}
+    for name, x in found.items():
+        if x.dtype.kind not in REAL or x.ndim == 0 or len(x) not in (steps, steps + 1):
+            raise ValueError(
+                f"episode {i}: infos/{SIGNALS}/{name} is {x.dtype}{list(x.shape)}, not numbers for"
+                f" {steps} actions"
+            )
+    return {name: x[-steps:] for name, x in found.items()}
+
+
 def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
     """Writes a local Minari data set. `from_minari` reads it back equal, with its metadata.
+
+    Metrics are infos, and signals are infos in the group "signals". Both are 0 at the reset.
 
     Args:
       dataset: what to write.
@@ -177,7 +201,10 @@ def to_minari(dataset: Dataset, dataset_id: str, env: Any, **about: Any) -> Any:
             if isinstance(steps.obs, Mapping)
             else path(steps.obs, steps.next_obs)
         )
-        infos = {k: np.append(np.float32(0), v[rows]) for k, v in dataset.extras.items()}
+        after_reset = lambda x: np.concatenate([np.zeros_like(x[:1]), x])
+        infos = {k: after_reset(v[rows]) for k, v in dataset.extras.items()}
+        if steps.signals:
+            infos[SIGNALS] = {k: after_reset(v[rows, 0]) for k, v in steps.signals.items()}
         buffers.append(
             EpisodeBuffer(
                 id=i,

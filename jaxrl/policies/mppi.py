@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Box, Env, State
-from envs.vector import all_finite
+from envs.types import Box, Env, State, is_sound
 from jaxrl.nn import spaces
 from jaxrl.types import Policy
 
@@ -31,7 +30,7 @@ def mppi(
 
     `act` takes the environment's `State`. The carry is the last plan, shifted by one step: the warm
     start of the next. The cost of a sampled plan is its negative return until it terminates. A
-    plan that breaks the simulation has weight 0.
+    plan that breaks the simulation (`envs.types.is_sound`) has weight 0.
 
     Args:
       env: one instance with bounded continuous actions. It is the model, too.
@@ -66,9 +65,9 @@ def mppi(
         def step(loop, control):
             state, total, alive = loop
             new = env.step(state, to_env(control))
-            finite = all_finite((new.data, new.obs, new.reward))
-            total += jnp.where(alive, jnp.where(finite, new.reward, -jnp.inf), 0.0)
-            return (new, total, alive & finite & ~new.terminated), None
+            sound = is_sound(env, new)
+            total += jnp.where(alive, jnp.where(sound, new.reward, -jnp.inf), 0.0)
+            return (new, total, alive & sound & ~new.terminated), None
 
         loop = (state, jnp.zeros(()), jnp.ones((), bool))
         return jax.lax.scan(step, loop, controls)[0][1]

@@ -1,5 +1,6 @@
 """Minari data sets come back equal; a damaged one is one line that names the episode."""
 
+import dataclasses
 import sys
 from types import SimpleNamespace
 
@@ -56,6 +57,45 @@ def test_a_minari_data_set_comes_back_equal(minari, dict_obs):
     theirs = minari.load_dataset("test/walk-v0")
     assert (theirs.total_episodes, theirs.total_steps) == (3, T)
     assert theirs.storage.metadata["description"] == "three episodes"
+
+
+def with_signals():
+    dataset = made()
+    rows = np.arange(T, dtype=np.float32)[:, None]
+    signals = {"cost": rows, "force": np.stack([rows, -rows], -1), "intervened": 1.0 * (rows > 4)}
+    steps = dataset.steps.replace(signals=signals)
+    return dataclasses.replace(dataset, steps=steps)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_signals_go_to_minari_and_come_back(minari):
+    dataset = with_signals()
+    to_minari(dataset, "walk-v0", Spaces(False))
+    again = from_minari("walk-v0")
+    assert_same(again.steps.signals, dataset.steps.signals)
+    assert again.extras.keys() == dataset.extras.keys()
+    (first, *_) = minari.load_dataset("walk-v0").iterate_episodes()
+    assert first.infos["signals"]["cost"].tolist() == [0, 0, 1, 2, 3]  # the reset, then the steps
+
+
+@pytest.mark.parametrize(
+    "cost, message",
+    [
+        (np.zeros(7), r"episode 0: infos/signals/cost is float64\[7\], not numbers for 2 actions"),
+        (np.array(["a", "b"]), r"episode 0: infos/signals/cost is <U1\[2\], not numbers for 2"),
+    ],
+)
+def test_signals_that_do_not_fit_are_named(cost, message):
+    episode = SimpleNamespace(
+        observations=np.zeros((3, 3)),
+        actions=np.zeros((2, 2)),
+        rewards=np.zeros(2),
+        terminations=np.zeros(2, bool),
+        truncations=np.zeros(2, bool),
+        infos={"signals": {"cost": cost}},
+    )
+    with pytest.raises(ValueError, match=f"^{message}"):
+        _from_episodes([episode], {})
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

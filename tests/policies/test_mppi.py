@@ -50,6 +50,23 @@ def test_the_carry_is_the_rest_of_the_plan_and_starts_the_next():
     np.testing.assert_allclose(carry, [[0.2], [0.3], [0.0]], atol=1e-4)
 
 
+def test_a_plan_that_only_grows_too_large_is_not_followed():
+    """Beyond |x| = 0.5 the reward is 1e9: a finite number that no sound simulation shows."""
+
+    class Explodes(Line):
+        def step(self, state, action):
+            new = super().step(state, action)
+            far = jnp.abs(new.data.x) > 0.5
+            return new.replace(reward=jnp.where(far, 1e9, -jnp.abs(new.data.x)))
+
+    env = Explodes(edge=1e9)
+    state = env.reset(jax.random.key(0))
+    state = state.replace(data=state.data.replace(x=jnp.float32(0.45)))
+    policy = mppi(env, horizon=1, samples=64, temperature=0.01, noise=1.0)
+    action, _ = policy.act(policy.init_carry(), policy.view(state), jax.random.key(1))
+    assert abs(0.45 + float(action[0])) < 0.2
+
+
 def test_mppi_stays_at_the_goal_of_a_maze_where_random_actions_do_not(quick_compile):
     env = envs.make("point_maze_open", reward="dense", continuing=True)
     keys = jax.random.split(jax.random.key(0), 8)
