@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -70,9 +71,19 @@ class _Export:
         name = type(self).__name__
         make = "to_gymnasium_vector" if hasattr(self, "num_envs") else "to_gymnasium"
         raise TypeError(
-            f"{name} cannot be pickled or copied, because it holds compiled programs: give the"
+            f"{name} cannot be pickled, because it holds compiled programs: give the"
             f" other process a function that calls {make}(...) there"
         )
+
+    def __copy__(self):
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __deepcopy__(self, memo: dict):
+        new = object.__new__(type(self))
+        vars(new).update({name: copy.deepcopy(x, memo) for name, x in vars(self).items()})
+        return new
 
     def _started(self, what: str) -> Any:
         if self._state is None:

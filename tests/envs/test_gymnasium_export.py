@@ -1,5 +1,6 @@
 """Our environments as Gymnasium's: its checker, its vector conventions, its wrappers."""
 
+import copy
 import pickle
 
 import gymnasium
@@ -145,6 +146,15 @@ def test_pickling_says_that_it_cannot_and_what_to_do_instead(make):
     with pytest.raises(TypeError, match=message) as raised:
         pickle.dumps(make())
     assert "\n" not in str(raised.value)
+
+
+def test_a_deep_copy_goes_on_by_itself():
+    env = to_gymnasium(WALK, seed=0)
+    env.reset()
+    other = copy.deepcopy(env)
+    x = lambda env: float(env.step(np.array([0.3]))[0]["x"][0])
+    first = x(env)
+    assert x(other) == first and x(env) != first
 
 
 def test_vector_env_is_vectorize():
