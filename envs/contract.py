@@ -60,8 +60,13 @@ def check(env: Env) -> Env:
       ValueError: one line that names the field, what it is and what is expected. Checked are the
         four members of `Env`; the spaces; that `step` returns what `reset` returns (structure,
         shapes, dtypes); the shapes of reward, flags and metrics; and the observation against
-        its space.
+        its space. Also raised in JAX's x64 mode, in which states would change their dtypes.
     """
+    if jax.config.jax_enable_x64:
+        raise ValueError(
+            "jax_enable_x64=True: environments and learners are in float32, unset JAX_ENABLE_X64 or"
+            " use them inside `with jax.enable_x64(False):`"
+        )
     if _SOUND.get(id(env)) is env:
         return env
     name = type(env).__name__

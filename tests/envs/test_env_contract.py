@@ -139,6 +139,17 @@ def test_a_sound_environment_comes_back_as_it_is_and_is_traced_once(env):
     assert check(env) is env and check(env) is env and len(traced) == 1
 
 
+def test_x64_mode_is_refused_in_one_line_and_can_be_left_for_a_while():
+    with jax.enable_x64(True):
+        with pytest.raises(
+            ValueError, match="^jax_enable_x64=True: .* unset JAX_ENABLE_X64"
+        ) as said:
+            vectorize(Line(), 2)
+        with jax.enable_x64(False):
+            assert vectorize(Line(), 2).reset(jax.random.key(0)).obs.dtype == jnp.float32
+    assert "\n" not in str(said.value)
+
+
 def test_gymnasiums_own_spaces_are_converted():
     space = gymnasium.spaces
     low, high = np.array([-1, 0], np.float32), np.array([1, 2], np.float32)

@@ -142,7 +142,7 @@ def test_an_action_that_does_not_fit_is_refused_in_one_line(make, action, messag
 
 @pytest.mark.parametrize("make", [lambda: to_gymnasium(WALK), lambda: to_gymnasium_vector(WALK, 2)])
 def test_pickling_says_that_it_cannot_and_what_to_do_instead(make):
-    message = r"cannot be pickled .* a function that calls to_gymnasium\w*\(\.\.\.\) there"
+    message = r"cannot be pickled, .* a function that calls to_gymnasium\w*\(\.\.\.\) there"
     with pytest.raises(TypeError, match=message) as raised:
         pickle.dumps(make())
     assert "\n" not in str(raised.value)
