@@ -10,6 +10,7 @@ LOCOMOTION = ppo.Config(
     num_envs=64,
     unroll_length=64,
     num_minibatches=8,
+    shuffle="unrolls",
     num_epochs=8,
     learning_rate=3e-4,
     lr_schedule="linear",
@@ -22,10 +23,19 @@ STEPS = 64 * 64  # of one iteration
 PPO: dict[str, Preset] = {
     "cartpole_swingup": Preset(
         512 * 32 * 500,
-        ppo.Config(num_envs=512, unroll_length=32, learning_rate=1e-3, entropy_coef=1e-3),
+        ppo.Config(
+            num_envs=512,
+            unroll_length=32,
+            shuffle="unrolls",
+            learning_rate=1e-3,
+            entropy_coef=1e-3,
+        ),
     ),
     "point_maze": Preset(
-        STEPS * 100, ppo.Config(num_envs=64, unroll_length=64, num_minibatches=8, num_epochs=8)
+        STEPS * 100,
+        ppo.Config(
+            num_envs=64, unroll_length=64, num_minibatches=8, shuffle="unrolls", num_epochs=8
+        ),
     ),
     "pendulum_swingup": Preset(STEPS * 100, LOCOMOTION.replace(learning_rate=1e-3)),
     "inverted_pendulum": Preset(STEPS * 100, LOCOMOTION, FAST),

@@ -15,6 +15,7 @@ RESIDUAL: dict[str, Preset] = {
             num_envs=256,
             unroll_length=32,
             num_minibatches=8,
+            shuffle="unrolls",
             num_epochs=4,
             learning_rate=1e-3,
             lr_schedule="linear",

@@ -8,7 +8,7 @@ import math
 from types import ModuleType
 from typing import Any
 
-from jaxrl.loops import collect, off_policy
+from jaxrl.loops import off_policy
 from jaxrl.loops.unroll import OnPolicy
 from jaxrl.run import runtime
 
@@ -79,8 +79,8 @@ def default_devices(config: Any, num_runs: int, eval_episodes: int) -> int:
     Devices share whole runs, or the environments and batches of each where its engine can.
     """
     if isinstance(config, OnPolicy):
-        parts = collect.num_blocks(config.num_envs, config.num_minibatches)
-        return runtime.default_devices(num_runs, config.num_envs, math.gcd(parts, eval_episodes))
+        parts = math.gcd(config.num_blocks, eval_episodes)
+        return runtime.default_devices(num_runs, config.num_envs, parts)
     if isinstance(config, off_policy.Collect):
         parts = off_policy.num_parts(config)
         return runtime.default_devices(num_runs, config.batch_size, math.gcd(parts, eval_episodes))

@@ -1,4 +1,4 @@
-"""Episode metrics and the shuffling of unrolls, for on-policy and off-policy collection."""
+"""Episode metrics and minibatches, for on-policy and off-policy collection."""
 
 from __future__ import annotations
 
@@ -72,30 +72,51 @@ def over_time(metrics: Metrics, psum: Callable[[Any], Any]) -> Metrics:
     )
 
 
-def num_blocks(num_envs: int, num_minibatches: int) -> int:
-    """Returns the number of blocks into which `shuffle_unrolls` divides the environments."""
-    return math.gcd(num_envs // num_minibatches, 8)
+def num_blocks(num_envs: int, num_minibatches: int, steps: int = 1) -> int:
+    """Returns the number of blocks into which `shuffle` divides the environments."""
+    return math.gcd(num_envs, num_envs * steps // num_minibatches, 8)
 
 
-def shuffle_unrolls(
-    key: jax.Array, index: jax.Array, num_envs: int, num_minibatches: int
+def shuffle(
+    key: jax.Array, index: jax.Array, num_envs: int, num_minibatches: int, steps: int = 1
 ) -> jax.Array:
-    """Returns which environments each minibatch takes. Every environment is taken once.
+    """Returns what each minibatch takes. Every step of every environment is taken once.
 
-    Environments are shuffled within at most 8 blocks. The blocks do not depend on the number of
-    devices, so the minibatches are the same on one device and on eight.
+    Steps are shuffled within at most 8 blocks of environments. The blocks do not depend on the
+    number of devices, so the minibatches are the same on one device and on eight.
 
     Args:
       index: [n] global numbers of this device's environments, which are whole blocks.
-      num_envs: on all devices; a multiple of `num_minibatches`.
+      num_envs: on all devices. `num_envs * steps` is a multiple of `num_minibatches`.
+      steps: of each environment; 1 shuffles environments, that is, whole unrolls.
 
     Returns:
-      [num_minibatches, n // num_minibatches] positions in `index`.
+      [num_minibatches, n * steps // num_minibatches] positions in [steps, n], flattened.
     """
-    block = num_envs // num_blocks(num_envs, num_minibatches)
+    block = num_envs // num_blocks(num_envs, num_minibatches, steps)
     local_blocks = index.shape[0] // block
     keys = fold_keys(key, index.reshape(local_blocks, block)[:, 0])
-    order = jax.vmap(lambda k: jax.random.permutation(k, block))(keys)
-    order = order + block * jnp.arange(local_blocks)[:, None]
+    order = jax.vmap(lambda k: jax.random.permutation(k, steps * block))(keys)
+    time, column = order // block, order % block + block * jnp.arange(local_blocks)[:, None]
+    order = time * index.shape[0] + column
     order = order.reshape(local_blocks, num_minibatches, -1).swapaxes(0, 1)
     return order.reshape(num_minibatches, -1)
+
+
+def take_unrolls(tree: Any, chosen: jax.Array) -> Any:
+    """Returns the environments `chosen` [B] of leaves [T, N, ...], as [T, B, ...]."""
+    return jax.tree.map(lambda x: jnp.take(x, chosen, 1), tree)
+
+
+def take_steps(tree: Any, chosen: jax.Array) -> Any:
+    """Returns the steps `chosen` [B] of leaves [T, N, ...], as [1, B, ...].
+
+    `chosen` are positions in [T, N], flattened.
+    """
+    flat = lambda x: x.reshape(-1, *x.shape[2:])
+    return jax.tree.map(lambda x: jnp.take(flat(x), chosen, 0)[None], tree)
+
+
+def step_ids(index: jax.Array, steps: int) -> jax.Array:
+    """Returns global numbers of all steps of environments `index` [n], as [steps * n]."""
+    return (index * steps + jnp.arange(steps)[:, None]).ravel()

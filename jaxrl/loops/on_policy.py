@@ -1,8 +1,8 @@
 """The on-policy engine: collect an unroll, estimate advantages, several epochs of minibatches.
 
 One `step` collects `unroll_length` steps from every environment and makes `num_epochs` passes over
-minibatches of whole unrolls, so that recurrent networks see sequences. Normaliser statistics are
-frozen from collection to the last update and renewed after it: at learning rate 0 the ratio is 1.
+minibatches. They are drawn from single steps, or from whole unrolls, so that recurrent networks see
+sequences. Normaliser statistics are frozen from collection to the last update and renewed after it: at learning rate 0 the ratio is 1.
 
 The seams, function arguments of `make`, are documented in `jaxrl/loops/unroll.py`. Methods never
 mention a device: the engine takes every mean.
@@ -75,6 +75,9 @@ def make(
     check(config)
     shapes = config  # static fields; inside a step `config` is the state's, whose numbers are data
     terms = dict(terms or {})
+    if not shapes.whole_unrolls and jax.tree.leaves(network.init_carry(1)):
+        raise ValueError(f"shuffle={shapes.shuffle!r}: a network with memory needs 'unrolls'")
+    take = collecting.take_unrolls if shapes.whole_unrolls else collecting.take_steps
     vec = vectorize(env, shapes.num_envs, shapes.resets, shapes.stagger)
     psum = psum_over(axis_name)
     steps_per_iteration = shapes.num_envs * shapes.unroll_length
@@ -173,8 +176,8 @@ def make(
         unroll = unroll.replace(reward=reward * scale)
         return advantage(unroll, next_value, state.extra, state.config)
 
-    def loss_fn(params, state: OnPolicyState, batch, progress, keys):
-        unroll, obs, carry, advantage, target = batch
+    def loss_fn(params, state: OnPolicyState, batch, carry, progress, keys):
+        unroll, obs, advantage, target = batch
         _, outputs, value = network.apply(params, carry, obs, unroll.reset)
         log_prob, entropy = actor.evaluate(params, outputs, unroll.raw, keys)
         chex.assert_equal_shape([log_prob, unroll.log_prob])
@@ -200,6 +203,7 @@ def make(
 
     def update(state: OnPolicyState, carry, unroll: Unroll) -> tuple[OnPolicyState, Means]:
         config, index = state.config, state.env.index
+        ids = collecting.step_ids(index, shapes.steps_shuffled)  # one random key each
         advantages, targets = estimate(state, unroll)
         obs = normalized(state.obs_moments, unroll.obs)
         progress = state.iteration * (steps_per_iteration / jnp.maximum(config.schedule_steps, 1))
@@ -207,12 +211,11 @@ def make(
         def one_minibatch(loop, inputs):
             params, opt, rate = loop
             chosen, key = inputs
-            take = lambda tree: jax.tree.map(lambda x: jnp.take(x, chosen, 1), tree)
+            of_unroll = (unroll.replace(obs=()), obs, advantages, targets)
+            batch = take(of_unroll, chosen)
             batch_carry = jax.tree.map(lambda x: jnp.take(x, chosen, 0), carry)
-            learned_from = unroll.replace(obs=())
-            batch = (take(learned_from), take(obs), batch_carry, take(advantages), take(targets))
             grads, metrics = jax.grad(loss_fn, has_aux=True)(
-                params, state, batch, progress, fold_keys(key, index[chosen])
+                params, state, batch, batch_carry, progress, fold_keys(key, ids[chosen])
             )
             grads, metrics = psum((grads, metrics))
             grads, norm = optim.clip(grads, config.max_grad_norm)
@@ -223,8 +226,8 @@ def make(
         def one_epoch(loop, key):
             k_order, k_entropy = jax.random.split(key)
             keys = jax.random.split(k_entropy, shapes.num_minibatches)
-            order = collecting.shuffle_unrolls(
-                k_order, index, shapes.num_envs, shapes.num_minibatches
+            order = collecting.shuffle(
+                k_order, index, shapes.num_envs, shapes.num_minibatches, shapes.steps_shuffled
             )
             return jax.lax.scan(one_minibatch, loop, (order, keys))
 
@@ -287,7 +290,6 @@ def make(
         seams = (network, actor, policy_loss, value_loss, advantage, rewards, terms, extra, after)
         return make(env, shapes, *seams, axis_name=axis)
 
-    parts = collecting.num_blocks(shapes.num_envs, shapes.num_minibatches)
     return Learner(
         init=init,
         step=step,
@@ -295,5 +297,5 @@ def make(
         config=config,
         env=env,
         steps_per_iteration=steps_per_iteration,
-        sharing=Sharing(env_axis, on_axis, parts),
+        sharing=Sharing(env_axis, on_axis, shapes.num_blocks),
     )

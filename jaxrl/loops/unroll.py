@@ -32,6 +32,7 @@ from jaxrl.config import (
     Share,
     config,
 )
+from jaxrl.loops.collect import num_blocks
 from jaxrl.ops import schedules
 from jaxrl.ops.moments import Moments
 from jaxrl.ops.returns import gae
@@ -54,7 +55,10 @@ class OnPolicy:
 
     num_envs: Count = 1024
     unroll_length: Count = 16
-    num_minibatches: Count = 8  # must divide num_envs
+    num_minibatches: Count = 8  # must divide num_envs * unroll_length, or num_envs for "unrolls"
+    # What a minibatch is drawn from: single steps of all environments, or whole unrolls. A
+    # recurrent network always takes whole unrolls.
+    shuffle: Literal["steps", "unrolls"] = "steps"
     num_epochs: Count = 4
     lr_schedule: Literal[schedules.KINDS] = "constant"
     normalize_obs: bool = True
@@ -64,13 +68,35 @@ class OnPolicy:
 
     def rules(self) -> None:
         """Subclasses add what their fields must satisfy together."""
-        if self.num_envs % self.num_minibatches:
-            raise ValueError(
-                f"num_minibatches={self.num_minibatches}: must divide num_envs={self.num_envs}"
-                " (a minibatch is a set of whole unrolls)"
-            )
+        if self.num_envs * self.steps_shuffled % self.num_minibatches:
+            batch = f"num_envs={self.num_envs}"
+            if self.whole_unrolls:
+                batch += " (a minibatch is a set of whole unrolls)"
+            else:
+                batch += f" times unroll_length={self.unroll_length}"
+            raise ValueError(f"num_minibatches={self.num_minibatches}: must divide {batch}")
         if self.has_schedule:
             Real(0.0, above=True, finite=False).check("schedule_steps", self.schedule_steps)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the network remembers earlier steps, so that it must see whole unrolls."""
+        return False
+
+    @property
+    def whole_unrolls(self) -> bool:
+        """Whether a minibatch is a set of whole unrolls."""
+        return self.shuffle == "unrolls" or self.recurrent
+
+    @property
+    def steps_shuffled(self) -> int:
+        """How many items of each environment are shuffled: its steps, or its one unroll."""
+        return 1 if self.whole_unrolls else self.unroll_length
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks of environments are shuffled, each by itself."""
+        return num_blocks(self.num_envs, self.num_minibatches, self.steps_shuffled)
 
     @property
     def has_schedule(self) -> bool:
@@ -109,7 +135,7 @@ class Unroll:
 
 @struct.dataclass
 class Sample:
-    """A minibatch as losses see it, [T, B, ...]."""
+    """A minibatch as losses see it, [T, B, ...]. Of shuffled steps, T is 1."""
 
     unroll: Unroll
     advantage: jax.Array  # normalised over the minibatch, of every agent or factor by itself

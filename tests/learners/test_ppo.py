@@ -12,6 +12,8 @@ from envs.transforms import residual
 from jaxrl.episodes import evaluate
 from jaxrl.learners.on_policy import mdpo, ppo
 from jaxrl.loops import collect as rollout
+from jaxrl.loops import on_policy
+from jaxrl.loops.unroll import OnPolicy
 from jaxrl.nn.layers import MLP
 from jaxrl.ops import schedules
 from jaxrl.types import Policy
@@ -236,24 +238,71 @@ def test_the_reward_normaliser_holds_discounted_returns_that_restart_with_episod
     np.testing.assert_allclose(state.return_moments.var, seen.var(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("num_envs, num_minibatches", [(32, 2), (24, 8), (30, 3), (7, 7)])
-def test_every_environment_is_in_exactly_one_minibatch_of_an_epoch(num_envs, num_minibatches):
+@pytest.mark.parametrize(
+    "num_envs, num_minibatches, steps",
+    [(32, 2, 1), (24, 8, 1), (30, 3, 1), (7, 7, 1), (1, 4, 8), (16, 2, 5), (6, 4, 2), (2, 8, 4)],
+)
+def test_every_step_is_in_exactly_one_minibatch_of_an_epoch(num_envs, num_minibatches, steps):
     index, (k_one, k_two) = jnp.arange(num_envs), jax.random.split(KEY)
-    order = rollout.shuffle_unrolls(k_one, index, num_envs, num_minibatches)
-    assert order.shape == (num_minibatches, num_envs // num_minibatches)
-    assert sorted(order.ravel().tolist()) == list(range(num_envs))
-    if num_minibatches < num_envs:
-        assert differ(order, rollout.shuffle_unrolls(k_two, index, num_envs, num_minibatches))
+    order = rollout.shuffle(k_one, index, num_envs, num_minibatches, steps)
+    assert order.shape == (num_minibatches, num_envs * steps // num_minibatches)
+    assert sorted(order.ravel().tolist()) == list(range(num_envs * steps))
+    if num_minibatches < num_envs * steps:
+        assert differ(order, rollout.shuffle(k_two, index, num_envs, num_minibatches, steps))
 
 
-def test_minibatches_hold_the_same_environments_on_any_number_of_devices():
+@pytest.mark.parametrize("steps", [1, 3])
+def test_minibatches_hold_the_same_steps_on_any_number_of_devices(steps):
     index = jnp.arange(32)
-    whole = rollout.shuffle_unrolls(KEY, index, 32, 2)
+    ids = rollout.step_ids(index, steps)
+    whole = ids[rollout.shuffle(KEY, index, 32, 2, steps)]
     for devices in (2, 8):
         shards = index.reshape(devices, -1)
-        local = [rollout.shuffle_unrolls(KEY, shard, 32, 2) for shard in shards]
-        spread = jnp.concatenate([s[o] for s, o in zip(shards, local, strict=True)], axis=1)
-        assert_same(spread, whole)
+        local = [rollout.shuffle(KEY, shard, 32, 2, steps) for shard in shards]
+        numbers = [rollout.step_ids(shard, steps) for shard in shards]
+        spread = [n[o] for n, o in zip(numbers, local, strict=True)]
+        assert_same(jnp.concatenate(spread, axis=1), whole)
+
+
+def test_shuffled_steps_mix_times_and_environments():
+    """A minibatch of 16 of 64 steps of 4 environments holds neither whole unrolls nor whole times."""
+    chosen = np.asarray(rollout.shuffle(KEY, jnp.arange(4), 4, 4, 16)[0])
+    times, environments = chosen // 4, chosen % 4
+    assert len(set(environments.tolist())) == 4 and len(set(times.tolist())) > 8
+
+
+def test_what_is_taken_of_a_step_stays_together():
+    tree = {"time": jnp.arange(3)[:, None] + jnp.zeros((3, 2)), "env": jnp.zeros((3, 2, 1)) + 7}
+    tree["env"] += jnp.arange(2)[:, None]
+    taken = rollout.take_steps(tree, jnp.array([5, 0, 2]))
+    np.testing.assert_array_equal(taken["time"], [[2, 0, 1]])
+    np.testing.assert_array_equal(taken["env"], [[[8], [7], [7]]])
+    assert rollout.step_ids(jnp.array([4, 5]), 3).tolist() == [12, 15, 13, 16, 14, 17]
+
+
+def test_one_environment_has_minibatches_of_shuffled_steps():
+    """Settings as SB3's: one environment, and a reward of 1 at every step is worth 1."""
+    config = TINY.replace(num_envs=1, unroll_length=64, num_minibatches=8)
+    state, metrics = run(Probe(pays=1.0), config, 20)
+    assert values(state) == pytest.approx(1.0, abs=0.05)
+    assert metrics["first_ratio_error"] < 1e-6
+
+
+def test_one_minibatch_of_shuffled_steps_is_one_of_whole_unrolls():
+    """The same gradient, because the mean over all steps does not depend on their order."""
+    config = ONE_BATCH.replace(num_epochs=1)
+    steps, of_steps = run(VARIED, config, 1)
+    unrolls, of_unrolls = run(VARIED, config.replace(shuffle="unrolls"), 1)
+    assert_same(steps.params, unrolls.params, atol=1e-5)
+    for name in ("policy_loss", "value_loss", "grad_norm"):
+        np.testing.assert_allclose(of_steps[name], of_unrolls[name], atol=1e-5)
+
+
+def test_a_recurrent_network_takes_whole_unrolls():
+    assert RECURRENT.shuffle == "steps" and RECURRENT.whole_unrolls
+    network, actor = ppo.networks(RECALL, RECURRENT)
+    with pytest.raises(ValueError, match="^shuffle='steps': a network with memory needs 'unrolls'"):
+        on_policy.make(RECALL, OnPolicy(), network, actor, ppo.clipped)
 
 
 def test_the_minibatches_of_an_epoch_cover_the_whole_batch():
@@ -299,9 +348,10 @@ def test_the_entropy_bonus_keeps_the_policy_random():
     assert greedy["entropy"] < 0.2 and curious["entropy"] > 0.9 * math.log(2)
 
 
-def test_the_noise_of_the_entropy_does_not_depend_on_how_devices_share_environments():
+@pytest.mark.parametrize("shuffle", ["steps", "unrolls"])
+def test_the_noise_of_the_entropy_does_not_depend_on_how_devices_share_environments(shuffle):
     """Two halves under a named axis against the whole, on one device."""
-    config = TINY.replace(entropy_coef=1e-2)
+    config = TINY.replace(entropy_coef=1e-2, shuffle=shuffle)
     learner, first = ppo.make(VARIED, config), init(VARIED, config, KEY)
     whole, _ = advance(VARIED, config, first, 1)
     shared = lambda x, axis: (
@@ -442,7 +492,8 @@ def test_no_program_calls_lapack():
         ("activation", "sine", "'swish', 'tanh', 'relu', 'elu', 'gelu'"),
         ("distribution", "beta", "'tanh_normal', 'normal'"),
         ("lr_schedule", "step", "'constant', 'linear', 'cosine', 'adaptive'"),
-        ("num_minibatches", 3, "must divide num_envs=32"),
+        ("num_minibatches", 3, "must divide num_envs=32 times unroll_length=4"),
+        ("shuffle", "all", "'steps', 'unrolls'"),
         ("resets", "never", "'pool', 'fresh', 'cached'"),
     ],
 )
@@ -450,6 +501,11 @@ def test_a_bad_field_is_named_with_its_value_and_what_is_allowed(field, value, a
     with pytest.raises(ValueError) as error:
         ppo.make(VARIED, TINY.replace(**{field: value}))
     assert f"{field}={value!r}" in str(error.value) and allowed in str(error.value)
+
+
+def test_minibatches_of_whole_unrolls_divide_the_environments():
+    with pytest.raises(ValueError, match=r"num_minibatches=64: must divide num_envs=32 \(a min"):
+        ppo.make(VARIED, TINY.replace(num_minibatches=64, shuffle="unrolls"))
 
 
 def test_a_schedule_without_its_length_is_refused():

@@ -39,6 +39,10 @@ class Config(OnPolicy):
     actor_obs: tuple[str, ...] = ()  # entries of a dict observation; (): every one
     critic_obs: tuple[str, ...] = ()
 
+    @property
+    def recurrent(self) -> bool:
+        return self.gru_width > 0
+
 
 def networks(env: Env, config: Config, values: int = 1) -> tuple[Network, Actor]:
     """Separate MLPs or GRUs for actor and critic, and a Gaussian actor or one of one or several categoricals.
