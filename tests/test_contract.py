@@ -205,16 +205,21 @@ def test_a_broken_simulation_reaches_no_parameter(name):
     env, config, step, _ = programs(name)
     if not isinstance(env, Probe):
         pytest.skip("only a probe can be broken on purpose")
-    broken = env.replace(plant=jnp.nan, plant_at=1.0)
-    state = jax.jit(make(name, env, config).init)(KEY)
-    broken = jax.tree.map(lambda x, like: jnp.asarray(x, jnp.asarray(like).dtype), broken, env)
-    count = 0.0
-    for _ in range(3):
-        state, metrics = step(broken, state)
-        count += float(metrics.sums["nonfinite_count"])
-    assert count > 0
-    kept = jax.tree.leaves(make(name, env, config).policy(state).params)
-    assert all(np.isfinite(plain(x)).all() for x in kept)
+    start = jax.jit(make(name, env, config).init)(KEY)
+
+    def after_steps(plant):
+        broken = env.replace(plant=plant, plant_at=1.0)
+        broken = jax.tree.map(lambda x, like: jnp.asarray(x, jnp.asarray(like).dtype), broken, env)
+        state, count = jax.tree.map(jnp.copy, start), 0.0
+        for _ in range(3):
+            state, metrics = step(broken, state)
+            count += float(metrics.sums["nonfinite_count"])
+        assert count > 0
+        return make(name, env, config).policy(state).params
+
+    kept = after_steps(jnp.nan)
+    assert all(np.isfinite(plain(x)).all() for x in jax.tree.leaves(kept))
+    assert_same(kept, after_steps(1e20))  # a large finite number counts as broken, too
 
 
 @ALL
