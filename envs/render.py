@@ -7,15 +7,14 @@ MuJoCo from the pose in its state.
 from __future__ import annotations
 
 import copy
-import importlib
 import os
-import sys
 from typing import Any
 
 import jax
-import mujoco
 import numpy as np
 
+from envs import gl
+from envs.gl import mujoco
 from envs.transforms.action_repeat import ActionRepeat
 from envs.transforms.base import Transform
 from envs.types import Env, State
@@ -189,30 +188,16 @@ def _moving_root(model: mujoco.MjModel) -> int | None:
 
 def _open(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     try:
-        gl_context = _headless_gl_context()
-        if not hasattr(gl_context, "GLContext"):
+        if not hasattr(gl.context(), "GLContext"):
             raise RuntimeError("this setting switches MuJoCo's rendering off")
         drawing = mujoco.Renderer(model, height, width)
         drawing.update_scene(mujoco.MjData(model))
         drawing.render()  # a broken driver may show only now
         return drawing
     except Exception as error:  # each GL library fails in its own way
-        gl = os.environ.get("MUJOCO_GL", "")
+        chosen = os.environ.get(gl.NAME, "")
         cause = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise RuntimeError(
-            f"cannot render with MUJOCO_GL={gl or '(unset)'} ({cause}): before Python starts, set "
+            f"cannot render with MUJOCO_GL={chosen or '(unset)'} ({cause}): before Python starts, set "
             "MUJOCO_GL=egl (apt install libegl1) or MUJOCO_GL=osmesa (apt install libosmesa6)"
         ) from error
-
-
-def _headless_gl_context() -> Any:
-    """MuJoCo's GL module. Without a display or the user's choice it is made to use EGL.
-
-    MuJoCo chose when it was imported, so its choice is made again.
-    """
-    gl_context = sys.modules[mujoco.Renderer.__module__].gl_context
-    headless = sys.platform.startswith("linux") and not os.environ.get("DISPLAY")
-    if headless and not os.environ.get("MUJOCO_GL"):
-        os.environ["MUJOCO_GL"] = "egl"
-        importlib.reload(gl_context)
-    return gl_context

@@ -84,6 +84,7 @@ def run(
       num_policies: how many policies; None: a single one without the axis.
     """
     max_steps = max_steps or episode_limit(env)
+    keys = jax.random.clone(keys)  # the caller may run the same episodes again
     several = num_policies is not None
     shape = (num_policies, keys.shape[0]) if several else (keys.shape[0],)
     k_act = jax.vmap(lambda key: acting_key(env, key))(keys)

@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import forget_programs
+from jax.experimental.key_reuse._core import check_key_reuse_jaxpr
 from probes import CLOCK, Pair, Probe, assert_same, differ, plain
 
 from envs.tasks.classic.point_maze import PointMaze
 from envs.transforms import time_limit
 from jaxrl.config import check, numbers
 from jaxrl.data import dataset as data
+from jaxrl.episodes import evaluate
 from jaxrl.learners import registry
 from jaxrl.run import checkpoint
 
@@ -132,13 +134,13 @@ def other_numbers(config):
 @functools.cache
 def traced(name, change):
     """The programs of a learner that was made with other numbers (`change`), as text, and the
-    shapes of a state before and after a step."""
+    shapes of a state before and after a step; then both programs."""
     env, config = env_of(name), config_of(name)
     learner = make(name, env, change(config))
     init, state = jax.make_jaxpr(learner.init, return_shape=True)(KEY, config)
     step, (new, metrics) = jax.make_jaxpr(learner.step, return_shape=True)(state)
     consts = [np.asarray(plain(x)).tobytes() for x in (*init.consts, *step.consts)]
-    return (str(init.jaxpr), str(step.jaxpr), consts), (state, new, metrics)
+    return (str(init.jaxpr), str(step.jaxpr), consts), (state, new, metrics), (init, step)
 
 
 def same_numbers(config):
@@ -148,7 +150,7 @@ def same_numbers(config):
 @ALL
 def test_a_step_returns_a_state_of_the_same_shapes_and_types(name):
     """Otherwise JAX traces the step anew, or a loop refuses it."""
-    _, (state, new, metrics) = traced(name, same_numbers)
+    _, (state, new, metrics), _ = traced(name, same_numbers)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(new), strict=True
@@ -164,6 +166,19 @@ def test_every_number_of_the_config_is_read_from_the_state(name):
     The program of a learner that was made with other numbers is the same, as text.
     """
     assert traced(name, other_numbers)[0] == traced(name, same_numbers)[0]
+
+
+@ALL
+def test_no_key_is_used_twice(name):
+    """By JAX's own check, while training and while sampling actions in an evaluation."""
+    for program in traced(name, same_numbers)[2]:
+        check_key_reuse_jaxpr(program.jaxpr)
+    learner = make(name, env_of(name), config_of(name))
+    state = traced(name, same_numbers)[1][0]
+    sampled = lambda state, keys: evaluate(env_of(name), learner.policy(state), keys, False)
+    keys = jax.eval_shape(jax.random.split, KEY)
+    with jax.debug_key_reuse(True):
+        jax.eval_shape(sampled, state, keys)
 
 
 @ALL

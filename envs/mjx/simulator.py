@@ -20,9 +20,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mujoco
 from flax import struct
 
+from envs.gl import mujoco
 from envs.mjx import batch_last, cholesky, contacts, ignored, runge_kutta
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not installed

@@ -1,5 +1,7 @@
 """Imported first by every command: what goes wrong while the rest is imported is one line.
 
+It also settles what the process must have before JAX starts: three open streams, enough files that may
+be open, and no alarms of XLA on the screen (`run/program.py` says by itself that compilation is slow).
 `terminal.run` takes over from here.
 """
 
@@ -10,6 +12,9 @@ import os
 import signal
 import sys
 from types import TracebackType
+
+LEAST_FILES = 64  # that may be open at once; writing a checkpoint has some 20 open
+WANTED_FILES = 4096
 
 
 def _stop(*_) -> None:
@@ -26,8 +31,40 @@ def _one_line(kind: type, error: BaseException, trace: TracebackType | None) -> 
     print(f"error: {named[0]}={os.environ[named[0]]!r}: {error}".splitlines()[0], file=sys.stderr)
 
 
+def _open_streams() -> None:
+    """Opens standard streams that are closed, as /dev/null. Else the next file that is opened would
+    become the standard output, and what is printed would be written into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _allow_files() -> None:
+    """Raises the limit on open files as far as the process may. Ends it where that is too low."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    wanted = WANTED_FILES if hard == infinite else min(WANTED_FILES, hard)
+    if soft != infinite and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if soft != infinite and soft < LEAST_FILES:
+        text = f"error: only {soft} files may be open at once, at least {LEAST_FILES} are needed"
+        os.write(2, f"{text}: raise `ulimit -n`\n".encode())
+        os._exit(2)
+
+
 with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
 if sys.excepthook is sys.__excepthook__:
     sys.excepthook = _one_line
+_open_streams()
+_allow_files()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # only what ends the process

@@ -65,16 +65,13 @@ def record(
         return episodes.run(env, policy, keys, kept, deterministic, limit)
 
     parts = []
-    index = jnp.arange(num_episodes)
-    all_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    for first in range(0, num_episodes, num_envs):
-        keys = all_keys[first : first + num_envs]
-        missing = min(num_envs, num_episodes) - len(
-            keys
-        )  # pad the last batch, so that one program serves all
-        keys = jnp.concatenate([keys, all_keys[:missing]])
+    batch = min(num_envs, num_episodes)
+    for first in range(0, num_episodes, batch):
+        # The last batch runs some of the first episodes again, so that one program serves all.
+        index = np.arange(first, first + batch) % num_episodes
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
         history, length = jax.device_get(run(policy, keys))
-        for e in range(keys.shape[0] - missing):
+        for e in range(min(batch, num_episodes - first)):
             if length[e] == 0:
                 raise RuntimeError(f"episode {first + e}: the simulation was not finite at once")
             parts.append(jax.tree.map(lambda x, e=e, n=length[e]: x[:n, e], history))

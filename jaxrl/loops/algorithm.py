@@ -99,6 +99,14 @@ class Batch:
     share: float = struct.field(pytree_node=False, default=1.0)  # of the batch, on this device
     axis_name: str | None = struct.field(pytree_node=False, default=None)
 
+    @property
+    def key_pair(self) -> tuple[jax.Array, jax.Array]:
+        """Two keys [B] per sample: one for the update of the critics, one for that of the actor.
+
+        They are the same at every call, so each may be used once.
+        """
+        return split_each(jax.random.clone(self.key))
+
     def mean(self, x: jax.Array) -> jax.Array:
         """Returns this device's share of the mean of x [..., B]; the shares add up to the mean."""
         chex.assert_equal(x.shape[-1], self.valid.shape[0])

@@ -159,7 +159,8 @@ def online(
         def action_of(obs, memory, key):
             seen = jax.tree.map(lambda x: x[0], flatten_one(shapes, state.obs_moments, obs))
             explored, memory = explore(state.agent, memory, seen, key, config)
-            return jnp.where(started, explored, actions.random(key)), memory
+            random = actions.random(jax.random.clone(key))  # of the two only one is carried out
+            return jnp.where(started, explored, random), memory
 
         def one_step(loop, key):
             env_state, memory = loop
@@ -214,7 +215,7 @@ def online(
             agent, metrics = algorithm.update(
                 agent,
                 lambda key: draw(state, data, key),
-                k_update,
+                jax.random.clone(k_update),  # `update_if` is a loop, of one turn at most
                 state.config,
                 iteration + 1 >= actor_at if shapes.actor_starts else None,
             )

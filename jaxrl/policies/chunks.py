@@ -136,13 +136,14 @@ def _plan_where_needed(make_plan: Callable[..., jax.Array], every: int) -> Calla
 
         def all_of_them(loop):
             needed, plan = loop
-            new = many(params, seen, key, deterministic)
+            new = many(params, seen, jax.random.clone(key), deterministic)  # of two loops one draws
             return jnp.zeros_like(needed), jnp.where(needed[:, None, None], new, plan)
 
         def some_of_them(loop):
             needed, plan = loop
             rows = jnp.argsort(~needed)[:bucket]
-            new = many(take(rows), seen[rows], key[rows], deterministic[rows])
+            drawn = jax.random.clone(key)[rows]  # every turn has other rows
+            new = many(take(rows), seen[rows], drawn, deterministic[rows])
             new = jnp.where(needed[rows][:, None, None], new, plan[rows])
             return needed.at[rows].set(False), plan.at[rows].set(new)
 

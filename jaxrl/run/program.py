@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from envs.vector import all_finite
 from jaxrl.episodes import evaluate_runs, summarize
-from jaxrl.run import hosts, shards
+from jaxrl.run import hosts, key_reuse, shards
 from jaxrl.types import Learner
 
 AXIS = "devices"
@@ -34,6 +34,7 @@ class Program:
         eval_episodes: int,
         evaluate: Callable[..., dict[str, jax.Array]] | None = None,
     ):
+        key_reuse.install()
         self.mesh = Mesh(np.array(hosts.devices(devices)), (AXIS,))
         share_runs = num_runs % devices == 0
         self.num_runs = num_runs

@@ -33,6 +33,27 @@ def test_ctrl_c_while_importing_is_one_line():
     assert process.communicate(timeout=20) == ("", "stopped\n") and process.returncode == 130
 
 
+def test_too_few_files_are_one_line_and_a_low_soft_limit_is_raised():
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, ({}, {}))\n"
+        "import jaxrl.cli.starting\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    said, errors = start(code.format(32, 32)).communicate(timeout=20)
+    assert said == "" and errors.startswith("error: only 32 files may be open at once, at least 64")
+    assert errors.count("\n") == 1
+    assert start(code.format(32, 512)).communicate(timeout=20) == ("(512, 512)\n", "")
+
+
+def test_a_closed_output_is_not_the_next_file_that_is_opened(tmp_path):
+    code = (
+        "import os; os.close(1); import jaxrl.cli.starting; print(os.dup(0) > 2, file=sys.stderr)"
+    )
+    process = start(f"import sys; {code}")
+    assert process.communicate(timeout=20) == ("", "True\n")
+
+
 def test_a_setting_that_jax_refuses_is_one_line():
     process = start("import jaxrl.cli.starting; import jax", JAX_ENABLE_X64="maybe")
     _, said = process.communicate(timeout=60)

@@ -117,9 +117,12 @@ def test_mistakes_are_named(hopper):
         render(env, env.reset(jax.random.key(0)))
 
 
-def test_a_machine_that_cannot_render_gets_one_line_with_the_remedy():
+@pytest.mark.parametrize("setting", ["disable", "nonsense"])
+def test_a_machine_that_cannot_render_gets_one_line_with_the_remedy(setting):
+    """And only where a picture is asked for: MuJoCo itself refuses a value while it is imported."""
     code = (
-        "import mujoco, types\n"
+        "import types\n"
+        "from envs.gl import mujoco\n"
         "from envs.render import renderer\n"
         "model = mujoco.MjModel.from_xml_string('<mujoco/>')\n"
         "try:\n"
@@ -127,10 +130,10 @@ def test_a_machine_that_cannot_render_gets_one_line_with_the_remedy():
         "except RuntimeError as error:\n"
         "    print(error)\n"
     )
-    env = os.environ | {"MUJOCO_GL": "disable", "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"MUJOCO_GL": setting, "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
     )
     (line,) = run.stdout.strip().splitlines()
-    assert line.startswith("cannot render with MUJOCO_GL=disable")
+    assert line.startswith(f"cannot render with MUJOCO_GL={setting}")
     assert "MUJOCO_GL=egl (apt install libegl1)" in line, run.stderr

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import mujoco
-
+from envs.gl import mujoco
 from envs.mjx.simulator import FAST, Simulator, load
 
 

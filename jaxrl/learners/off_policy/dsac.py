@@ -79,7 +79,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         return Agent(**vars(agent), spread=none_yet)
 
     def update_critic(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
-        k_action, k_noise = split_each(split_each(batch.key)[0])
+        k_action, k_noise = split_each(batch.key_pair[0])
         action, log_prob = nets.sample(agent.actor.params, batch.next_obs, k_action)
         mean, std = gaussian(nets.values(agent.critic.target, batch.next_obs, action))
         chosen = sac.target_set(config, batch.shared_key)

@@ -17,7 +17,7 @@ from envs.types import Env
 from jaxrl.config import Count, Fixed, NonNegative, config
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
-from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, split_each
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
 from jaxrl.nn import spaces
 from jaxrl.nn.layers import ACTIVATIONS, Dense, hidden_init, last_init
 from jaxrl.types import Learner, Means
@@ -95,7 +95,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
     nets = sac.Networks(init, actor.apply, sample, values, act)
 
     def update_actor(agent: sac.Agent, batch: Batch, config: Config) -> tuple[sac.Agent, Means]:
-        _, keys = split_each(batch.key)
+        _, keys = batch.key_pair
         alpha = jnp.exp(agent.log_alpha.params)
 
         def loss_fn(params):

@@ -17,7 +17,7 @@ from flax import struct
 from envs.types import Env
 from jaxrl.config import Count, Finite, Fixed, NonNegative, Positive, Share, Sizes, config
 from jaxrl.loops import off_policy
-from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, UpdateOnBatch, split_each
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, UpdateOnBatch
 from jaxrl.nn import spaces
 from jaxrl.nn.layers import MLP, Activation, Ensemble
 from jaxrl.ops import optim
@@ -139,7 +139,7 @@ def critic_update(nets: Networks) -> UpdateOnBatch:
 
     def td_target(agent: Agent, batch: Batch, config: Config) -> jax.Array:
         """r + gamma (min over a random set of target critics - alpha log pi). [B]"""
-        keys, _ = split_each(batch.key)
+        keys, _ = batch.key_pair
         action, log_prob = nets.sample(agent.actor.params, batch.next_obs, keys)
         q = nets.values(agent.critic.target, batch.next_obs, action)[..., 0]
         next_value = q[target_set(config, batch.shared_key)].min(0)
@@ -183,7 +183,7 @@ def actor_update(
     its loss."""
 
     def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
-        _, keys = split_each(batch.key)
+        _, keys = batch.key_pair
         alpha = jnp.exp(agent.log_alpha.params)
 
         def loss_fn(params):
