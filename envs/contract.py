@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.registry import arithmetic
 from envs.transforms.base import Transform, box
 from envs.types import (
     Box,
@@ -172,6 +173,8 @@ def _traced(env: Env) -> tuple[State, State]:
     def observed(where: str, f, *args):
         try:
             new = f(*args)
+        except ArithmeticError as error:  # of Python's own numbers, such as a mass of 0
+            raise ValueError(f"{where} of {type(env).__name__}: {arithmetic(error)}") from None
         except Exception as error:
             error.add_note(f"while envs.check traced {type(env).__name__}.{where}")
             raise

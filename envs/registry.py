@@ -11,6 +11,7 @@ import math
 import numbers
 import os
 import sys
+import traceback
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -97,7 +98,10 @@ def _remembered(make: Callable[..., Env]) -> Callable[..., Env]:
 
     @functools.wraps(make)
     def wrapped(name: str, **overrides) -> Env:
-        env = make(name, **overrides)
+        try:
+            env = make(name, **overrides)
+        except ArithmeticError as error:
+            raise ValueError(f"env={name!r}: {arithmetic(error)}") from None
         key = id(env)
         forget = lambda _: _made.pop(key, None)
         _made[key] = weakref.ref(env, forget), name, overrides
@@ -234,6 +238,13 @@ def is_number(x: Any) -> bool:
         return math.isinf(x) or abs(float(x)) <= LARGEST
     except OverflowError:
         return False
+
+
+def arithmetic(error: ArithmeticError) -> str:
+    """Such as "float division by zero in `dt / frame_skip` (line 7 of task.py)", for one line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"`{frame.line}` (line {frame.lineno} of {os.path.basename(frame.filename)})"
+    return f"{error} in {where}: an option is out of range"
 
 
 def nearest(word: str, words) -> str:

@@ -1,8 +1,9 @@
 """Records demonstrations of a task's scripted expert, with noise, bias and delay if wanted.
 
-    python experiments/demos.py --env peg_insertion --episodes 200 --out data/peg.npz
-    python experiments/demos.py --env push_t --episodes 500 --noise 0.3 --successful
+    python experiments/demos.py --env peg_insertion --successful --out data/peg.npz
+    python experiments/demos.py --env push_t --episodes 500 --noise 0.0
 
+The task, the number of episodes and the noise default to those of experiments/refine.py.
 Up to 1,024 episodes are simulated at once. A page of statistics is written beside the file.
 """
 
@@ -30,8 +31,8 @@ from jaxrl.run import runtime
 class Args:
     env: str = "peg_insertion"  # one with an expert
     env_options: script.Options = field(default_factory=dict)  # e.g. clearance 0.002
-    episodes: int = 200
-    noise: float = 0.0  # of every action, in shares of half the action range
+    episodes: int = 50
+    noise: float = 0.3  # of every action, in shares of half the action range
     bias: float = 0.0  # constant over an episode, in the same unit
     delay: int = 0  # control steps
     mode: int | None = None  # the way the expert goes about it; default: drawn per episode
@@ -41,10 +42,14 @@ class Args:
 
 
 def defaults(env: str) -> Args:
-    """The task as experiments/refine.py makes it."""
-    preset = presets.REFINE.get(env)
-    options = {k: str(v) for k, v in preset.env.items()} if preset else {}
-    return Args(env=env, env_options=options)
+    """The task and the demonstrations of experiments/refine.py."""
+    preset = presets.road(env)
+    return Args(
+        env=env,
+        env_options={k: str(v) for k, v in preset.env.items()},
+        episodes=preset.flags["demos"],
+        noise=preset.flags["noise"],
+    )
 
 
 def main() -> int:
@@ -67,10 +72,8 @@ def main() -> int:
     plot.dataset_page(dataset, args.out.with_suffix(".png"), title=args.out.stem)
     kept = data_stats.statistics(dataset)
     shown = ("episodes", "steps", "success", "return_mean", "length_mean")
-    rows = [
-        [k, f"{recorded.get(k, float('nan')):,.4g}", f"{kept.get(k, float('nan')):,.4g}"]
-        for k in shown
-    ]
+    text = lambda k, x: f"{x:.3f}" if k == "success" else f"{x:,.4g}"
+    rows = [[k, *(text(k, x.get(k, float("nan"))) for x in (recorded, kept))] for k in shown]
     terminal.table(str(args.out), ["", "recorded", "kept"], rows)
     return 0
 

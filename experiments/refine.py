@@ -22,7 +22,7 @@ from typing import Literal
 
 import jax
 import numpy as np
-from presets import LONGER, REFINE, RESIDUAL, Preset
+from presets import LONGER, RESIDUAL, road
 
 import envs
 from envs.transforms import residual
@@ -49,7 +49,7 @@ class Args:
     env: str = "peg_insertion"  # one with an expert
     env_options: script.Options = field(default_factory=dict)
     demos: int = 50  # demonstrations; those that fail are left out
-    noise: float = 0.3  # of the expert's hands, see experiments/demos.py
+    noise: float = 0.3  # of the expert's hands, as in experiments/demos.py
     bc_updates: int = 5_000
     rl_steps: int = RESIDUAL["ppo"].total_steps  # environment steps
     scale: float = 0.5  # of corrections, in shares of half the action range
@@ -65,13 +65,14 @@ class Args:
 
 
 def defaults(env: str) -> Args:
-    preset = REFINE.get(env, Preset(Args.bc_updates, imitation.Config()))
+    preset = road(env)
     return Args(
         env=env,
         env_options={k: str(v) for k, v in preset.env.items()},
         bc_updates=preset.total_steps,
         rl_steps=Args.rl_steps * LONGER.get(env, 1),
         base=preset.config,
+        **preset.flags,
     )
 
 
@@ -94,9 +95,14 @@ def demonstrate(args: Args, env, path: Path) -> None:
     about |= {"kind": "scripted expert", "noise": args.noise}
     expert = scripted(env, args.noise)
     recorded = recording.record(expert, env, args.demos, jax.random.key(args.seed), metadata=about)
-    print(
-        f"the expert succeeds in {data_stats.statistics(recorded)['success']:.0%} of {args.demos} episodes"
-    )
+    success = data_stats.statistics(recorded).get("success", 0.0)
+    print(f"the expert succeeds in {success:.3f} of {args.demos} episodes, which are kept")
+    if success == 0:
+        raise ValueError(
+            f"{args.env}: the demonstrations end at success 0.000 of {args.demos} episodes, from"
+            f" which nothing can be cloned; try less than --noise {args.noise:g}, more --demos or"
+            " other --env-options in a new run"
+        )
     data_files.save(recorded.successful(), path)
 
 
@@ -131,7 +137,11 @@ def finished(run_dir: Path, total_steps: int) -> bool:
 
 
 def compare(args: Args, run_dir: Path, seconds: float) -> None:
-    """Measures base and refined policy on the same episodes; table, figure and video."""
+    """Measures base and refined policy on the same episodes; table, figure and video.
+
+    Raises:
+      ValueError: the refined policy never succeeds. Everything has been written before.
+    """
     base, refined = runs.load(run_dir / "base"), runs.load(run_dir / "residual")
     # Another seed than that of the demonstrations and the training.
     keys = jax.random.split(jax.random.key(args.seed + 1), args.episodes)
@@ -169,6 +179,16 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
         out = run_dir / "before_after.mp4"
         if play.record_video(base.env, base.policy(), out, beside=pair, key=key):
             print(f"video: {out}")
+    check_refined(measured["base + residual"], run_dir / "residual")
+
+
+def check_refined(success: np.ndarray, run_dir: Path) -> None:
+    """Raises ValueError if no episode [E] of the refined policy succeeds."""
+    if not success.any():
+        raise ValueError(
+            f"{run_dir}: the refinement ends at success 0.000 of {len(success)} episodes; try a"
+            " smaller --scale, more --rl-steps or a smaller --rl.learning-rate in a new run"
+        )
 
 
 def validate(args: Args, rl: ppo.Config) -> None:

@@ -52,6 +52,9 @@ class DataArgs(Args):
     normalize_reward: bool = False  # scale rewards by 1000 / (best - worst return), as IQL does
 
 
+READ_AS = ("weighted", "cut_at", "terminals_are_timeouts")  # shape the data of a run
+
+
 def defaults(
     learner: str, env: str = "", data: str | None = None, total_steps: str | None = None
 ) -> Any:
@@ -108,7 +111,8 @@ def main(learner: str = "ppo", env: str = "", allowed: tuple[str, ...] = ()) -> 
     if takes == "dataset":
         as_recorded = script.recorded_options(dataset, args.env) == args.env_options
         same = args.env == dataset.metadata.get("env") and as_recorded
-        scale, about = data_stats.references(dataset) if same else None, {"weighted": args.weighted}
+        scale = data_stats.references(dataset) if same else None
+        about = {name: getattr(args, name) for name in READ_AS}
         args.config = asked = _scaled(args, dataset)
         dataset = dataset.weighted(args.weighted) if args.weighted else dataset
     given = () if dataset is None else (dataset,)

@@ -56,6 +56,7 @@ def test_the_presets_of_the_road_are_valid():
     for task, preset in presets.REFINE.items():
         assert hasattr(envs.make(task, **preset.env), "expert"), task
         check(preset.config)
+        assert set(preset.flags) <= {"demos", "noise"} == set(presets.road(task).flags)
     for name in ("ppo", "sac"):
         preset = presets.RESIDUAL[name]
         scheduled = {"schedule_steps": float(preset.total_steps)} if name == "ppo" else {}

@@ -11,13 +11,25 @@ import dataclasses
 from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac, td3
 
-from .imitation import REFINE
+from .imitation import REFINE, road
 from .off_policy import RLPD, SAC, TD3
 from .on_policy import PPO
 from .preset import FAST, Preset
 from .residual import LONGER, RESIDUAL
 
-__all__ = ["FAST", "LONGER", "PPO", "REFINE", "RESIDUAL", "RLPD", "SAC", "TD3", "Preset", "of"]
+__all__ = [
+    "FAST",
+    "LONGER",
+    "PPO",
+    "REFINE",
+    "RESIDUAL",
+    "RLPD",
+    "SAC",
+    "TD3",
+    "Preset",
+    "of",
+    "road",
+]
 
 BY_TASK = {"ppo": PPO, "sac": SAC, "td3": TD3, "rlpd": RLPD}
 # Names of settings, and the learner that has them.

@@ -55,4 +55,4 @@ RESIDUAL: dict[str, Preset] = {
 }
 
 # Tasks whose residual needs this many times the steps above.
-LONGER = {"peg_insertion_3d": 2}
+LONGER = {"peg_insertion_3d": 2, "assembly": 2, "push_t": 2}

@@ -305,8 +305,10 @@ def _summary(values: np.ndarray) -> list[str]:
     if not value.size:
         return ["undefined", "-", "-", "-"]
     low, high = mean_interval(value)
-    interval = f"{terminal.number(low)}..{terminal.number(high)}" if value.size > 1 else "-"
-    mean, least, most = map(terminal.number, (value.mean(), value.min(), value.max()))
+    is_rate = value.min() >= 0 and value.max() <= 1
+    text = "{:.3f}".format if is_rate else terminal.number
+    interval = f"{text(low)}..{text(high)}" if value.size > 1 else "-"
+    mean, least, most = map(text, (value.mean(), value.min(), value.max()))
     return [mean, interval, least, most]
 
 

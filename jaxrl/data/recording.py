@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.broken import what_breaks
 from envs.transforms.residual import Residual
 from envs.types import ACTION_SIGNALS, Env, State
 from jaxrl import episodes
@@ -73,7 +74,10 @@ def record(
         history, length = jax.device_get(run(policy, keys))
         for e in range(min(batch, num_episodes - first)):
             if length[e] == 0:
-                raise RuntimeError(f"episode {first + e}: the simulation was not finite at once")
+                found = what_breaks(env, keys[e]) or "another action breaks it"
+                raise RuntimeError(
+                    f"episode {first + e}: the simulation was not finite at once ({found})"
+                )
             parts.append(jax.tree.map(lambda x, e=e, n=length[e]: x[:n, e], history))
     steps, metrics = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     last = np.cumsum([len(p[0].reward) for p in parts]) - 1

@@ -40,7 +40,12 @@ class Train(Schema):
     data: str = ""  # the data file of the learner
     data_sha256: str = ""
     matmul_precision: str = ""
-    weighted: Annotated[float, Field(ge=0)] = 0.0
+    weighted: Annotated[float, Field(ge=0)] = 0.0  # how the data file was read
+    cut_at: Annotated[int, Field(ge=0)] = 0
+    terminals_are_timeouts: bool = False
+
+
+DEFAULTS = {k: Train.model_fields[k].default for k in ("cut_at", "terminals_are_timeouts")}
 
 
 class Residual(Schema):
@@ -189,7 +194,10 @@ def open_run(
     check_version(saved, run_dir)
     now = json.loads(json.dumps(description))  # as JSON reads it back
     for section in compared:
-        _check_section(saved.get(section), now.get(section), section, run_dir)
+        old, new = saved.get(section), now.get(section)
+        if section == "train":  # what an older run did not record was the default
+            old = {k: DEFAULTS[k] for k in DEFAULTS.keys() & new.keys()} | old
+        _check_section(old, new, section, run_dir)
     if saved["train"] != now["train"]:  # more steps, or other devices
         if "command" in saved and saved["train"]["total_steps"] != now["train"]["total_steps"]:
             saved["command"] += ["--total-steps", str(now["train"]["total_steps"])]

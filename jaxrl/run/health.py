@@ -27,6 +27,7 @@ class Health:
     """Warns once of each kind of trouble; `check` and `check_parameters` raise when all is lost."""
 
     warn: Callable[[str], None]
+    what: Callable[[], str] = lambda: ""  # breaks in the environment, such as "obs[2] is nan"
     _said: set[str] = field(default_factory=set)
 
     def check(self, metrics: dict[str, np.ndarray], saved_steps: int | None) -> None:
@@ -40,7 +41,9 @@ class Health:
         for name, what in kinds.items():
             share = np.nan_to_num(np.asarray(metrics.get(name, 0.0), np.float64)).ravel()
             if share.min() >= 1.0:
-                raise RuntimeError(f"all {what}, {_kept(saved_steps)}: {ADVICE}")
+                first = self.what() if name == "nonfinite_share" else ""
+                found = f" ({first})" if first else ""
+                raise RuntimeError(f"all {what}{found}, {_kept(saved_steps)}: {ADVICE}")
             if share.max() > WARN:
                 self._once(name, f"{share.max():.0%} of {what}{_in(share > WARN)}: {ADVICE}")
 

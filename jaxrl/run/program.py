@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from jaxrl.run import hosts, key_reuse, shards
 from jaxrl.types import Learner
 
 AXIS = "devices"
+SLOW_SECONDS = 120.0  # of compilation, after which a line says that it goes on
 EVAL_KEY = 0x5EED  # all evaluations use the same episodes; the number is unlike usual seeds
 
 
@@ -125,8 +127,8 @@ class Program:
             is_leaf=lambda x: isinstance(x, P),
         )
 
-    def compile(self) -> float:
-        """Compiles all three functions. Returns the seconds.
+    def compile(self, say: Callable[[str], None] = lambda text: None) -> float:
+        """Compiles all three functions. Returns the seconds. Calls `say` with one line if it is slow.
 
         JAX caches traces per thread, so this thread lowers all of them. Other threads compile.
         """
@@ -142,11 +144,18 @@ class Program:
             "eval": (self._evaluate, (state, everywhere(self._eval_keys))),
             "init": (self._init, everywhere(self._init_args)),
         }
+        text = (
+            f"still compiling after {SLOW_SECONDS:g} s: large models take minutes on a busy machine"
+        )
+        alarm = threading.Timer(SLOW_SECONDS, say, (text,))
+        alarm.daemon = True
+        alarm.start()
         pool = ThreadPoolExecutor(len(functions))
         try:
             jobs = {k: pool.submit(f.lower(*like).compile) for k, (f, like) in functions.items()}
             self._compiled = {k: job.result() for k, job in jobs.items()}
         finally:
+            alarm.cancel()
             pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C, do not wait for compilation
         self.memory_bytes = memory_of(self._compiled["step"])
         return time.perf_counter() - start

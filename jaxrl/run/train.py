@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.broken import what_breaks
 from jaxrl.compose.family import PREFIX, FamilyState, Make, family
 from jaxrl.episodes import COUNTED
 from jaxrl.report.files import plain
@@ -228,7 +229,7 @@ def train(
         ) as logger,
         Interrupt(quiet=logging.get("quiet", False)) as interrupt,
     ):
-        compile_seconds = program.compile()
+        compile_seconds = program.compile(logger.note)
         logger.note(
             f"compiled in {compile_seconds:.1f} s; {program.memory_bytes / 1e6:,.0f} MB on"
             f" {'each of ' * (devices > 1)}{devices} {jax.devices()[0].device_kind}"
@@ -247,7 +248,7 @@ def train(
                 )
             sums = program.zero_sums()
 
-        health = Health(logger.note)
+        health = Health(logger.note, lambda: what_breaks(learner.env))
 
         def evaluate_now():
             nonlocal best

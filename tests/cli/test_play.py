@@ -242,7 +242,7 @@ def test_the_interval_of_a_rate_is_wilsons(capsys):
     episodes = {"return": np.arange(16.0), "length": np.full(16, 5), "success": np.ones(16)}
     play._print_summary(episodes)
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "success" in line]
-    assert "0.806..1" in row
+    assert "0.806..1.000" in row
 
 
 def test_no_episode_is_one_that_was_recorded_with_the_same_seed():

@@ -188,6 +188,33 @@ def test_a_road_stops_with_advice_where_its_clone_never_succeeds(tmp_path, succe
         refine.check_base(tmp_path)
 
 
+def test_a_stage_that_ends_at_0_says_so_with_advice(monkeypatch, tmp_path):
+    rows, ends = np.zeros((4, 1)), np.ones(4, bool)
+    fails = {"success": np.zeros(4)}
+    zero = data.from_arrays(rows, rows, rows[:, 0], rows, ends, ~ends, extras=fails)
+    monkeypatch.setattr(refine.recording, "record", lambda *_, **__: zero)
+    monkeypatch.setattr(refine, "scripted", lambda *_: None)
+    with pytest.raises(ValueError, match="demonstrations end at success 0.000 of 50 .*--noise 0.3"):
+        refine.demonstrate(refine.Args(), None, tmp_path / "demos.npz")
+    refine.check_refined(np.array([0.0, 1.0]), tmp_path)
+    with pytest.raises(ValueError, match="refinement ends at success 0.000 of 2 .*smaller --scale"):
+        refine.check_refined(np.zeros(2), tmp_path)
+
+
+@pytest.mark.parametrize("flag", ["cut_at", "terminals_are_timeouts"])
+def test_a_run_goes_on_only_with_its_data_read_in_the_same_way(tmp_path, flag):
+    old = DESCRIPTION["train"]
+    plain = {"weighted": 0.0, "cut_at": 0, "terminals_are_timeouts": False}
+    folder.open_run(tmp_path, DESCRIPTION, resume=False)  # before the flags were recorded
+    folder.open_run(tmp_path, DESCRIPTION | {"train": old | {flag: plain[flag]}}, resume=True)
+    other = DESCRIPTION | {"train": old | {flag: type(plain[flag])(5)}}
+    with pytest.raises(
+        ValueError, match=f"its {flag} is {plain[flag]}, not {other['train'][flag]}"
+    ):
+        folder.open_run(tmp_path, other, resume=True)
+    assert {flag, "weighted"} <= set(train.READ_AS) and hasattr(train.DataArgs, flag)
+
+
 @pytest.mark.parametrize("flag", ["--learning-rate", "--gamma", "--entropy-coef"])
 def test_a_setting_that_is_swept_is_not_given_as_one_value_too(monkeypatch, flag):
     monkeypatch.setattr(sys, "argv", ["sweep.py", f"{flag}s", "0.1", "0.2", flag, "0.5"])
@@ -219,8 +246,12 @@ def test_an_option_nested_too_deeply_is_one_line():
 
 
 def test_demonstrations_are_of_the_task_that_a_road_refines(monkeypatch):
-    for task in presets.REFINE:
-        assert demos.defaults(task).env_options == refine.defaults(task).env_options
+    experts = [x for x in envs.names() if x.startswith("point_maze")]
+    assert {"assembly", "push_t"} <= set(presets.REFINE)
+    for task in (*presets.REFINE, *experts):
+        recorded, road = demos.defaults(task), refine.defaults(task)
+        assert recorded.env_options == road.env_options
+        assert (recorded.episodes, recorded.noise) == (road.demos, road.noise)
         assert envs.make(task, **script.numbers(demos.defaults(task).env_options))
 
 

@@ -11,7 +11,7 @@ from test_train import CONFIG, ENV, LEARNER, PER, TOTAL, go
 
 from jaxrl.episodes import evaluate
 from jaxrl.learners.on_policy import ppo
-from jaxrl.run import checkpoint
+from jaxrl.run import checkpoint, program
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 SHORT = 4 * PER
@@ -163,8 +163,17 @@ def test_a_broken_run_is_undefined_and_the_others_go_on(capsys):
 
 def test_a_simulation_that_always_breaks_ends_the_run_with_advice():
     env = ENV.replace(plant=jnp.inf, plant_at=0.0, pays=jnp.nan)
-    with pytest.raises(RuntimeError, match="all steps broke the simulation, and no checkpoint"):
+    found = r"\((obs\[0\] is inf|reward is nan) after \w+"
+    with pytest.raises(
+        RuntimeError, match=f"all steps broke the simulation {found}.*no checkpoint"
+    ):
         go(learner=ppo.make(env, CONFIG), num_logs=12)
+
+
+def test_a_slow_compilation_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(program, "SLOW_SECONDS", 0.0)
+    go(quiet=False)
+    assert capsys.readouterr().out.count("still compiling after 0 s: large models") == 1
 
 
 def test_a_share_of_broken_steps_is_shown_and_warned_of(capsys):

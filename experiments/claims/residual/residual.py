@@ -80,7 +80,7 @@ CLONING_RATE = 1e-3  # of PPO's policy, from a Gaussian's mean
 
 @dataclass
 class Args:
-    tasks: tuple[str, ...] = tuple(REFINE)
+    tasks: tuple[str, ...] = ("peg_insertion", "peg_insertion_3d", "pick_place")
     seeds: int = 5
     eval_episodes: int = 128
     num_evals: int = 30  # of PPO, and about half as many of SAC
