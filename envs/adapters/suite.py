@@ -16,11 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from flax import struct
 from jax.interpreters import partial_eval
 
+from envs.gl import mujoco
 from envs.mjx import cholesky, contacts
 from envs.registry import is_number, nearest
 from envs.types import Box, Space, State, first_state

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import warnings
 
-import mujoco
 import numpy as np
+
+from envs.gl import mujoco
 
 # (object, field of MjModel, its name in MJCF); a row that is not 0 uses the feature.
 FIELDS = (

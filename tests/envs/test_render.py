@@ -1,8 +1,10 @@
 """Pictures: headless, of the right state, from the right place, or one line that says why not."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from flax import struct
 
+import envs
 from envs.registry import make
 from envs.render import mj_model, render, renderer, seconds_per_step
 from envs.transforms import action_repeat, time_limit
@@ -115,6 +118,13 @@ def test_mistakes_are_named(hopper):
     with pytest.raises(ValueError, match="cannot draw Fast"):
         env = make("brax/fast")
         render(env, env.reset(jax.random.key(0)))
+
+
+def test_mujoco_is_imported_where_its_choice_of_opengl_is_put_off():
+    folder = Path(envs.__file__).parent
+    others = [p for p in folder.rglob("*.py") if p.name != "gl.py"]
+    plain = [p.name for p in others if re.search(r"^\s*import mujoco\b", p.read_text(), re.M)]
+    assert len(others) > 30 and plain == []
 
 
 @pytest.mark.parametrize("setting", ["disable", "nonsense"])
