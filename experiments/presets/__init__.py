@@ -12,12 +12,13 @@ from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac, td3
 
 from .imitation import REFINE, road
-from .off_policy import RLPD, SAC, TD3
+from .off_policy import CROSSQ, RLPD, SAC, SIMBAV2, TD3
 from .on_policy import PPO
 from .preset import FAST, Preset
 from .residual import LONGER, RESIDUAL
 
 __all__ = [
+    "CROSSQ",
     "FAST",
     "LONGER",
     "PPO",
@@ -25,13 +26,21 @@ __all__ = [
     "RESIDUAL",
     "RLPD",
     "SAC",
+    "SIMBAV2",
     "TD3",
     "Preset",
     "of",
     "road",
 ]
 
-BY_TASK = {"ppo": PPO, "sac": SAC, "td3": TD3, "rlpd": RLPD}
+BY_TASK = {
+    "ppo": PPO,
+    "sac": SAC,
+    "td3": TD3,
+    "crossq": CROSSQ,
+    "simbav2": SIMBAV2,
+    "rlpd": RLPD,
+}
 # Names of settings, and the learner that has them.
 VARIANTS = {"rlpd": "sac", "fast_td3": "td3"}
 ANY_TASK = {

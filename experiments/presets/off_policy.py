@@ -1,8 +1,10 @@
-"""SAC, TD3 and RLPD, by task."""
+"""SAC, TD3, CrossQ, SimbaV2 and RLPD, by task."""
 
 from __future__ import annotations
 
-from jaxrl.learners.off_policy import sac, td3
+from typing import Any
+
+from jaxrl.learners.off_policy import crossq, sac, simbav2, td3
 
 from .preset import FAST, Preset
 
@@ -39,6 +41,32 @@ TD3: dict[str, Preset] = {
 }
 # The first swing-up happens by chance, which needs much noise.
 TD3["pendulum_swingup"] = Preset(32_000, td3.Config(**SWINGUP, noise_max=1.2))
+
+# Not tuned: the shape of SAC's presets, with what the method itself needs.
+CROSSQ_SHAPE = {
+    "updates_per_step": 6,  # a multiple of the delay of the actor
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "normalize_obs": False,  # the networks normalise their inputs
+    "critic_hidden": (512, 512),
+}
+SIMBAV2_SHAPE = {
+    "actor_lr": 3e-4,
+    "critic_lr": 3e-4,
+    "alpha_lr": 3e-4,
+    "actor_hidden": (128,),
+    "critic_hidden": (128, 128),
+}
+
+
+def in_shape(preset: Preset, config: Any, changes: dict[str, Any]) -> Preset:
+    """SAC's `preset` for another learner, whose `config` keeps what `changes` does not name."""
+    sizes = {name: getattr(preset.config, name) for name in OFF_POLICY}
+    return Preset(preset.total_steps, config.replace(**(sizes | changes)), preset.env)
+
+
+CROSSQ = {task: in_shape(p, crossq.Config(), CROSSQ_SHAPE) for task, p in SAC.items()}
+SIMBAV2 = {task: in_shape(p, simbav2.Config(), SIMBAV2_SHAPE) for task, p in SAC.items()}
 
 RLPD: dict[str, Preset] = {
     "point_maze_medium": Preset(

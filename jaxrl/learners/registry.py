@@ -15,6 +15,7 @@ from jaxrl.run import runtime
 # Name: the module, which has `Config` and `make`.
 LEARNERS = {
     "bc": "jaxrl.learners.offline.bc",
+    "crossq": "jaxrl.learners.off_policy.crossq",
     "discrete_sac": "jaxrl.learners.off_policy.discrete_sac",
     "dpo": "jaxrl.learners.on_policy.dpo",
     "dqn": "jaxrl.learners.off_policy.dqn",
@@ -31,6 +32,7 @@ LEARNERS = {
     "qc": "jaxrl.learners.off_policy.qc",
     "reinflow": "jaxrl.learners.on_policy.reinflow",
     "sac": "jaxrl.learners.off_policy.sac",
+    "simbav2": "jaxrl.learners.off_policy.simbav2",
     "td3": "jaxrl.learners.off_policy.td3",
     "td3_bc": "jaxrl.learners.offline.td3_bc",
 }

@@ -13,6 +13,7 @@ Methods plug in mathematics for ONE run. They never mention a device: `Batch.mea
 | `memory` | `()` | noise that lasts an episode, plans, options, recurrent state |
 | `window` | `uniform` | hindsight goals, filters, learned rewards |
 | `cut` | `n_step` of the config | chunks and sequences of actions |
+| `observe` | none | statistics of what was collected: the scale of rewards |
 """
 
 from __future__ import annotations
@@ -190,6 +191,22 @@ class Explore(Protocol):
     ) -> tuple[jax.Array, Any]: ...
 
 
+@struct.dataclass
+class Collected:
+    """What `observe` sees of the steps that were collected, [T, N]."""
+
+    returns: jax.Array  # discounted sum of the episode's scaled rewards so far
+    valid: jax.Array  # bool; False: the simulation was not finite
+    # The devices that share the environments. Statistics must be the same on all of them.
+    axis_name: str | None = struct.field(pytree_node=False, default=None)
+
+
+class Observe(Protocol):
+    """Updates an agent's statistics once per step, after collection and before the updates."""
+
+    def __call__(self, agent: Any, seen: Collected, config: Any) -> Any: ...
+
+
 def uniform(
     ring: Replay, keys: jax.Array, columns: Columns, length: int, config: Any = None
 ) -> Window:
@@ -239,6 +256,7 @@ class Algorithm:
     memory: Callable[[jax.Array, Any], Any] = lambda key, config: ()  # at an episode's start
     window: DrawWindow = uniform
     cut: Cut | None = None  # None: `n_step(config.n_step)`
+    observe: Observe | None = None
 
 
 class Build(Protocol):

@@ -24,6 +24,7 @@ from jaxrl.loops.algorithm import (
     Algorithm,
     Batch,
     Build,
+    Collected,
     Columns,
     Obs,
     Updates,
@@ -75,6 +76,7 @@ class OnlineState:
     obs_moments: Moments
     env: VecState  # [N]
     memory: Any  # [N, ...] what acting remembers within an episode
+    discounted: Any  # [N] running discounted reward, for `observe`; () without it
     replay: Replay  # [T, N, ...]
     iteration: jax.Array  # [] int32
     key: jax.Array
@@ -146,6 +148,7 @@ def online(
             obs_moments=moments,
             env=env_state,
             memory=jax.vmap(algorithm.memory, (0, None))(memory_keys, config),
+            discounted=jnp.zeros(shapes.num_envs) if algorithm.observe else (),
             replay=replay.empty(example, rows, shapes.num_envs),
             iteration=jnp.zeros((), jnp.int32),
             key=key,
@@ -181,6 +184,24 @@ def online(
         loop, (steps, episodes) = jax.lax.scan(one_step, (state.env, state.memory), keys)
         return state.replace(env=loop[0], memory=loop[1]), steps, episodes
 
+    def observed(state: OnlineState, steps: Transition) -> OnlineState:
+        """The state after `algorithm.observe` of `steps` [T, N]."""
+
+        config = state.config
+        reward = steps.reward * config.reward_scale + config.reward_shift
+        reward = jnp.where(steps.valid, reward, 0.0)
+        ended = steps.terminated | steps.truncated | ~steps.valid
+
+        def one(discounted, step):
+            reward, ended = step
+            returns = config.gamma * discounted + reward
+            return jnp.where(ended, 0.0, returns), returns
+
+        discounted, returns = jax.lax.scan(one, state.discounted, (reward, ended))
+        seen = Collected(returns, steps.valid, envs_axis)
+        agent = algorithm.observe(state.agent, seen, config)
+        return state.replace(agent=agent, discounted=discounted)
+
     def draw(state: OnlineState, data: Any, key: jax.Array) -> Batch:
         """One batch. Sample i depends on `key` and i, not on how devices share the samples."""
         devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
@@ -207,6 +228,9 @@ def online(
         k_collect, k_update, key = jax.random.split(state.key, 3)
         state, steps, episodes = collect(state.replace(key=key), k_collect)
         state = state.replace(replay=replay.insert(state.replay, steps))
+
+        if algorithm.observe:
+            state = observed(state, steps)
 
         # --- Update, with the normaliser as it was while collecting ---
         iteration = same_in_runs(state.iteration)
@@ -236,6 +260,7 @@ def online(
         return axis(state, -1).replace(
             env=axis(state.env, 0).replace(key=-1, time=-1),
             memory=axis(state.memory, 0),
+            discounted=axis(state.discounted, 0),
             replay=rings,
         )
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
 from envs.types import Env
@@ -207,8 +208,9 @@ def step_actor(
     entropy: jax.Array,
     action_size: int,
     config: Config,
+    tx: optax.GradientTransformation = optim.ADAM,
 ) -> tuple[Agent, Means]:
-    """Adam on the actor and on log alpha.
+    """`tx` on the actor, and Adam on log alpha.
 
     The gradient by log alpha is alpha (entropy - target), the dual of keeping the entropy at
     `target_entropy` per action dimension. `entropy`: this device's share of its mean.
@@ -218,7 +220,7 @@ def step_actor(
     )
     alpha = jnp.exp(agent.log_alpha.params)
     agent = agent.replace(
-        actor=agent.actor.step(grads, config.actor_lr),
+        actor=agent.actor.step(grads, config.actor_lr, tx=tx),
         log_alpha=agent.log_alpha.step(alpha * gap, config.alpha_lr),
     )
     return agent, {"alpha": batch.constant(alpha), "entropy": entropy}

@@ -1,0 +1,235 @@
+"""CrossQ (Bhatt et al. 2024, arXiv 1902.05605): SAC with batch renormalisation and no target critics.
+
+The critics see (s, a) and (s', a') in one batch, so both are normalised by the same statistics.
+That makes target networks unnecessary. Actor and critics have a batch renormalisation (Ioffe 2017)
+before every layer. By the authors' code the first `warm_up` updates are plain batch normalisation,
+Adam has a first decay rate of 0.5, and the next action comes from the actor's running statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from envs.types import Env
+from jaxrl.config import Count, NonNegative, Share, Sizes, config
+from jaxrl.learners.off_policy import sac
+from jaxrl.loops import off_policy
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
+from jaxrl.nn import spaces
+from jaxrl.nn.layers import ACTIVATIONS, Dense, hidden_init, last_init
+from jaxrl.ops import optim
+from jaxrl.types import Learner, Means
+
+ADAM = optax.scale_by_adam(b1=0.5)
+MAX_SCALE, MAX_SHIFT = 3.0, 5.0  # of the correction, r and d of Ioffe 2017
+EPSILON = 1e-3  # added to variances
+
+
+@config
+class Config(sac.Config):
+    """SAC's settings with the authors' numbers; `tau` and `layer_norm` have no effect."""
+
+    actor_lr: NonNegative = 1e-3
+    critic_lr: NonNegative = 1e-3
+    alpha_lr: NonNegative = 1e-3
+    momentum: Share = 0.99  # of the running statistics
+    warm_up: NonNegative = 100_000.0  # updates with the statistics of the batch alone
+
+    policy_delay: Count = 3
+    updates_per_step: Count = 3
+    critic_hidden: Sizes = (2048, 2048)
+
+
+@struct.dataclass
+class Agent(sac.Agent):
+    actor_statistics: Any
+    critic_statistics: Any  # leading axis [num_critics]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a batch is normalised by its own statistics, and how those are remembered."""
+
+    weight: jax.Array  # [B] 1, or 0 for a sample that does not count
+    total: Callable[[Any], Any]  # sums over the devices that share the batch
+    config: Config
+
+
+class BatchRenorm(nn.Module):
+    """Normalises x [*B, features] by running statistics or, in training, renormalises a batch.
+
+    x_hat = (x - mean) / std * r + d with r = std / running std and d = (mean - running mean) /
+    running std, both clipped and without gradient (Ioffe 2017, algorithm 1).
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, training: Training | None) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("statistics", "mean", jnp.zeros, shape)
+        running_var = self.variable("statistics", "var", jnp.ones, shape)
+        updates = self.variable("statistics", "updates", jnp.zeros, ())
+        old_mean, old_std = running_mean.value, jnp.sqrt(running_var.value + EPSILON)
+        if training is None:
+            return (x - old_mean) / old_std * scale + bias
+
+        count, mean, var = batch_moments(x, training)
+        std = jnp.sqrt(var + EPSILON)
+        warm = updates.value >= training.config.warm_up
+        r = jnp.clip(std / old_std, 1.0 / MAX_SCALE, MAX_SCALE)
+        d = jnp.clip((mean - old_mean) / old_std, -MAX_SHIFT, MAX_SHIFT)
+        r, d = jax.lax.stop_gradient((jnp.where(warm, r, 1.0), jnp.where(warm, d, 0.0)))
+
+        share = jnp.where(count > 0, 1.0 - training.config.momentum, 0.0)
+        moved = lambda old, new: old + share * (new - old)
+        running_mean.value = moved(running_mean.value, mean)
+        running_var.value = moved(running_var.value, var)
+        updates.value = updates.value + 1.0
+        return ((x - mean) / std * r + d) * scale + bias
+
+
+def batch_moments(x: jax.Array, training: Training) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The weight of a batch x [B, features] over all devices, and its mean and variance."""
+    weight = training.weight[:, None]
+    count, total = training.total((weight.sum(), (weight * x).sum(0)))
+    mean = total / jnp.maximum(count, 1.0)
+    squares = training.total((weight * (x - mean) ** 2).sum(0))
+    return count, mean, squares / jnp.maximum(count, 1.0)
+
+
+class Normalised(nn.Module):
+    """An MLP with a `BatchRenorm` before every layer."""
+
+    hidden: Sequence[int]
+    out: int
+    activation: str = "relu"
+    out_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
+        x = BatchRenorm()(x, training)
+        for width in self.hidden:
+            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=hidden_init)(x))
+            x = BatchRenorm()(x, training)
+        return Dense(self.out, kernel_init=last_init(self.out_scale))(x)
+
+
+# A network with its parameters, statistics, input, and how it is trained: output and statistics.
+Run = Callable[[Any, Any, jax.Array, Training | None], tuple[jax.Array, Any]]
+
+
+def apply_of(module: Normalised) -> Run:
+    """`module` as a function of its parameters and statistics, which it returns updated."""
+
+    def apply(params, statistics, x, training=None):
+        variables = {"params": params, "statistics": statistics}
+        if training is None:
+            return module.apply(variables, x), statistics
+        out, new = module.apply(variables, x, training, mutable=["statistics"])
+        return out, new["statistics"]
+
+    return apply
+
+
+def ensemble(run: Run) -> Run:
+    """`run` of several members with separate parameters on one input [B, in]."""
+
+    def apply(params, statistics, x, training=None):
+        members = jax.tree.leaves(params)[0].shape[0]
+        x = jnp.broadcast_to(x, (members, *x.shape))  # see `jaxrl.nn.layers.Ensemble`
+        return jax.vmap(lambda p, s, x: run(p, s, x, training))(params, statistics, x)
+
+    return apply
+
+
+def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
+    """CrossQ's losses and updates."""
+    size = actions.continuous()
+    actor_module = Normalised(
+        config.actor_hidden, 2 * size, config.activation, config.actor_out_scale
+    )
+    critic_module = Normalised(config.critic_hidden, 1, config.activation)
+    actor, critics = apply_of(actor_module), ensemble(apply_of(critic_module))
+
+    def init(key: jax.Array, obs: Obs, config: Config) -> Agent:
+        k_actor, k_critic = jax.random.split(key)
+        critic_in = jnp.concatenate([obs.critic, jnp.zeros((1, size))], -1)
+        of_actor = actor_module.init(k_actor, obs.actor)
+        keys = jax.random.split(k_critic, config.num_critics)
+        of_critics = jax.vmap(lambda key: critic_module.init(key, critic_in))(keys)
+        return Agent(
+            actor=optim.net(of_actor["params"], tx=ADAM),
+            critic=optim.net(of_critics["params"], tx=ADAM),
+            log_alpha=optim.net(jnp.log(config.init_alpha)),
+            actor_statistics=of_actor["statistics"],
+            critic_statistics=of_critics["statistics"],
+        )
+
+    def sample(dist: Any, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
+        return dist.squash(raw), dist.log_prob(raw)
+
+    def update_critic(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
+        keys, _ = batch.key_pair
+        out, _ = actor(agent.actor.params, agent.actor_statistics, batch.next_obs.actor)
+        next_action, log_prob = sample(spaces.tanh_normal(out), keys)
+        both = lambda now, after: jnp.concatenate([now, after])
+        x = jnp.concatenate(
+            [both(batch.obs.critic, batch.next_obs.critic), both(batch.action, next_action)], -1
+        )
+        training = Training(both(batch.valid, batch.valid) * 1.0, batch.total, config)
+        soft = jnp.exp(agent.log_alpha.params) * log_prob if config.backup_entropy else 0.0
+
+        def loss_fn(params):
+            q, statistics = critics(params, agent.critic_statistics, x, training)
+            q, next_q = jnp.split(q[..., 0], 2, axis=-1)  # [num_critics, B] each
+            next_value = next_q[sac.target_set(config, batch.shared_key)].min(0) - soft
+            target = jax.lax.stop_gradient(batch.reward + batch.discount * next_value)
+            loss = 0.5 * batch.mean((q - target) ** 2).sum()
+            return loss, (statistics, {"critic_loss": loss, "q": batch.mean(q).mean()})
+
+        grads, (statistics, metrics) = batch.grad(loss_fn, agent.critic.params)
+        critic = agent.critic.step(grads, config.critic_lr, tx=ADAM)
+        return agent.replace(critic=critic, critic_statistics=statistics), metrics
+
+    def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
+        _, keys = batch.key_pair
+        alpha = jnp.exp(agent.log_alpha.params)
+        training = Training(batch.valid * 1.0, batch.total, config)
+
+        def loss_fn(params):
+            out, statistics = actor(params, agent.actor_statistics, batch.obs.actor, training)
+            action, log_prob = sample(spaces.tanh_normal(out), keys)
+            x = jnp.concatenate([batch.obs.critic, action], -1)
+            q, _ = critics(agent.critic.params, agent.critic_statistics, x)
+            loss = batch.mean(alpha * log_prob - sac.actor_value(config, q[..., 0]))
+            return loss, (statistics, batch.mean(-log_prob), {"actor_loss": loss})
+
+        grads, (statistics, entropy, metrics) = batch.grad(loss_fn, agent.actor.params)
+        agent, more = sac.step_actor(agent, grads, batch, entropy, size, config, ADAM)
+        return agent.replace(actor_statistics=statistics), metrics | more
+
+    def act(kept, memory, obs: Obs, key, deterministic):
+        dist = spaces.tanh_normal(actor(*kept, obs.actor)[0])
+        return dist.squash(dist.mode() if deterministic else dist.sample(key)), memory
+
+    return Algorithm(
+        init=init,
+        update=Delayed(update_critic, update_actor),
+        act=act,
+        keeps=lambda agent: (agent.actor.params, agent.actor_statistics),
+    )
+
+
+def make(env: Env, config: Config, prior: Any = None) -> Learner:
+    """CrossQ on `env`; see `jaxrl.learners.off_policy.sac.make` for arguments and errors."""
+    return off_policy.online(env, config, algorithm, prior)

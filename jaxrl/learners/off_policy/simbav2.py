@@ -1,0 +1,299 @@
+"""SimbaV2 (Lee et al. 2025, arXiv 2502.15280): SAC with networks on a hypersphere.
+
+Features and the weights of every unit have length 1. Learned vectors scale features, a residual
+block moves its input towards an MLP's output by a learned share, and critics are categorical. The
+rewards are divided by the running spread of discounted returns, and by their largest size so far
+where that is necessary to keep values on the critics' grid.
+
+The authors' code (DAVIAN-Robotics/SimbaV2) differs in four points. Its weights start orthogonal;
+here they are random directions. Its learning rate falls linearly to half; here it is constant. Its
+running return restarts at the last step of an episode; here at the first step of the next. It
+clips the target's values to the grid before the projection; `project` clips places on the grid,
+which is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from envs.types import Env
+from jaxrl.config import Count, Finite, NonNegative, Positive, Share, Sizes, config
+from jaxrl.learners.off_policy import sac
+from jaxrl.learners.off_policy.td3 import project
+from jaxrl.loops import off_policy
+from jaxrl.loops.algorithm import Algorithm, Batch, Collected, Delayed, Obs
+from jaxrl.nn import spaces
+from jaxrl.nn.distributions import TanhNormal
+from jaxrl.nn.product import product
+from jaxrl.ops.moments import Moments
+from jaxrl.types import Learner, Means
+
+SHIFT = 3.0  # the constant entry that keeps the length of an observation visible
+EXPANSION = 4  # the width of a block's MLP over that of its input
+LOG_STD = (-10.0, 2.0)
+KERNEL = "kernel"  # the parameters whose columns have length 1
+
+
+@config
+class Config(sac.Config):
+    """SAC's settings with the authors' numbers.
+
+    A network has one block for every entry of `actor_hidden` or `critic_hidden`, all of one width.
+    `activation`, `layer_norm` and `actor_out_scale` have no effect.
+    """
+
+    actor_lr: NonNegative = 1e-4
+    critic_lr: NonNegative = 1e-4
+    alpha_lr: NonNegative = 1e-4
+    init_alpha: Positive = 0.01
+    target_entropy: Finite = -0.5
+    gamma: Share = 0.995  # the authors': 1 - 5 / steps of an episode, within 0.95 .. 0.995
+    max_return: Positive = 5.0  # the critics' grid is [-max_return, max_return]
+
+    num_atoms: Count = 101
+    normalize_obs: bool = True
+    actor_hidden: Sizes = (128,)
+    critic_hidden: Sizes = (512, 512)
+
+    def rules(self) -> None:
+        super().rules()
+        if self.num_atoms < 2:
+            raise ValueError(f"num_atoms={self.num_atoms}: must be at least 2")
+        for name in ("actor_hidden", "critic_hidden"):
+            widths = getattr(self, name)
+            if len(set(widths)) != 1:
+                raise ValueError(f"{name}={widths}: must be one width, once for every block")
+
+
+# --- Networks ---
+
+
+def unit(x: jax.Array, axis: int = -1) -> jax.Array:
+    """Returns x divided by its length along `axis`."""
+    length = jnp.sqrt(jnp.maximum((x**2).sum(axis, keepdims=True), 1e-16))
+    return x / length
+
+
+def on_sphere(params: Any) -> Any:
+    """Returns the parameters with the weights [..., in, out] of every unit of length 1."""
+
+    def one(path, x):
+        return unit(x, -2) if path[-1].key == KERNEL else x
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+class Directions(nn.Module):
+    """A linear layer without bias, each of whose units is a direction. [*B, in] to [*B, out]"""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        draw = lambda key, shape: unit(jax.random.normal(key, shape), 0)
+        return product(x, self.param(KERNEL, draw, (x.shape[-1], self.features)))
+
+
+class Scaler(nn.Module):
+    """Multiplies each feature by a number that starts at `start` and is stored times `scale / start`.
+
+    A smaller `scale` makes the number move faster for the same learning rate.
+    """
+
+    start: float
+    scale: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        stored = self.param("scaler", nn.initializers.constant(self.scale), x.shape[-1:])
+        return stored * (self.start / self.scale) * x
+
+
+class Block(nn.Module):
+    """Moves x [*B, width] towards an MLP of it, by a learned share of each feature."""
+
+    share: float  # at the start
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        start = math.sqrt(2.0 / width / EXPANSION)
+        y = Scaler(start, start)(Directions(EXPANSION * width)(x))
+        y = unit(Directions(width)(nn.relu(y) + 1e-8))
+        return unit(x + Scaler(self.share, 1.0 / math.sqrt(width))(y - x))
+
+
+class Encoder(nn.Module):
+    """Maps x [*B, in] to features [*B, width] of length 1, by `blocks` blocks."""
+
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        start = math.sqrt(2.0 / self.width)
+        x = unit(jnp.concatenate([x, jnp.full((*x.shape[:-1], 1), SHIFT)], -1))
+        x = unit(Scaler(start, start)(Directions(self.width)(x)))
+        for _ in range(self.blocks):
+            x = Block(1.0 / (self.blocks + 1))(x)
+        return x
+
+
+class Head(nn.Module):
+    """Maps features to `out` numbers of any size."""
+
+    out: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = Scaler(1.0, 1.0)(Directions(x.shape[-1])(x))
+        return Directions(self.out)(x) + self.param("bias", nn.initializers.zeros, (self.out,))
+
+
+class Actor(nn.Module):
+    """A squashed Gaussian over actions, from obs [*B, obs]."""
+
+    width: int
+    blocks: int
+    action_size: int
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> TanhNormal:
+        features = Encoder(self.width, self.blocks)(obs)
+        mean, spread = Head(self.action_size)(features), Head(self.action_size)(features)
+        low, high = LOG_STD
+        return TanhNormal(mean, jnp.exp(low + (high - low) * 0.5 * (1.0 + jnp.tanh(spread))))
+
+
+class Critic(nn.Module):
+    """The logits [*B, atoms] of a distribution over returns, from (obs, action) [*B, in]."""
+
+    width: int
+    blocks: int
+    atoms: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return Head(self.atoms)(Encoder(self.width, self.blocks)(x))
+
+
+# --- Rewards ---
+
+
+@struct.dataclass
+class Agent(sac.Agent):
+    returns: Moments  # of discounted returns
+    largest: jax.Array  # [] the largest size of one
+
+
+def observe(agent: Agent, seen: Collected, config: Config) -> Agent:
+    """The statistics of returns, with those of newly collected steps."""
+    weight = seen.valid.astype(jnp.float32)
+    returns = agent.returns.update(seen.returns, weight, seen.axis_name, robust=False)
+    size = jnp.where(seen.valid, jnp.abs(seen.returns), 0.0).max()
+    if seen.axis_name is not None:
+        size = jax.lax.pmax(size, seen.axis_name)
+    return agent.replace(returns=returns, largest=jnp.maximum(agent.largest, size))
+
+
+def reward_divisor(agent: Agent, config: Config) -> jax.Array:
+    """max(std of the returns, largest return / max_return). []"""
+    return jnp.maximum(jnp.sqrt(agent.returns.var + 1e-8), agent.largest / config.max_return)
+
+
+# --- Updates ---
+
+
+def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
+    """SimbaV2's losses and updates."""
+    size = actions.continuous()
+    actor = Actor(config.actor_hidden[0], len(config.actor_hidden), size)
+    critic = Critic(config.critic_hidden[0], len(config.critic_hidden), config.num_atoms)
+
+    def atoms(config: Config) -> jax.Array:
+        return config.max_return * jnp.linspace(-1.0, 1.0, config.num_atoms)
+
+    def init(key: jax.Array, obs: Obs, config: Config) -> Agent:
+        k_actor, k_critic = jax.random.split(key)
+        critic_in = jnp.concatenate([obs.critic, jnp.zeros((1, size))], -1)
+        keys = jax.random.split(k_critic, config.num_critics)
+        critics = jax.vmap(lambda key: critic.init(key, critic_in))(keys)
+        return Agent(
+            **vars(sac.new_agent(actor.init(k_actor, obs.actor), critics, config)),
+            returns=Moments.zeros(jnp.zeros(())),
+            largest=jnp.zeros(()),
+        )
+
+    def sample(params: Any, obs: Obs, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        dist = actor.apply(params, obs.actor)
+        raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
+        return dist.squash(raw), dist.log_prob(raw)
+
+    def logits(params: Any, obs: Obs, action: jax.Array) -> jax.Array:
+        """[num_critics, B, atoms]"""
+        x = jnp.concatenate([obs.critic, action], -1)
+        x = jnp.broadcast_to(x, (config.num_critics, *x.shape))  # see `jaxrl.nn.layers.Ensemble`
+        return jax.vmap(critic.apply)(params, x)
+
+    def td_target(agent: Agent, batch: Batch, config: Config) -> jax.Array:
+        """The soft return's distribution by the target critic with the lowest mean. [B, atoms]"""
+        keys, _ = batch.key_pair
+        action, log_prob = sample(agent.actor.params, batch.next_obs, keys)
+        probs = jax.nn.softmax(logits(agent.critic.target, batch.next_obs, action))
+        probs = probs[sac.target_set(config, batch.shared_key)]
+        grid = atoms(config)
+        lowest = jnp.argmin((probs * grid).sum(-1), 0)  # [B]
+        probs = jnp.take_along_axis(probs, lowest[None, :, None], 0)[0]
+        soft = jnp.exp(agent.log_alpha.params) * log_prob if config.backup_entropy else 0.0
+        later = grid - jnp.reshape(soft, (-1, 1))  # [B, atoms]
+        reward = batch.reward / reward_divisor(agent, config)
+        return project(probs, reward[:, None] + batch.discount[:, None] * later, grid)
+
+    def update_critic(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
+        target, grid = td_target(agent, batch, config), atoms(config)
+
+        def loss_fn(params):
+            out = logits(params, batch.obs, batch.action)
+            losses = -(target * jax.nn.log_softmax(out)).sum(-1)  # [num_critics, B]
+            q = (jax.nn.softmax(out) * grid).sum(-1)
+            loss = batch.mean(losses).sum()
+            return loss, {"critic_loss": loss, "q": batch.mean(q).mean()}
+
+        grads, metrics = batch.grad(loss_fn, agent.critic.params)
+        critic = agent.critic.step(grads, config.critic_lr)
+        critic = critic.replace(params=on_sphere(critic.params)).follow(config.tau)
+        metrics["reward_divisor"] = batch.constant(reward_divisor(agent, config))
+        return agent.replace(critic=critic), metrics
+
+    def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
+        _, keys = batch.key_pair
+        alpha, grid = jnp.exp(agent.log_alpha.params), atoms(config)
+
+        def loss_fn(params):
+            action, log_prob = sample(params, batch.obs, keys)
+            q = (jax.nn.softmax(logits(agent.critic.params, batch.obs, action)) * grid).sum(-1)
+            loss = batch.mean(alpha * log_prob - sac.actor_value(config, q))
+            return loss, (batch.mean(-log_prob), {"actor_loss": loss})
+
+        grads, (entropy, metrics) = batch.grad(loss_fn, agent.actor.params)
+        agent, more = sac.step_actor(agent, grads, batch, entropy, size, config)
+        actor = agent.actor.replace(params=on_sphere(agent.actor.params))
+        return agent.replace(actor=actor), metrics | more
+
+    def act(params, memory, obs: Obs, key, deterministic):
+        dist = actor.apply(params, obs.actor)
+        return dist.squash(dist.mode() if deterministic else dist.sample(key)), memory
+
+    update = Delayed(update_critic, update_actor)
+    return Algorithm(init=init, update=update, act=act, observe=observe)
+
+
+def make(env: Env, config: Config, prior: Any = None) -> Learner:
+    """SimbaV2 on `env`; see `jaxrl.learners.off_policy.sac.make` for arguments and errors."""
+    return off_policy.online(env, config, algorithm, prior)
