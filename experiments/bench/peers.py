@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from jaxrl.report import terminal
 
 DRIVERS = Path(__file__).parent / "drivers"
 VENVS: dict[str, tuple[str, ...]] = {
-    "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium==1.4.0", "jax==0.10.2"),
+    "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium[mujoco]==1.4.0", "jax==0.10.2"),
+    "sb3": ("stable-baselines3==2.9.2", "torch==2.13.0", "gymnasium[mujoco]==1.4.0"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2"),  # its newest gymnax breaks it
     # The newest jax has no `device_put_replicated`, which this trainer calls.
     "brax": ("brax==0.14.2", "jax==0.7.2", "jaxlib==0.7.2", "mujoco==3.3.7", "mujoco-mjx==3.3.7"),
@@ -162,6 +164,7 @@ class Process:
     """A driver, waiting for its turn; it gets no XLA flags of ours."""
 
     def __init__(self, python: Path | str, driver: str, settings: dict[str, Any]):
+        began = time.perf_counter()
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [str(python), str(DRIVERS / driver), json.dumps(settings)],
@@ -172,6 +175,7 @@ class Process:
             text=True,
         )
         self.versions = self._answer()["versions"]
+        self.start_seconds = time.perf_counter() - began  # imports, mostly
 
     def ask(self, word: str) -> dict[str, Any]:
         self._process.stdin.write(word + "\n")

@@ -28,10 +28,12 @@ import reduce as reduce_bench  # noqa: E402
 import replay as replay_bench  # noqa: E402
 import seeds  # noqa: E402
 import tasks  # noqa: E402
+import time_to_score  # noqa: E402
 import traces  # noqa: E402
 from presets import Preset  # noqa: E402
 
 import envs  # noqa: E402
+from envs.adapters.originals import ORIGINALS  # noqa: E402
 from jaxrl.learners import registry  # noqa: E402
 from jaxrl.learners.imitation import chunks as imitation  # noqa: E402
 from jaxrl.learners.off_policy import sac  # noqa: E402
@@ -442,3 +444,71 @@ def test_seconds_to_a_return_are_those_of_the_run_that_reached_it():
 
 def test_every_group_of_peers_has_a_return_that_solves_it():
     assert {group.settings["task"] for group in peers.GROUPS.values()} <= set(peers.SOLVED)
+
+
+# --- Seconds to a score ---
+
+
+def test_trainers_take_turns_and_their_clock_holds_the_start_and_training(
+    monkeypatch, tmp_path, capsys
+):
+    """Returns rise by 1000 in each turn of 2 s; sb3_ppo fails in its third, sbx_sac to start."""
+    asked, given = [], {}
+
+    class Stub:
+        versions, start_seconds = {"jaxrl": "1"}, 5.0
+
+        def __init__(self, python, driver, settings):
+            self.key = driver, settings["learner"]
+            given[self.key], self.turn = settings, 0
+            if self.key == ("sb3_score.py", "sac"):
+                raise RuntimeError("no wheel")
+
+        def ask(self, word):
+            asked.append((self.key, word))
+            if word == "evaluate":
+                return {"return": 1000.0 * self.turn, "memory_bytes": 1}
+            self.turn += 1
+            if self.key == ("sb3_score.py", "ppo") and self.turn == 3:
+                raise RuntimeError("out of memory")
+            seconds = 2.0 if self.key[0] == "jaxrl_score.py" else 20.0
+            return {"seconds": seconds, "compile_seconds": 0.5, "steps": 10}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(time_to_score.peers, "Process", Stub)
+    monkeypatch.setattr(time_to_score.peers, "python_of", lambda *_: "python")
+    trainers = ("ppo", "sb3_ppo", "sbx_sac", "sbx_crossq")
+    args = dict(tasks=("half_cheetah",), trainers=trainers, rounds=4, seeds=2)
+    out = tmp_path / "x.json"
+    rows = time_to_score.main(time_to_score.Args(**args, out=out))
+
+    turn = [("jaxrl_score.py", "ppo"), ("sb3_score.py", "ppo"), ("sb3_score.py", "crossq")]
+    assert asked[:6] == [(key, word) for key in turn for word in ("train", "evaluate")]
+    assert given[turn[0]]["seeds"] == 2 and given[turn[1]]["seeds"] == 1
+    assert given[turn[1]]["original"] == "HalfCheetah-v5"
+    ours, theirs = rows
+    assert ours["clock"] == [7.0, 9.0, 11.0, 13.0] and ours["env_steps"] == [10, 20, 30, 40]
+    assert theirs["trainer"] == "sbx_crossq" and theirs["clock"][0] == 2 * 25.0  # two runs
+    assert time_to_score.seconds_to(ours, 3_000.0) == 11.0
+    assert time_to_score.seconds_to(ours, 5_000.0) is None
+    name = "half_cheetah/3000/ours_over_best_peer"
+    assert ratios_in(out) == {name: pytest.approx(11.0 / 130.0, rel=1e-3)}
+    printed = capsys.readouterr().out
+    assert "sbx_sac on half_cheetah: skipped; no wheel" in printed
+    assert "sb3_ppo on half_cheetah: dropped; out of memory" in printed and "5000: -" in printed
+
+
+def test_every_trainer_has_a_driver_and_every_target_an_original():
+    for trainer in time_to_score.TRAINERS.values():
+        assert (time_to_score.peers.DRIVERS / trainer.driver).exists()
+        assert trainer.venv in ("", *time_to_score.peers.VENVS)
+        assert bool(trainer.total_steps) == bool(trainer.venv)  # ours: the presets'
+    assert set(time_to_score.TARGETS) <= set(ORIGINALS)
+
+
+def test_an_unknown_task_or_trainer_is_refused_in_one_line():
+    for flags in ({"tasks": ("push_t",)}, {"trainers": ("sb3",)}):
+        with pytest.raises(SystemExit, match="allowed are"):
+            time_to_score.main(time_to_score.Args(**flags))

@@ -1,4 +1,4 @@
-"""The half of a peer's driver that talks to `peers.py`; needs nothing but JAX.
+"""The half of a peer's driver that talks to `peers.py` or `time_to_score.py`; needs no package.
 
 Every driver is a process that reads a word a line and answers each with a line of JSON, so
 that several trainers in different virtual environments can take turns.
@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
-import jax
+try:
+    import jax
+except ImportError:  # a peer of PyTorch
+    jax = None
 
 
 def settings() -> dict:
-    """What `peers.py` gave on the command line."""
+    """What the benchmark gave on the command line."""
     return json.loads(sys.argv[1])
 
 
@@ -40,7 +43,8 @@ def serve(
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(seconds)
 
-    jax.monitoring.register_event_duration_secs_listener(note)
+    if jax is not None:
+        jax.monitoring.register_event_duration_secs_listener(note)
     say({"versions": {p: metadata.version(p) for p in packages}})
     for line in sys.stdin:
         if line.strip() == "train":
