@@ -29,7 +29,9 @@ class Config(ppo.Config):
 
 def drift(ratio: jax.Array, advantage: jax.Array, config: Config) -> jax.Array:
     """The penalty on leaving the old policy, elementwise and at least 0."""
-    excess = lambda x, scale: jax.nn.relu(x - scale * jnp.tanh(x / scale))
+    # Where x <= 0 the difference is at most 0. `relu` would keep what rounding makes positive, and
+    # at a ratio of 1, where everything is rounding, its gradient.
+    excess = lambda x, scale: jnp.where(x > 0.0, x - scale * jnp.tanh(x / scale), 0.0)
     good = excess((ratio - 1.0) * advantage, config.drift_good)
     bad = excess(jnp.log(ratio) * advantage, config.drift_bad)
     return jnp.where(advantage >= 0.0, good, bad)
