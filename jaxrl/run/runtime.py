@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import warnings
 from pathlib import Path
 
 import psutil
@@ -72,6 +73,7 @@ def setup(
     if devices is not None and devices > MOST_DEVICES * processes:
         raise ValueError(f"devices={devices}: must be at most {MOST_DEVICES * processes}")
     flags = os.environ.get("XLA_FLAGS", "")
+    check_flags(flags)
     wanted = {}
     if jaxlib.__version__.startswith(KNOWN_JAXLIB):
         wanted |= CPU_FLAGS
@@ -98,6 +100,34 @@ def setup(
         except (AssertionError, RuntimeError) as error:
             why = str(error).strip().splitlines() or ["this JAX knows none"]
             raise ValueError(f"JAX_PLATFORMS={platforms!r}: no such device ({why[0]})") from None
+
+
+def check_flags(flags: str) -> None:
+    """Raises ValueError if XLA does not know one of `flags`, or not its value.
+
+    XLA itself would end the process and print its hundreds of flags. A child process tries them, as
+    long as JAX has not started, because a process with JAX's threads must not be forked.
+    """
+    from jax._src import xla_bridge
+    from jaxlib import xla_client
+
+    if not flags or not hasattr(os, "fork") or xla_bridge.backends_are_initialized():
+        return
+    reader, writer = os.pipe()
+    with warnings.catch_warnings(action="ignore"):  # JAX warns of every fork
+        child = os.fork()
+    if child == 0:
+        os.environ["XLA_FLAGS"] = flags
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        xla_client.CompileOptions()  # reads the flags
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, errors="replace") as file:
+        said = file.read().strip().splitlines()
+    if os.waitpid(child, 0)[1] != 0:
+        why = said[0].split("] ")[-1] if said else "XLA refuses them"
+        raise ValueError(f"XLA_FLAGS={flags!r}: {why[:200]}")
 
 
 def num_processes() -> int:

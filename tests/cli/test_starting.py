@@ -62,6 +62,15 @@ def test_a_setting_that_jax_refuses_is_one_line():
     assert "Traceback" in said and "ZeroDivisionError" in said  # ours
 
 
+@pytest.mark.parametrize("flag", ["--xla_nonsense=3", "--xla_cpu_enable_fast_math=maybe"])
+def test_flags_that_xla_refuses_are_one_line(flag):
+    code = "from jaxrl.report import terminal; from jaxrl.run import runtime; terminal.run(runtime.setup)"
+    process = start(code, XLA_FLAGS=flag, JAX_PLATFORMS="cpu")
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and said == "", errors
+    assert errors.startswith(f"error: XLA_FLAGS='{flag}': ") and errors.count("\n") == 1, errors
+
+
 def test_every_command_begins_with_what_catches_that():
     commands = [p for p in (ROOT / "experiments").glob("*.py") if "script.run(" in p.read_text()]
     for path in (*commands, ROOT / "jaxrl/play.py", ROOT / "jaxrl/plot.py"):

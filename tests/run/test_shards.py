@@ -1,6 +1,9 @@
 """Sharing among devices where arrays of size zero are everywhere, as in MJX models and states."""
 
+import pytest
 from helpers import process
+
+TWO = "--xla_force_host_platform_device_count=2"
 
 
 def check() -> None:
@@ -34,6 +37,43 @@ def check() -> None:
 
 def test_arrays_of_size_zero_are_made_anew_on_either_side():
     """jaxlib 0.11 dies compiling one that crosses."""
-    two = "--xla_force_host_platform_device_count=2"
-    done = process("test_shards", "check()", XLA_FLAGS=two)
+    done = process("test_shards", "check()", XLA_FLAGS=TWO)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def check_runs(folder: str) -> None:
+    import jax
+    import numpy as np
+    from probes import Probe, plain
+
+    import envs
+    from jaxrl.learners.on_policy import ppo
+    from jaxrl.run.train import train
+
+    small = {"num_envs": 16, "unroll_length": 4, "num_minibatches": 2, "num_epochs": 2}
+    config = ppo.Config(**small, actor_hidden=(8,), critic_hidden=(8,))
+    probe = Probe(length=5.0, pays_cue=1.0, pays_goal=1.0, sees_cue=1.0)
+    pendulum = envs.make("gymnax/Pendulum-v1")
+    for env in (probe, pendulum):
+        learner = ppo.make(env, config)
+
+        def go(devices, iterations, learner=learner, **more):
+            steps = 16 * 4 * iterations
+            more |= {"num_evals": 0, "quiet": True, "evaluate": lambda *_: {"return": 0.0}}
+            state = train(learner, steps, seeds=2, devices=devices, **more).state
+            return [np.asarray(plain(x)) for x in jax.tree.leaves(state)]
+
+        one, two = go(1, 4), go(2, 4)
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    go(2, 2, run_dir=folder)
+    resumed = go(2, 4, run_dir=folder, resume=True)
+    for a, b in zip(two, resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_two_devices_equal_one_to_rounding_and_a_resume_on_two_is_bit_for_bit(tmp_path):
+    """On two unlike environments: another number of devices is another program."""
+    done = process("test_shards", f"check_runs({str(tmp_path)!r})", XLA_FLAGS=TWO)
     assert done.returncode == 0, done.stderr[-3000:]
