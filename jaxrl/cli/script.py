@@ -365,4 +365,8 @@ def numbers(options: dict[str, str]) -> dict[str, Any]:
         except (RecursionError, MemoryError):
             raise ValueError(f"env_options: {text[:20]}... is nested too deeply") from None
 
-    return {name: read(text) for name, text in options.items()}
+    found = {name: read(text) for name, text in options.items()}
+    for name, value in found.items():
+        if value in (math.inf, -math.inf):  # such as 1e400, which Python reads as infinity
+            raise ValueError(f"env_options: {name}={options[name]}: is larger than any number")
+    return found

@@ -245,6 +245,14 @@ def test_an_option_nested_too_deeply_is_one_line():
         script.numbers({"gravity": "-" * 100_000 + "1"})
 
 
+@pytest.mark.parametrize("text", ["1e400", "-1e999"])
+def test_an_option_larger_than_any_number_is_not_infinity(text):
+    with pytest.raises(
+        ValueError, match=f"^env_options: gravity={text}: is larger than any number"
+    ):
+        script.numbers({"gravity": text})
+
+
 def test_demonstrations_are_of_the_task_that_a_road_refines(monkeypatch):
     experts = [x for x in envs.names() if x.startswith("point_maze")]
     assert {"assembly", "push_t"} <= set(presets.REFINE)
