@@ -33,6 +33,59 @@ def test_ctrl_c_while_importing_is_one_line():
     assert process.communicate(timeout=20) == ("", "stopped\n") and process.returncode == 130
 
 
+TRACING = """
+import jaxrl.cli.starting
+import time, jax
+from jaxrl.report import terminal
+
+def step(x):
+    print("here", flush=True)
+    time.sleep(60)  # an environment that takes long to trace
+
+terminal.run(lambda: jax.jit(step).lower(1.0).compile())
+"""
+COMPILING = """
+import jaxrl.cli.starting
+import time
+from jaxrl.report import terminal
+from jaxrl.run import program
+from jaxrl.run.interrupt import Interrupt
+
+class Slow:
+    def lower(self, *_):
+        return self
+
+    def compile(self):
+        print("here", flush=True)
+        time.sleep(60)  # in a thread, as XLA compiles there
+
+def main():
+    made = object.__new__(program.Program)
+    made._step = made._evaluate = made._init = Slow()
+    made._state_like = made._sums_like = made._data = made._init_args = ()
+    made._shardings, made._of_runs, made._everywhere, made._eval_keys = (), (), (), ()
+    with Interrupt(quiet=False):
+        made.compile()
+
+program._placed = program.hosts.put = lambda tree, _: tree
+program.jax.ShapeDtypeStruct = lambda *_: ()
+terminal.run(main)
+"""
+
+
+@pytest.mark.parametrize("code, said", [(TRACING, ""), (COMPILING, "SIGINT: stopping after")])
+def test_ctrl_c_while_compiling_is_no_traceback(code, said):
+    """A run that compiles says that it will stop, and stops at once at the second Ctrl-C."""
+    process = start(code, JAX_PLATFORMS="cpu")
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    if said:
+        assert process.stderr.readline().startswith(said)
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert errors == "stopped\n" and process.returncode == 130
+
+
 def test_too_few_files_are_one_line_and_a_low_soft_limit_is_raised():
     code = (
         "import resource\n"
