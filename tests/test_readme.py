@@ -46,7 +46,7 @@ def test_every_off_policy_preset_is_valid(learner):
 @pytest.mark.parametrize("task", sorted(presets.PPO))
 def test_every_preset_is_valid(task):
     preset = presets.PPO[task]
-    assert task in envs.names()
+    assert task in envs.names() or task.startswith(("brax/", "playground/", "gymnax/"))
     config = preset.config.replace(schedule_steps=float(preset.total_steps))
     check(config)
     assert preset.total_steps % (config.num_envs * config.unroll_length) == 0
