@@ -347,7 +347,6 @@ def test_gpu_sh_runs_small_on_a_cpu_and_again(tmp_path):
     done = go("seeds ppo")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "ppo/2_seeds/cost" in ratios_in(tmp_path / "bench_seeds.json")
-    assert go("ppo").returncode == 0
     (tmp_path / "ppo_inverted_pendulum" / "config.json").write_text("{")
     done = go("ppo tests")
     assert done.returncode == 1 and "== ppo did not finish" in done.stdout

@@ -16,7 +16,7 @@ from jaxrl.report import log
 from jaxrl.run import checkpoint, hosts, runtime
 
 ROOT = Path(__file__).parents[2]
-TINY = "--env pendulum_swingup --num-envs 32 --unroll-length 4 --num-minibatches 2 --num-epochs 1"
+TINY = "--env point_maze_open --num-envs 32 --unroll-length 4 --num-minibatches 2 --num-epochs 1"
 TINY += " --eval-episodes 2 --num-evals 2 --devices 2 --no-video"
 
 
