@@ -1,11 +1,9 @@
 """The on-policy engine: collect an unroll, estimate advantages, several epochs of minibatches.
 
 One `step` collects `unroll_length` steps from every environment and makes `num_epochs` passes over
-minibatches. They are drawn from single steps, or from whole unrolls, so that recurrent networks see
-sequences. Normaliser statistics are frozen from collection to the last update and renewed after it: at learning rate 0 the ratio is 1.
-
-The seams, function arguments of `make`, are documented in `jaxrl/loops/unroll.py`. Methods never
-mention a device: the engine takes every mean.
+minibatches of single steps, or of whole unrolls, so that recurrent networks see sequences. Normaliser
+statistics are renewed after the last update only: at learning rate 0 the ratio is 1. The seams are in
+`jaxrl/loops/unroll.py`. Methods never mention a device: the engine takes every mean.
 """
 
 from __future__ import annotations
@@ -211,8 +209,7 @@ def make(
         def one_minibatch(loop, inputs):
             params, opt, rate = loop
             chosen, key = inputs
-            of_unroll = (unroll.replace(obs=()), obs, advantages, targets)
-            batch = take(of_unroll, chosen)
+            batch = take((unroll.replace(obs=()), obs, advantages, targets), chosen)
             batch_carry = jax.tree.map(lambda x: jnp.take(x, chosen, 0), carry)
             grads, metrics = jax.grad(loss_fn, has_aux=True)(
                 params, state, batch, batch_carry, progress, fold_keys(key, ids[chosen])

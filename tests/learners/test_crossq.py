@@ -9,7 +9,7 @@ from probes import assert_same, differ
 from envs.types import Box
 from jaxrl.learners.off_policy import crossq
 from jaxrl.loops.algorithm import Batch, Obs
-from jaxrl.nn import spaces
+from jaxrl.nn import batch_renorm, spaces
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -21,12 +21,13 @@ LINEAR = crossq.Config(
 
 def renormalise(x, mean, var, updates, weight=None, **changes):
     """The output and the new statistics of a layer with these statistics."""
-    layer = crossq.BatchRenorm()
+    layer = batch_renorm.BatchRenorm()
     as_f32 = lambda value: jnp.asarray(value, jnp.float32)
     variables = layer.init(KEY, as_f32(x), None)
     kept = {"mean": as_f32([mean]), "var": as_f32([var]), "updates": as_f32(updates)}
     weight = jnp.ones(len(x)) if weight is None else as_f32(weight)
-    training = crossq.Training(weight, lambda tree: tree, LINEAR.replace(**changes))
+    c = LINEAR.replace(**changes)
+    training = batch_renorm.Training(weight, lambda tree: tree, c.momentum, c.warm_up)
     y, new = layer.apply(
         variables | {"statistics": kept}, as_f32(x), training, mutable=["statistics"]
     )

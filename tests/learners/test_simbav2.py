@@ -10,7 +10,7 @@ from envs.types import Box
 from jaxrl.config import check
 from jaxrl.learners.off_policy import simbav2
 from jaxrl.loops.algorithm import Batch, Collected, Obs
-from jaxrl.nn import spaces
+from jaxrl.nn import hypersphere, spaces
 from jaxrl.ops.moments import Moments
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -29,7 +29,7 @@ def weights(params, name):
 
 def test_an_encoder_is_the_papers():
     x = np.array([[1.0, -2.0], [0.5, 0.0]])
-    module = simbav2.Encoder(6, 1)
+    module = hypersphere.Encoder(6, 1)
     params = module.init(KEY, jnp.asarray(x, jnp.float32))["params"]
     shifted = unit(np.concatenate([x, np.full((2, 1), 3.0)], -1))  # c_shift
     h = unit(np.sqrt(2 / 6) * shifted @ weights(params, "Directions_0"))
@@ -120,7 +120,7 @@ def test_the_critics_regress_on_the_soft_distribution_of_the_lower_target(built)
     _, metrics = algorithm.update.critic(divided, BATCH, config)
     np.testing.assert_allclose(metrics["reward_divisor"], 2.0, rtol=1e-5)
 
-    actor, critic = simbav2.Actor(4, 1, 1), simbav2.Critic(6, 2, 5)
+    actor, critic = hypersphere.Actor(4, 1, 1), hypersphere.Critic(6, 2, 5)
     keys = jax.vmap(jax.random.split)(BATCH.key)[:, 0]
     dist = actor.apply(agent.actor.params, BATCH.next_obs.actor)
     raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
@@ -147,7 +147,7 @@ def test_the_critics_regress_on_the_soft_distribution_of_the_lower_target(built)
 
 
 def test_the_spread_of_an_action_is_within_the_authors_bounds():
-    actor = simbav2.Actor(4, 1, 2)
+    actor = hypersphere.Actor(4, 1, 2)
     params = actor.init(KEY, jnp.zeros((1, 3)))
     dist = actor.apply(params, 100.0 * jax.random.normal(KEY, (64, 3)))
     assert (jnp.log(dist.std) > -10.0).all() and (jnp.log(dist.std) < 2.0).all()

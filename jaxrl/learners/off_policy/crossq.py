@@ -8,14 +8,11 @@ Adam has a first decay rate of 0.5, and the next action comes from the actor's r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 
 from envs.types import Env
@@ -24,13 +21,11 @@ from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
 from jaxrl.nn import spaces
-from jaxrl.nn.layers import ACTIVATIONS, Dense, hidden_init, last_init
+from jaxrl.nn.batch_renorm import Normalised, Training, apply_of, ensemble
 from jaxrl.ops import optim
 from jaxrl.types import Learner, Means
 
 ADAM = optax.scale_by_adam(b1=0.5)
-MAX_SCALE, MAX_SHIFT = 3.0, 5.0  # of the correction, r and d of Ioffe 2017
-EPSILON = 1e-3  # added to variances
 
 
 @config
@@ -54,101 +49,9 @@ class Agent(sac.Agent):
     critic_statistics: Any  # leading axis [num_critics]
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a batch is normalised by its own statistics, and how those are remembered."""
-
-    weight: jax.Array  # [B] 1, or 0 for a sample that does not count
-    total: Callable[[Any], Any]  # sums over the devices that share the batch
-    config: Config
-
-
-class BatchRenorm(nn.Module):
-    """Normalises x [*B, features] by running statistics or, in training, renormalises a batch.
-
-    x_hat = (x - mean) / std * r + d with r = std / running std and d = (mean - running mean) /
-    running std, both clipped and without gradient (Ioffe 2017, algorithm 1).
-    """
-
-    @nn.compact
-    def __call__(self, x: jax.Array, training: Training | None) -> jax.Array:
-        shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        running_mean = self.variable("statistics", "mean", jnp.zeros, shape)
-        running_var = self.variable("statistics", "var", jnp.ones, shape)
-        updates = self.variable("statistics", "updates", jnp.zeros, ())
-        old_mean, old_std = running_mean.value, jnp.sqrt(running_var.value + EPSILON)
-        if training is None:
-            return (x - old_mean) / old_std * scale + bias
-
-        count, mean, var = batch_moments(x, training)
-        std = jnp.sqrt(var + EPSILON)
-        warm = updates.value >= training.config.warm_up
-        r = jnp.clip(std / old_std, 1.0 / MAX_SCALE, MAX_SCALE)
-        d = jnp.clip((mean - old_mean) / old_std, -MAX_SHIFT, MAX_SHIFT)
-        r, d = jax.lax.stop_gradient((jnp.where(warm, r, 1.0), jnp.where(warm, d, 0.0)))
-
-        share = jnp.where(count > 0, 1.0 - training.config.momentum, 0.0)
-        moved = lambda old, new: old + share * (new - old)
-        running_mean.value = moved(running_mean.value, mean)
-        running_var.value = moved(running_var.value, var)
-        updates.value = updates.value + 1.0
-        return ((x - mean) / std * r + d) * scale + bias
-
-
-def batch_moments(x: jax.Array, training: Training) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The weight of a batch x [B, features] over all devices, and its mean and variance."""
-    weight = training.weight[:, None]
-    count, total = training.total((weight.sum(), (weight * x).sum(0)))
-    mean = total / jnp.maximum(count, 1.0)
-    squares = training.total((weight * (x - mean) ** 2).sum(0))
-    return count, mean, squares / jnp.maximum(count, 1.0)
-
-
-class Normalised(nn.Module):
-    """An MLP with a `BatchRenorm` before every layer."""
-
-    hidden: Sequence[int]
-    out: int
-    activation: str = "relu"
-    out_scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
-        x = BatchRenorm()(x, training)
-        for width in self.hidden:
-            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=hidden_init)(x))
-            x = BatchRenorm()(x, training)
-        return Dense(self.out, kernel_init=last_init(self.out_scale))(x)
-
-
-# A network with its parameters, statistics, input, and how it is trained: output and statistics.
-Run = Callable[[Any, Any, jax.Array, Training | None], tuple[jax.Array, Any]]
-
-
-def apply_of(module: Normalised) -> Run:
-    """`module` as a function of its parameters and statistics, which it returns updated."""
-
-    def apply(params, statistics, x, training=None):
-        variables = {"params": params, "statistics": statistics}
-        if training is None:
-            return module.apply(variables, x), statistics
-        out, new = module.apply(variables, x, training, mutable=["statistics"])
-        return out, new["statistics"]
-
-    return apply
-
-
-def ensemble(run: Run) -> Run:
-    """`run` of several members with separate parameters on one input [B, in]."""
-
-    def apply(params, statistics, x, training=None):
-        members = jax.tree.leaves(params)[0].shape[0]
-        x = jnp.broadcast_to(x, (members, *x.shape))  # see `jaxrl.nn.layers.Ensemble`
-        return jax.vmap(lambda p, s, x: run(p, s, x, training))(params, statistics, x)
-
-    return apply
+def training_on(batch: Batch, valid: jax.Array, config: Config) -> Training:
+    """How samples are normalised of which those count that are `valid` [B]."""
+    return Training(valid.astype(jnp.float32), batch.total, config.momentum, config.warm_up)
 
 
 def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
@@ -186,7 +89,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         x = jnp.concatenate(
             [both(batch.obs.critic, batch.next_obs.critic), both(batch.action, next_action)], -1
         )
-        training = Training(both(batch.valid, batch.valid) * 1.0, batch.total, config)
+        training = training_on(batch, both(batch.valid, batch.valid), config)
         soft = jnp.exp(agent.log_alpha.params) * log_prob if config.backup_entropy else 0.0
 
         def loss_fn(params):
@@ -204,7 +107,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
     def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
         _, keys = batch.key_pair
         alpha = jnp.exp(agent.log_alpha.params)
-        training = Training(batch.valid * 1.0, batch.total, config)
+        training = training_on(batch, batch.valid, config)
 
         def loss_fn(params):
             out, statistics = actor(params, agent.actor_statistics, batch.obs.actor, training)
