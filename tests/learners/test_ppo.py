@@ -518,7 +518,8 @@ def test_mdpo_finds_the_better_action_in_ever_smaller_steps():
     kl = {}
     for length in (100, 10**6):  # the weight of the KL divergence grows to 100, or stays 1
         config = mdpo.Config(**vars(TINY)).replace(schedule_steps=32.0 * 4 * length)
-        state, metrics = run(env, config, 100)
+        # Without a bonus for entropy the deviation shrinks until rounding decides the divergence.
+        state, metrics = run(env, config.replace(entropy_coef=0.01), 100)
         kl[length] = float(metrics["kl"])
         assert best_action(env, config, state) == pytest.approx(0.5, abs=0.15)
     assert kl[100] < 0.5 * kl[10**6]
