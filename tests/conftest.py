@@ -19,6 +19,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from helpers import forget_programs  # noqa: E402
 
+from jaxrl.run import threefry  # noqa: E402
+
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_file():
@@ -34,6 +36,12 @@ def same_surroundings():
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def random_bits_as_jax_compiles_them():
+    """A test that calls `runtime.setup` changes no later test: other programs round otherwise."""
+    threefry.unroll = lambda: None
 
 
 @pytest.fixture
