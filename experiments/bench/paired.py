@@ -93,7 +93,6 @@ def measure(algorithm: str, task: str, args: Args) -> dict:
     """Steps per second of both in every round."""
     sides = {"ours": Side(HERE, algorithm, task, args)}
     sides["theirs"] = Side(args.against.resolve(), algorithm, task, args)
-    times = {name: 1 for name in sides}
     for side in sides.values():
         side.call(1)  # warm
     one = max(sides["ours"].call(1), 1e-3)

@@ -339,7 +339,7 @@ def test_gpu_sh_refuses(tmp_path, args, environment, complaint):
 
 
 @pytest.mark.slow
-def test_gpu_sh_runs_small_on_a_cpu_and_again(tmp_path):
+def test_gpu_sh_runs_small_on_a_cpu(tmp_path):
     """Some of its parts; what fails ends nothing else."""
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "jaxlib-99.0-py3-none-any.whl").touch()  # the machine's stays

@@ -22,7 +22,7 @@ from jaxrl.learners.on_policy import ppo
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Each, Obs, n_step, split_each, to_batch
 from jaxrl.nn import spaces
-from jaxrl.ops import optim
+from jaxrl.ops import categorical, optim
 from jaxrl.types import Policy
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -489,7 +489,7 @@ def test_projection_agrees_with_rlax_and_keeps_mass_and_mean():
     probs = jax.nn.softmax(jax.random.normal(keys[0], (50, 9)))
     reward = jnp.round(jax.random.uniform(keys[1], (50,), minval=-1, maxval=1), 1)
     moved = reward[:, None] + 0.5 * atoms
-    ours = td3.project(probs, moved, atoms)
+    ours = categorical.project(probs, moved, atoms)
     theirs = jax.vmap(lambda z, p: rlax.categorical_l2_project(z, p, atoms))(moved, probs)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     np.testing.assert_allclose(ours.sum(1), 1.0, atol=1e-5)
@@ -543,8 +543,8 @@ def test_categorical_critics_share_the_projection_with_the_lower_mean():
 def test_a_target_on_an_atom_keeps_its_mass():
     atoms = jnp.linspace(0.0, 4.0, 5)
     probs = jnp.eye(5)
-    np.testing.assert_allclose(td3.project(probs, jnp.tile(atoms, (5, 1)), atoms), probs)
-    beyond = td3.project(probs, jnp.full((5, 5), 9.0), atoms)
+    np.testing.assert_allclose(categorical.project(probs, jnp.tile(atoms, (5, 1)), atoms), probs)
+    beyond = categorical.project(probs, jnp.full((5, 5), 9.0), atoms)
     np.testing.assert_allclose(beyond[:, -1], 1.0)
 
 

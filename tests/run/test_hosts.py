@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from test_cli import QUICK
 
@@ -62,7 +63,8 @@ def test_two_processes_equal_one(tmp_path, seeds):
     assert "return" in first and "return" not in second  # one of them speaks
     one, two = arrays(tmp_path / "one", 1280), arrays(tmp_path / "two", 1280)
     assert one == two and len(one) > 20
-    measured = lambda path: [r["return"] for r in log.read(path) if r["kind"] == "eval"]
+    measured = lambda path: [r["distance"] for r in log.read(path) if r["kind"] == "eval"]
+    assert np.all(np.array(measured(tmp_path / "one")) > 0)
     assert measured(tmp_path / "one") == measured(tmp_path / "two")
 
 

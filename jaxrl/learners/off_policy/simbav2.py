@@ -23,11 +23,11 @@ from flax import struct
 from envs.types import Env
 from jaxrl.config import Count, Finite, NonNegative, Positive, Share, Sizes, config
 from jaxrl.learners.off_policy import sac
-from jaxrl.learners.off_policy.td3 import project
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Collected, Delayed, Obs
 from jaxrl.nn import spaces
 from jaxrl.nn.hypersphere import Actor, Critic, on_sphere
+from jaxrl.ops.categorical import project
 from jaxrl.ops.moments import Moments
 from jaxrl.types import Learner, Means
 

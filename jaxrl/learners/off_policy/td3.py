@@ -39,7 +39,7 @@ from jaxrl.loops.algorithm import (
 )
 from jaxrl.nn import spaces
 from jaxrl.nn.layers import MLP, Activation, Ensemble
-from jaxrl.ops import optim
+from jaxrl.ops import categorical, optim
 from jaxrl.ops.optim import Net
 from jaxrl.types import Learner, Means
 
@@ -172,7 +172,7 @@ def critic_update(nets: Networks) -> UpdateOnBatch:
         if config.num_atoms:
             grid = atoms(config)
             moved = batch.reward[:, None] + batch.discount[:, None] * grid  # [B, atoms]
-            probs = jax.vmap(project, (0, None, None))(jax.nn.softmax(out), moved, grid)
+            probs = jax.vmap(categorical.project, (0, None, None))(jax.nn.softmax(out), moved, grid)
             value = (probs * grid).sum(
                 -1
             )  # [2, B], after the projection, which may clip at the ends
@@ -238,21 +238,6 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         explore=explore,
         memory=noise_scale,
     )
-
-
-def project(probs: jax.Array, moved: jax.Array, atoms: jax.Array) -> jax.Array:
-    """Projects distributions `probs` [B, n] on `moved` [B, n] onto the grid `atoms` [n].
-
-    A distribution within the grid keeps its mean (C51, algorithm 1).
-    """
-    step = atoms[1] - atoms[0]
-    place = jnp.clip((moved - atoms[0]) / step, 0.0, atoms.shape[0] - 1.0)  # [B, n]
-    low = jnp.floor(place).astype(jnp.int32)
-    share = place - low  # 0 where `place` is whole: all of the mass stays at `low`
-    rows = jnp.arange(probs.shape[0])[:, None]
-    high = jnp.minimum(low + 1, atoms.shape[0] - 1)
-    onto = jnp.zeros_like(probs).at[rows, low].add(probs * (1.0 - share))
-    return onto.at[rows, high].add(probs * share)
 
 
 def make(env: Env, config: Config, prior: Any = None) -> Learner:
