@@ -79,7 +79,9 @@ def test_a_step_is_traced_once_however_many_devices_share_it():
     """A second time took two seconds of every start on two devices."""
     code = """
 import dataclasses
+from test_off_policy import DSAC
 from test_train import LEARNER as PPO
+from jaxrl.learners.off_policy import dsac
 from jaxrl.run.program import Program
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -91,7 +93,7 @@ def counted(made, count):
     sharing = dataclasses.replace(made.sharing, on_axis=on_axis)
     return dataclasses.replace(made, step=step, sharing=sharing)
 
-for made in (PPO, MAKERS["dsac"]()):
+for made in (PPO, dsac.make(ENV, DSAC)):
     for devices in (1, 2):
         Program(counted(made, count := []), 1, devices, 2).compile()
         assert len(count) == 1, (made.config, devices)
