@@ -1,4 +1,4 @@
-"""Compiling is most of what the tests do: programs are kept between test runs."""
+"""Compiling is most of what the tests do: quickly, and programs are kept between test runs."""
 
 import os
 from importlib.metadata import version
@@ -8,6 +8,8 @@ CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 
 # In the environment, which JAX reads when it is imported, so that processes of a test share it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+# Half the time to compile, for programs that run for milliseconds; see `optimised`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 if version("jaxlib").startswith("0.10."):  # an unknown flag ends the process
     # The older emitters compile in half the time; what they make is some 6% slower.
@@ -45,8 +47,8 @@ def random_bits_as_jax_compiles_them():
 
 
 @pytest.fixture
-def quick_compile():
-    """Half the compile time, for programs that run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimised():
+    """For a test whose programs run longer than they compile."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

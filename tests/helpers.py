@@ -29,7 +29,6 @@ def process(module: str, code: str, **environment) -> subprocess.CompletedProces
         | {
             "PYTHONPATH": os.pathsep.join(map(str, folders)),
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         | environment,
         capture_output=True,

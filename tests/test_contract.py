@@ -23,8 +23,6 @@ from jaxrl.episodes import evaluate
 from jaxrl.learners import registry
 from jaxrl.run import checkpoint
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 CONTINUOUS = Probe(length=5.0, truncates=True, pays_cue=1.0, pays_goal=1.0, sees_cue=1.0)
 DISCRETE = CONTINUOUS.replace(discrete=True)
@@ -106,16 +104,19 @@ def make(name, env, config):
 
 @functools.cache
 def programs(name):
-    """`step` of one run and of two side by side; the environment's numbers are arguments."""
+    """`init` and `step` of one run and of two side by side; the environment's numbers are
+    arguments of `step`."""
     env, config = env_of(name), config_of(name)
+    init = make(name, env, config).init
     step = lambda env, state: make(name, env, config).step(state)
-    return env, config, jax.jit(step), jax.jit(jax.vmap(step, (None, 0)))
+    both = jax.jit(jax.vmap(init)), jax.jit(jax.vmap(step, (None, 0)))
+    return env, config, (jax.jit(init), jax.jit(step)), both
 
 
 def after(name, iterations=2, seed=0):
     """A learner's state after a few iterations, the first of which may only collect."""
-    env, config, step, _ = programs(name)
-    state = jax.jit(make(name, env, config).init)(jax.random.key(seed))
+    env, _, (init, step), _ = programs(name)
+    state = init(jax.random.key(seed))
     for _ in range(iterations):
         state, _ = step(env, state)
     return state
@@ -183,8 +184,8 @@ def test_no_key_is_used_twice(name):
 
 @ALL
 def test_runs_side_by_side_equal_single_runs_and_differ(name):
-    env, config, _, both = programs(name)
-    states = jax.vmap(make(name, env, config).init)(jax.vmap(jax.random.key)(jnp.arange(2)))
+    env, _, _, (init, both) = programs(name)
+    states = init(jax.vmap(jax.random.key)(jnp.arange(2)))
     for _ in range(2):
         states, _ = both(env, states)
     for i in range(2):
@@ -196,7 +197,7 @@ def test_runs_side_by_side_equal_single_runs_and_differ(name):
 
 @ALL
 def test_a_saved_run_goes_on_and_acts_as_if_it_had_not_stopped(name, tmp_path):
-    env, config, step, _ = programs(name)
+    env, config, (_, step), _ = programs(name)
     state = after(name)
     checkpoint.save(tmp_path, 1, state)
     like = jax.eval_shape(lambda: state)
@@ -217,10 +218,10 @@ def test_a_saved_run_goes_on_and_acts_as_if_it_had_not_stopped(name, tmp_path):
 
 @ONLINE
 def test_a_broken_simulation_reaches_no_parameter(name):
-    env, config, step, _ = programs(name)
+    env, config, (init, step), _ = programs(name)
     if not isinstance(env, Probe):
         pytest.skip("only a probe can be broken on purpose")
-    start = jax.jit(make(name, env, config).init)(KEY)
+    start = init(KEY)
 
     def after_steps(plant):
         broken = env.replace(plant=plant, plant_at=1.0)
@@ -240,7 +241,7 @@ def test_a_broken_simulation_reaches_no_parameter(name):
 @ALL
 def test_two_devices_that_share_a_run_equal_one(name):
     """Halves under a named axis on one device stand for two devices."""
-    env, config, step, _ = programs(name)
+    env, config, (_, step), _ = programs(name)
     learner = make(name, env, config)
     if learner.sharing is None:
         pytest.skip("devices share whole runs of this learner only")

@@ -27,6 +27,7 @@ from jaxrl.run.train import train
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("optimised"),
     pytest.mark.skipif("NVIDIA" not in jax.devices()[0].device_kind, reason="needs an NVIDIA GPU"),
 ]
 

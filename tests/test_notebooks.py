@@ -5,7 +5,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from test_cli import QUICK
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 SMALLER = {
@@ -20,9 +19,7 @@ SMALLER = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_runs_and_plots(path, monkeypatch):
-    for name, value in QUICK.items():
-        monkeypatch.setenv(name, value)  # its kernel inherits them
+def test_notebook_runs_and_plots(path):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # the same cells on a size for tests
         for large, small in SMALLER.items():

@@ -16,8 +16,6 @@ from jaxrl.originals import evaluate_on_original, play_each
 from jaxrl.run import checkpoint
 from jaxrl.types import Policy
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def alternating(params, carry, obs, key, deterministic):
     """Pushes by the pole's angle, more at every other step: obs and memory both matter."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 
@@ -18,19 +19,11 @@ ROOT = Path(__file__).parents[2]
 TINY = "--env pendulum_swingup --num-envs 32 --unroll-length 4 --num-minibatches 2 --num-epochs 1"
 TINY += " --eval-episodes 2 --num-evals 2 --devices 1"
 pytestmark = pytest.mark.slow  # every command starts JAX and compiles
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # half the compile time, for runs of seconds
 
 
 def command(*words):
     flags = [w for word in words for w in (word.split() if isinstance(word, str) else [str(word)])]
-    return subprocess.run(
-        [sys.executable, *flags],
-        cwd=ROOT,
-        env=os.environ | QUICK,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    return forks.run(flags, cwd=ROOT, env=dict(os.environ), timeout=400)
 
 
 def refuses(process, *words):
@@ -148,7 +141,7 @@ def test_sigterm_saves_and_resume_ends_as_if_never_stopped(tmp_path):
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | QUICK | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     for line in process.stdout:
         if "return" in line and "%" in line and not line.strip().startswith("0%"):

@@ -64,7 +64,7 @@ SMALL |= {"actor_hidden": (4,), "critic_hidden": (4,)}
 
 
 @pytest.fixture
-def outside(tmp_path, monkeypatch, quick_compile):
+def outside(tmp_path, monkeypatch):
     """A folder on the path with a module of the user's own; flags go to a `main` in this process."""
     (tmp_path / "outside_the_house.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)

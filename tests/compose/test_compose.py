@@ -18,7 +18,6 @@ from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
 from jaxrl.run.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 ENV = Probe(pays_goal=1.0, goal=0.5)
 CONFIG = ppo.Config(
     num_envs=8,

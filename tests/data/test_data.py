@@ -27,7 +27,6 @@ from jaxrl.learners.offline import bc, iql
 from jaxrl.types import Policy
 
 laws = settings(max_examples=30, deadline=None, derandomize=True)
-pytestmark = pytest.mark.usefixtures("quick_compile")
 # The length of every episode, and whether it terminates.
 structures = st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=5)
 
@@ -548,7 +547,6 @@ def snapshots():
         critic_hidden=(4,),
     )
     learner = sac.make(BREAKS, config)
-    jax.config.update("jax_disable_most_optimizations", True)
     state = jax.jit(jax.vmap(learner.init))(jax.random.split(jax.random.key(3), 2))
     step = jax.jit(jax.vmap(learner.step))
     written, found = [], {}
@@ -557,7 +555,6 @@ def snapshots():
         newest = (jnp.arange(-2, 0) + state.replay.position[0]) % 6
         written.append(jax.tree.map(lambda x, r=newest: x[:, r], state.replay.steps))
         found[i] = state, jax.tree.map(lambda *x: np.concatenate(x, 1), *written)
-    jax.config.update("jax_disable_most_optimizations", False)
     return found
 
 

@@ -11,8 +11,6 @@ import envs
 from envs.render import renderer
 from envs.tasks.manipulation.assembly import AWAY
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 N, T = 64, 130
 make = functools.cache(envs.make)

@@ -10,7 +10,6 @@ import envs
 from envs.mjx import batch_last, runge_kutta
 from envs.mjx import simulator as physics
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 N = 5
 INDEX = np.array([[2, 0], [1, 1]])
 

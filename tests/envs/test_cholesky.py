@@ -16,7 +16,6 @@ def spd(rng, n, scale=1.0):
     return (d[:, None] * (x @ x.T / n + np.eye(n)) * d).astype(np.float32)
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("n", range(1, 25))
 def test_factor_and_solve_are_numpys(n):
     a = spd(np.random.default_rng(n), n)

@@ -59,7 +59,7 @@ NOT_METRICS = {"humanoid": TENDONS, "humanoid_standup": TENDONS}
 NOT_OPTIONS = {"self", "kwargs", "xml_file", "default_camera_config", "main_body"}
 
 # Each task compiles two programs.
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
+pytestmark = pytest.mark.slow
 
 
 @cache

@@ -12,8 +12,6 @@ import envs
 from envs.render import renderer
 from envs.transforms.randomise import randomise, scale_physics
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 N, T = 64, 60
 GIVEN = np.array(False)  # actions, not the expert's

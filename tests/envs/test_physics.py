@@ -13,7 +13,6 @@ import pytest
 import envs
 from envs.mjx import simulator as physics
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 OUTER, INNER = 2, 3
 TORQUE = jnp.linspace(-1.0, 1.0, OUTER * INNER).reshape(OUTER, INNER, 1)
 

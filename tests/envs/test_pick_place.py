@@ -14,8 +14,6 @@ from envs.tasks.manipulation import pick_place
 from envs.transforms.randomise import randomise, scale_physics
 from envs.vector import all_finite
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 N, STEPS, AFTER = 64, 60, 15  # AFTER: steps with open fingers at the end
 

@@ -14,8 +14,6 @@ from envs.mjx.simulator import Simulator, load
 from envs.transforms import push, randomise, scale_physics, time_limit
 from envs.types import Box, first_state
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 MASS, DT = 2.0, 0.01
 MODEL = mujoco.MjModel.from_xml_string(f"""
 <mujoco>

@@ -16,8 +16,6 @@ from envs.tasks.manipulation.push_t import RECTANGLES, coverage
 from envs.transforms.randomise import randomise, scale_physics
 from envs.vector import all_finite
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 N, STEPS = 64, 200
 

@@ -13,7 +13,6 @@ from jaxrl.episodes import evaluate
 from jaxrl.policies.scripted import scripted
 from jaxrl.types import Policy
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 KEYS = jax.random.split(jax.random.key(3), 16)
 nothing = Policy(
     (), lambda: (), lambda params, carry, obs, key, deterministic: (jnp.zeros(2), carry)

@@ -21,7 +21,7 @@ XML = """
 """
 
 
-def test_a_step_is_mjxs(quick_compile):
+def test_a_step_is_mjxs():
     mj_model = mujoco.MjModel.from_xml_string(XML)
     model, data = mjx.put_model(mj_model), mjx.make_data(mj_model)
     spin = jnp.array([1.0, -2.0, 0.5, 3.0, 2.0, 1.0, -4.0])

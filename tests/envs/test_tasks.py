@@ -67,7 +67,6 @@ def family_of(env):
     return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * N), env)
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("name", EVERY_TASK)
 def test_the_contract(name):
     """Shapes, dtypes, bounds, finite rewards, the same numbers twice, and a family as a vmap."""
@@ -102,7 +101,6 @@ def test_the_contract(name):
     assert (first[0] != first[1]).any() or name == "matrix_game"  # which has one start
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("name", EVERY_TASK)
 def test_a_restarted_environment_is_a_reset_one(name):
     """A restart state is all a task needs: nothing else carries over from the last episode.

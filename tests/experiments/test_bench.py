@@ -43,7 +43,6 @@ from jaxrl.nn import spaces  # noqa: E402
 from jaxrl.nn.layers import ActorCritic  # noqa: E402
 from jaxrl.run import runtime  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 OBS = 7  # of a Probe, whose actions have one entry
 
 

@@ -15,8 +15,6 @@ from jaxrl.data import recording
 from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.scripted import scripted
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def learner():
     config = ppo.Config(num_envs=8, unroll_length=2, actor_hidden=(4,), critic_hidden=(4,))

@@ -11,8 +11,6 @@ from jaxrl.learners.off_policy import crossq
 from jaxrl.loops.algorithm import Batch, Obs
 from jaxrl.nn import batch_renorm, spaces
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 LINEAR = crossq.Config(
     actor_hidden=(), critic_hidden=(), momentum=0.9, warm_up=2.0, init_alpha=0.5, actor_lr=0.0

@@ -14,8 +14,6 @@ from jaxrl.learners.off_policy import discrete_sac, dqn
 from jaxrl.loops.algorithm import Batch, Obs
 from jaxrl.nn import spaces
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 LINEAR_DQN = dqn.Config(hidden=(), learning_rate=0.0)
 LINEAR_SAC = discrete_sac.Config(

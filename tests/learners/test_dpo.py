@@ -10,8 +10,6 @@ from probes import CLOCK, Probe
 from jaxrl.learners.on_policy import dpo
 from jaxrl.learners.registry import module, name_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TINY = dpo.Config(
     learning_rate=1e-2,
     num_envs=32,

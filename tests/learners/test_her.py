@@ -18,8 +18,6 @@ from jaxrl.loops.algorithm import Columns, n_step
 from jaxrl.ops.windows import Window
 from jaxrl.types import Transition
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TASK = transforms.time_limit(PointMaze(layout="open"), 4)
 KEYS = jax.random.split(jax.random.key(0), 512)
 

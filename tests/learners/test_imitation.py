@@ -22,7 +22,6 @@ from jaxrl.policies.scripted import scripted
 from jaxrl.run.train import train
 from jaxrl.types import Policy
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = imitation.Config(hidden=(16,), batch_size=16, updates_per_step=10, horizon=4, execute=2)
 
 
@@ -131,9 +130,8 @@ def demonstrations():
         ("gaussian", "mlp", "ensemble"),
     ],
 )
-def test_it_imitates(head, trunk, mode):
+def test_it_imitates(head, trunk, mode, optimised):
     """The demonstrator always arrives; from 30 episodes most goals are reached (random: 0.1)."""
-    jax.config.update("jax_disable_most_optimizations", False)
     config = imitation.Config(
         head=head,
         trunk=trunk,

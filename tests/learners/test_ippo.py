@@ -12,8 +12,6 @@ from jaxrl.learners.multi_agent import ippo
 from jaxrl.learners.registry import module
 from jaxrl.ops.moments import Moments
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TINY = ippo.Config(
     learning_rate=1e-2,
     num_envs=32,

@@ -150,7 +150,6 @@ def test_the_export_has_gymnasiums_space():
 # --- Learners and data ---
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_ppo_turns_both_dials():
     learner = ppo.make(Dials(), TINY)
     train = jax.jit(lambda s: jax.lax.fori_loop(0, 60, lambda _, s: learner.step(s)[0], s))

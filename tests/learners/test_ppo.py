@@ -18,8 +18,6 @@ from jaxrl.nn.layers import MLP
 from jaxrl.ops import schedules
 from jaxrl.types import Policy
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TINY = ppo.Config(
     learning_rate=1e-2,
     gamma=0.9,

@@ -12,8 +12,6 @@ from jaxrl.learners.safe import ppo_lagrangian
 from jaxrl.loops.unroll import Unroll
 from jaxrl.types import Metrics
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SHAPES = dict(
     learning_rate=1e-2,
     num_envs=32,

@@ -13,8 +13,6 @@ from jaxrl.loops.algorithm import Obs, to_batch
 from jaxrl.nn import spaces
 from jaxrl.types import Transition
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 H = 2
 LINEAR = qc.Config(

@@ -11,8 +11,6 @@ from jaxrl.data.dataset import Dataset, from_arrays
 from jaxrl.learners.imitation import chunks as imitation
 from jaxrl.learners.offline import bc, iql, td3_bc
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @struct.dataclass
 class Point:

@@ -11,8 +11,6 @@ from jaxrl.learners.on_policy import reinflow
 from jaxrl.learners.registry import module
 from jaxrl.nn import heads
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TINY = reinflow.Config(
     learning_rate=3e-3,
     num_envs=32,

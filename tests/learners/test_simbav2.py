@@ -13,8 +13,6 @@ from jaxrl.loops.algorithm import Batch, Collected, Obs
 from jaxrl.nn import hypersphere, spaces
 from jaxrl.ops.moments import Moments
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 SMALL = simbav2.Config(actor_hidden=(4,), critic_hidden=(6, 6), num_atoms=5, max_return=2.0)
 

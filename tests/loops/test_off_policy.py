@@ -25,8 +25,6 @@ from jaxrl.nn import spaces
 from jaxrl.ops import categorical, optim
 from jaxrl.types import Policy
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SMALL = dict(
     num_envs=16,
     unroll_length=2,

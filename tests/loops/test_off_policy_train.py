@@ -18,8 +18,6 @@ from jaxrl.run import checkpoint, plan
 from jaxrl.run.plan import validate
 from jaxrl.run.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ENV = Probe(length=5.0, truncates=True, pays_cue=1.0, pays_goal=1.0, sees_cue=1.0)
 CONFIG = sac.Config(
     **(SMALL | {"updates_per_step": 2, "replay_size": 16 * 24}),
@@ -43,7 +41,6 @@ def go(run_dir=None, **options):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    jax.config.update("jax_disable_most_optimizations", True)
     folder = tmp_path_factory.mktemp("whole")
     return folder, go(folder, seeds=2)
 
@@ -83,7 +80,6 @@ from test_off_policy import DSAC
 from test_train import LEARNER as PPO
 from jaxrl.learners.off_policy import dsac
 from jaxrl.run.program import Program
-jax.config.update("jax_disable_most_optimizations", True)
 
 def counted(made, count):
     def step(*args):

@@ -50,3 +50,16 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted(bad):
     assert int(after.skipped) == 1 and int(net.skipped) == 0
     assert int(optim.skipped({"actor": net, "critic": after})) == 1
     assert_same(after.step(GRADS, 0.1).params, net.step(GRADS, 0.1).params)
+
+
+def test_an_entry_of_a_large_array_whose_gradient_is_not_finite_stays_by_itself():
+    params = PARAMS | {"large": jnp.ones(optim.SMALL + 1)}
+    grads = GRADS | {"large": jnp.ones(optim.SMALL + 1).at[:3].set([jnp.nan, -jnp.inf, 1e30])}
+    net = optim.net(params)
+    after = net.step(grads, 0.1)
+    np.testing.assert_allclose(after.params["large"][:3], 1.0)
+    np.testing.assert_allclose(after.params["large"][3:], 0.9, rtol=1e-5)
+    for moments in (after.opt.mu, after.opt.nu):
+        assert (np.asarray(moments["large"][:3]) == 0).all() and moments["large"][3] > 0
+    assert int(after.skipped) == 0
+    assert_same(after.step(grads, 0.1).params["large"][:3], net.params["large"][:3])

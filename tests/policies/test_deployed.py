@@ -11,7 +11,6 @@ from probes import Probe
 from jaxrl.learners.on_policy import ppo
 from jaxrl.policies.deployed import deployed
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 KEY = jax.random.key(0)
 PLAIN, SPLIT = Probe(), Probe(split=True)
 OBS = jnp.arange(7.0)

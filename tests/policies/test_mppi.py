@@ -67,7 +67,7 @@ def test_a_plan_that_only_grows_too_large_is_not_followed():
     assert abs(0.45 + float(action[0])) < 0.2
 
 
-def test_mppi_stays_at_the_goal_of_a_maze_where_random_actions_do_not(quick_compile):
+def test_mppi_stays_at_the_goal_of_a_maze_where_random_actions_do_not():
     env = envs.make("point_maze_open", reward="dense", continuing=True)
     keys = jax.random.split(jax.random.key(0), 8)
     draw = lambda params, carry, obs, key, _: (jax.random.uniform(key, (2,), minval=-1.0), carry)

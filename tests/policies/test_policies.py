@@ -14,7 +14,6 @@ from jaxrl.ops.moments import Moments
 from jaxrl.policies import chunks
 from jaxrl.policies.scripted import scripted
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 HORIZON, SIZE = 4, 2
 SPACE = Box((SIZE,), -1.0, 1.0)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_cli import QUICK
 
 from jaxrl.report import log
 from jaxrl.run import checkpoint, hosts, runtime
@@ -24,7 +23,7 @@ TINY += " --eval-episodes 2 --num-evals 2 --devices 2 --no-video"
 def start(flags, run_dir, **variables):
     words = [sys.executable, "experiments/ppo.py", *flags.split(), "--run-dir", str(run_dir)]
     # One device each: whatever the surroundings say would win over what the script asks for.
-    environment = os.environ | QUICK | variables | {"XLA_FLAGS": ""}
+    environment = os.environ | variables | {"XLA_FLAGS": ""}
     return subprocess.Popen(
         words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -20,8 +20,6 @@ from jaxrl.run import checkpoint, plan
 from jaxrl.run import train as driver
 from jaxrl.run.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ENV = Probe(
     length=5.0,
     truncates=True,
@@ -88,7 +86,6 @@ def act_at(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run: (folder, result)."""
-    jax.config.update("jax_disable_most_optimizations", True)
     folder = tmp_path_factory.mktemp("whole")
     return folder, go(folder)
 
@@ -150,7 +147,6 @@ def test_evaluations_use_the_same_episodes_every_time_and_for_every_seed(whole, 
 
 @pytest.fixture(scope="module")
 def both():
-    jax.config.update("jax_disable_most_optimizations", True)
     return go(seeds=2)
 
 

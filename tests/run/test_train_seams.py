@@ -13,13 +13,11 @@ from jaxrl.episodes import evaluate
 from jaxrl.learners.on_policy import ppo
 from jaxrl.run import checkpoint, program
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SHORT = 4 * PER
 
 
 @pytest.fixture(scope="module")
 def trained():
-    jax.config.update("jax_disable_most_optimizations", True)
     return go(total=SHORT, seeds=2)
 
 
