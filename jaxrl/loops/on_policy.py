@@ -202,14 +202,14 @@ def make(
     def update(state: OnPolicyState, carry, unroll: Unroll) -> tuple[OnPolicyState, Means]:
         config, index = state.config, state.env.index
         ids = collecting.step_ids(index, shapes.steps_shuffled)  # one random key each
-        advantages, targets = estimate(state, unroll)
         obs = normalized(state.obs_moments, unroll.obs)
+        estimated = estimate(state, unroll)
         progress = state.iteration * (steps_per_iteration / jnp.maximum(config.schedule_steps, 1))
 
-        def one_minibatch(loop, inputs):
+        def one_minibatch(estimated, loop, inputs):
             params, opt, rate = loop
             chosen, key = inputs
-            batch = take((unroll.replace(obs=()), obs, advantages, targets), chosen)
+            batch = take((unroll.replace(obs=()), obs, *estimated), chosen)
             batch_carry = jax.tree.map(lambda x: jnp.take(x, chosen, 0), carry)
             grads, metrics = jax.grad(loss_fn, has_aux=True)(
                 params, state, batch, batch_carry, progress, fold_keys(key, ids[chosen])
@@ -226,7 +226,11 @@ def make(
             order = collecting.shuffle(
                 k_order, index, shapes.num_envs, shapes.num_minibatches, shapes.steps_shuffled
             )
-            return jax.lax.scan(one_minibatch, loop, (order, keys))
+            latest = estimated
+            if shapes.advantages == "epoch":
+                value = network.apply(loop[0], carry, obs, unroll.reset)[2]
+                latest = estimate(state.replace(params=loop[0]), unroll.replace(value=value))
+            return jax.lax.scan(partial(one_minibatch, latest), loop, (order, keys))
 
         key, k_epochs = jax.random.split(state.key)
         loop = (state.params, state.opt, state.learning_rate)
@@ -234,8 +238,8 @@ def make(
         (params, opt, rate), metrics = jax.lax.scan(one_epoch, loop, keys)
         first_ratio_error = metrics.pop("ratio_error")[0, 0]
         metrics = jax.tree.map(jnp.mean, metrics)
-        share = lambda x: x.sum(1).mean() / shapes.num_envs  # of the mean over all devices
         metrics |= {"first_ratio_error": first_ratio_error, "learning_rate": rate}
+        share = lambda x: x.sum(1).mean() / shapes.num_envs  # of the mean over all devices
         metrics |= psum({"value": share(unroll.value), "reward": share(unroll.reward)})
         state = state.replace(
             params=params, opt=opt, learning_rate=rate, iteration=state.iteration + 1, key=key

@@ -60,6 +60,9 @@ class OnPolicy:
     # recurrent network always takes whole unrolls.
     shuffle: Literal["steps", "unrolls"] = "steps"
     num_epochs: Count = 4
+    # When advantages and value targets are estimated: once, or before every epoch, with the values
+    # that the critic has by then. Final observations of truncated episodes keep their first value.
+    advantages: Literal["once", "epoch"] = "once"
     lr_schedule: Literal[schedules.KINDS] = "constant"
     normalize_obs: bool = True
     normalize_reward: bool = False

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrl.nn.layers import ACTIVATIONS, Dense, hidden_init, last_init
+from jaxrl.nn.layers import ACTIVATIONS, Dense, kernel_init
 
 MAX_SCALE, MAX_SHIFT = 3.0, 5.0  # of the correction, r and d of Ioffe 2017
 EPSILON = 1e-3  # added to variances
@@ -81,9 +81,9 @@ class Normalised(nn.Module):
     def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
         x = BatchRenorm()(x, training)
         for width in self.hidden:
-            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=hidden_init)(x))
+            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=kernel_init("lecun"))(x))
             x = BatchRenorm()(x, training)
-        return Dense(self.out, kernel_init=last_init(self.out_scale))(x)
+        return Dense(self.out, kernel_init=kernel_init("lecun", self.out_scale))(x)
 
 
 # A network with its parameters, statistics, input, and how it is trained: output and statistics.

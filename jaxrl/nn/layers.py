@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,56 @@ Activation = Literal["swish", "tanh", "relu", "elu", "gelu"]
 ACTIVATIONS = {"swish": nn.swish, "tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "gelu": nn.gelu}
 
 
-# Not orthogonal, which needs a QR factorisation: two batched LAPACK calls at once (several layers,
-# seeds under vmap) can deadlock on a CPU with few cores.
-hidden_init = nn.initializers.lecun_uniform()
+Start = Literal["lecun", "orthogonal", "torch"]
 
 
-def last_init(scale: float):
+def orthogonal(scale: float) -> Callable:
+    """An initialiser: rows or columns, whichever are fewer, are orthogonal and `scale` long.
+
+    By Gram-Schmidt on normal columns, each made orthogonal twice ("twice is enough", Giraud et al.
+    2005). A QR factorisation would do, but batched LAPACK calls at once (several layers, seeds under
+    `vmap`) can deadlock on a CPU with few cores.
+    """
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        rows, columns = shape
+        normal = jax.random.normal(key, (min(shape), max(shape)), dtype)
+
+        def next_row(i, basis):
+            row = basis[i]
+            earlier = jnp.where(jnp.arange(len(basis))[:, None] < i, basis, 0.0)
+            for _ in range(2):
+                row = row - (earlier @ row) @ earlier
+            return basis.at[i].set(row / jnp.linalg.norm(row))
+
+        with jax.default_matmul_precision("highest"):
+            basis = jax.lax.fori_loop(0, len(normal), next_row, normal)
+        return scale * (basis if rows <= columns else basis.T)
+
+    return init
+
+
+def kernel_init(start: Start, scale: float | None = None) -> Callable:
+    """The initialiser of a kernel: of a hidden layer, or of the last one, which has a `scale`.
+
+    "lecun": uniform with variance 1 / fan-in. "orthogonal": Saxe et al. 2014, hidden layers times
+    the square root of 2, as in PPO's first implementations. "torch": PyTorch's default, uniform with
+    variance 1 / (3 fan-in).
+    """
     if scale == 0:
         return nn.initializers.zeros
-    return nn.initializers.variance_scaling(scale**2, "fan_in", "uniform")
+    if start == "orthogonal":
+        return orthogonal(math.sqrt(2.0) if scale is None else scale)
+    variance = (1.0 if scale is None else scale**2) / (3.0 if start == "torch" else 1.0)
+    return nn.initializers.variance_scaling(variance, "fan_in", "uniform")
+
+
+def bias_init(start: Start, fan_in: int, scale: float = 1.0) -> Callable:
+    """The initialiser of a bias: 0, or PyTorch's default, uniform within 1 / sqrt(fan-in)."""
+    if start != "torch":
+        return nn.initializers.zeros
+    limit = scale / math.sqrt(fan_in)
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-limit, maxval=limit)
 
 
 class Dense(nn.Module):
@@ -31,11 +73,12 @@ class Dense(nn.Module):
 
     features: int
     kernel_init: Callable = nn.initializers.lecun_normal()
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", self.bias_init, (self.features,))
         return product(x, kernel) + bias
 
 
@@ -47,14 +90,16 @@ class MLP(nn.Module):
     activation: str = "swish"
     out_scale: float = 1.0
     layer_norm: bool = False
+    start: Start = "lecun"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        bias = lambda scale: bias_init(self.start, x.shape[-1], scale)
         for width in self.hidden:
-            x = Dense(width, kernel_init=hidden_init)(x)
+            x = Dense(width, kernel_init(self.start), bias(1.0))(x)
             x = nn.LayerNorm()(x) if self.layer_norm else x
             x = ACTIVATIONS[self.activation](x)
-        return Dense(self.out, kernel_init=last_init(self.out_scale))(x)
+        return Dense(self.out, kernel_init(self.start, self.out_scale), bias(self.out_scale))(x)
 
 
 class Ensemble(nn.Module):
@@ -110,7 +155,7 @@ class GRU(nn.Module):
             return cell(jnp.where(reset[..., None], 0.0, carry), x)
 
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-        cell = nn.GRUCell(self.width, recurrent_kernel_init=hidden_init)
+        cell = nn.GRUCell(self.width, recurrent_kernel_init=kernel_init("lecun"))
         return scan(cell, carry, (x, reset))
 
 
@@ -131,11 +176,12 @@ class ActorCritic(nn.Module):
     actor_out_scale: float = 0.01
     init_log_std: float = 0.0
     values: int = 1
+    start: Start = "lecun"
 
     def setup(self):
-        scale = self.actor_out_scale
-        self.actor = MLP(self.actor_hidden, self.actor_out, self.activation, out_scale=scale)
-        self.critic = MLP(self.critic_hidden, self.values, self.activation)
+        scale, start = self.actor_out_scale, self.start
+        self.actor = MLP(self.actor_hidden, self.actor_out, self.activation, scale, start=start)
+        self.critic = MLP(self.critic_hidden, self.values, self.activation, start=start)
         if self.free_log_std:
             self.log_std = self.param(
                 "log_std", nn.initializers.constant(self.init_log_std), (self.actor_out,)

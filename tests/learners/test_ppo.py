@@ -521,3 +521,29 @@ def test_mdpo_finds_the_better_action_in_ever_smaller_steps():
         kl[length] = float(metrics["kl"])
         assert best_action(env, config, state) == pytest.approx(0.5, abs=0.15)
     assert kl[100] < 0.5 * kl[10**6]
+
+
+# --- Advantages before every epoch ---
+
+
+def test_targets_of_a_later_epoch_hold_the_values_that_the_critic_has_by_then():
+    """Every step pays 1 and looks alike, so a target without lambda is 1 + gamma v."""
+    env = Probe(length=100.0, truncates=True, pays=1.0)
+    config = ONE_BATCH.replace(gae_lambda=0.0, num_epochs=1)
+
+    def told(sample, config):
+        losses, _ = on_policy.squared(sample, config)
+        return losses, {"target": sample.target}
+
+    def after_one_step(config):
+        learner = on_policy.make(env, config, *ppo.networks(env, config), ppo.clipped, told)
+        start = jax.jit(learner.init)(KEY)
+        state, metrics = jax.jit(learner.step)(start)
+        return values(start), values(state), float(metrics.means["target"])
+
+    first, second, target = after_one_step(config)
+    assert target == pytest.approx(1 + 0.9 * first, rel=1e-5) and second != first
+    *_, once = after_one_step(config.replace(num_epochs=2))
+    assert once == pytest.approx(target, rel=1e-5)
+    *_, mean = after_one_step(config.replace(num_epochs=2, advantages="epoch"))
+    assert mean == pytest.approx(1 + 0.9 * (first + second) / 2, rel=1e-5)

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from probes import assert_same, differ
 
-from jaxrl.nn.layers import ACTIVATIONS, GRU, MLP, ActorCritic, Dense, Ensemble
+from jaxrl.nn.layers import ACTIVATIONS, GRU, MLP, ActorCritic, Dense, Ensemble, orthogonal
 from jaxrl.nn.product import plain, product
 
 T, B, IN, WIDTH = 6, 3, 4, 5
@@ -218,3 +218,37 @@ def test_inside_plain_a_network_is_traced_without_the_private_primitive():
         same = network.apply(params, x)
     assert "product" not in text and "dot_general" in text
     np.testing.assert_allclose(same, apply(x), rtol=1e-6)
+
+
+# --- How weights start ---
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (5, 24), (24, 5), (1, 3)])
+def test_orthogonal_weights_have_singular_values_of_the_scale_only(shape):
+    for scale in (1.0, 0.01):
+        kernels = jax.vmap(lambda key, s=scale: orthogonal(s)(key, shape))(jax.random.split(KEY, 3))
+        values = np.linalg.svd(kernels, compute_uv=False)
+        np.testing.assert_allclose(values, scale, rtol=1e-5)
+        assert differ(kernels[0], kernels[1])
+
+
+def test_orthogonal_weights_point_everywhere_alike():
+    """Every entry of a random orthogonal 3 x 3 matrix has mean 0 and mean square 1/3."""
+    kernels = jax.vmap(lambda key: orthogonal(1.0)(key, (3, 3)))(jax.random.split(KEY, 4000))
+    np.testing.assert_allclose(kernels.mean(0), 0.0, atol=0.05)
+    np.testing.assert_allclose((kernels**2).mean(0), 1 / 3, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "start, hidden, last, bias",
+    [("lecun", 1.0, 1.0, 0.0), ("orthogonal", 2.0, 1.0, 0.0), ("torch", 1 / 3, 1 / 3, 1 / 3)],
+)
+def test_the_start_of_weights_sets_their_variance_times_fan_in(start, hidden, last, bias):
+    module = MLP((64, 64), 64, "tanh", 0.5, start=start)
+    params = module.init(KEY, jnp.zeros((1, 64)))["params"]
+    for name, variance, scale in (("Dense_1", hidden, 1.0), ("Dense_2", last, 0.5)):
+        spread = lambda x, scale=scale: 64 * float(np.mean(np.square(x))) / scale**2
+        assert spread(params[name]["kernel"]) == pytest.approx(variance, rel=0.1)
+        assert spread(params[name]["bias"]) == pytest.approx(bias, rel=0.5)
+    still = MLP((64,), 64, "tanh", 0.0, start=start).init(KEY, jnp.zeros((1, 64)))["params"]
+    assert not np.any(still["Dense_1"]["kernel"]) and not np.any(still["Dense_1"]["bias"])

@@ -19,7 +19,7 @@ from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
 from jaxrl.nn import spaces
-from jaxrl.nn.layers import ACTIVATIONS, Dense, hidden_init, last_init
+from jaxrl.nn.layers import ACTIVATIONS, Dense, kernel_init
 from jaxrl.types import Learner, Means
 
 
@@ -45,10 +45,10 @@ class Mixture(nn.Module):
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = obs
         for width in self.hidden:
-            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=hidden_init)(x))
-        size, init = self.experts * 2 * self.action_size, last_init(self.out_scale)
+            x = ACTIVATIONS[self.activation](Dense(width, kernel_init=kernel_init("lecun"))(x))
+        size, init = self.experts * 2 * self.action_size, kernel_init("lecun", self.out_scale)
         outputs = Dense(size, kernel_init=init)(x)
-        logits = Dense(self.experts, kernel_init=last_init(0.01))(x)
+        logits = Dense(self.experts, kernel_init=kernel_init("lecun", 0.01))(x)
         return outputs.reshape(*outputs.shape[:-1], self.experts, 2 * self.action_size), logits
 
 

@@ -18,7 +18,7 @@ from jaxrl.loops import on_policy
 from jaxrl.loops.unroll import OnPolicy, Sample
 from jaxrl.nn import spaces
 from jaxrl.nn.actors import Actor, Network, actor_critic, distribution_actor
-from jaxrl.nn.layers import Activation, ActorCritic
+from jaxrl.nn.layers import Activation, ActorCritic, Start
 from jaxrl.types import Learner, Means
 
 
@@ -32,6 +32,7 @@ class Config(OnPolicy):
     actor_hidden: Sizes = (64, 64)
     critic_hidden: Sizes = (128, 128)
     activation: Activation = "swish"
+    start: Start = "lecun"  # of the weights; "orthogonal" is the usual choice of PPO
     actor_out_scale: Fixed = 0.01  # 0: starts at no action
     init_log_std: Fixed = 0.0  # distribution="normal"
     gru_width: Natural = 0  # 0: no recurrence
@@ -63,6 +64,7 @@ def networks(env: Env, config: Config, values: int = 1) -> tuple[Network, Actor]
         config.actor_out_scale,
         config.init_log_std,
         values,
+        config.start,
     )
     network = actor_critic(module, config.actor_obs, config.critic_obs)
     return network, distribution_actor(space, config.distribution)
