@@ -32,7 +32,7 @@ IMPORTED = (
     "matplotlib.pyplot",
     "orbax.checkpoint",
 )
-_servers: dict[tuple, subprocess.Popen] = {}
+_servers: dict[tuple, subprocess.Popen] = {}  # one at most
 
 
 def run(words: list[str], cwd: Path, env: dict, timeout: float) -> subprocess.CompletedProcess:
@@ -53,9 +53,10 @@ def run(words: list[str], cwd: Path, env: dict, timeout: float) -> subprocess.Co
 
 
 def _server(env: dict, cwd: Path) -> subprocess.Popen:
-    """The process to fork from, one for each environment: imports read some of its variables."""
+    """The process to fork from; a new one if the environment is another, which imports read."""
     key = (str(cwd), *sorted(env.items()))
     if key not in _servers:
+        _stop()
         process = subprocess.Popen(
             [sys.executable, "-P", __file__],
             cwd=cwd,
@@ -64,9 +65,16 @@ def _server(env: dict, cwd: Path) -> subprocess.Popen:
             stdout=subprocess.PIPE,
             text=True,
         )
-        atexit.register(process.stdin.close)  # which ends it
         _servers[key] = process
     return _servers[key]
+
+
+@atexit.register
+def _stop() -> None:
+    for process in _servers.values():
+        process.stdin.close()  # which ends it
+        process.wait()
+    _servers.clear()
 
 
 def _serve() -> list[str]:
