@@ -104,22 +104,18 @@ def make(name, env, config):
 
 @functools.cache
 def programs(name):
-    """`init` and `step` of one run and of two side by side; the environment's numbers are
-    arguments of `step`."""
+    """The environment, the config, `init`, and `step` with the environment's numbers as arguments."""
     env, config = env_of(name), config_of(name)
-    init = make(name, env, config).init
     step = lambda env, state: make(name, env, config).step(state)
-    both = jax.jit(jax.vmap(init)), jax.jit(jax.vmap(step, (None, 0)))
-    return env, config, (jax.jit(init), jax.jit(step)), both
+    return env, config, jax.jit(make(name, env, config).init), jax.jit(step)
 
 
-def after(name, iterations=2, seed=0):
-    """A learner's state after a few iterations, the first of which may only collect."""
-    env, _, (init, step), _ = programs(name)
-    state = init(jax.random.key(seed))
-    for _ in range(iterations):
-        state, _ = step(env, state)
-    return state
+def after(name, seed=0):
+    """A learner's state after two iterations, the first of which may only collect, and the metrics
+    of the second."""
+    env, _, init, step = programs(name)
+    state, _ = step(env, init(jax.random.key(seed)))
+    return step(env, state)
 
 
 def other_numbers(config):
@@ -183,22 +179,42 @@ def test_no_key_is_used_twice(name):
 
 
 @ALL
-def test_runs_side_by_side_equal_single_runs_and_differ(name):
-    env, _, _, (init, both) = programs(name)
-    states = init(jax.vmap(jax.random.key)(jnp.arange(2)))
+def test_runs_side_by_side_on_two_devices_that_share_them_equal_single_runs(name):
+    """Halves under a named axis on one device stand for two devices. Learners of which devices
+    share whole runs only have one."""
+    env, config, init, _ = programs(name)
+    sharing = make(name, env, config).sharing
+    states = [init(jax.random.key(seed)) for seed in range(2)]
+    axes = jax.tree.map(lambda _: -1, states[0]) if sharing is None else sharing.env_axis(states[0])
+    parts = 1 if sharing is None else 2
+    part = lambda x, axis, i: x if axis < 0 else jnp.split(x, parts, axis)[i]
+    parts_of = lambda state: [
+        jax.tree.map(lambda x, axis, i=i: part(x, axis, i), state, axes) for i in range(parts)
+    ]
+    stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
+    shared = stack([stack(of_device) for of_device in zip(*map(parts_of, states), strict=True)])
+    runs = jax.vmap(shared_step(name))  # [devices, runs, ...]
+    go = jax.jit(jax.vmap(runs, axis_name="devices"))
     for _ in range(2):
-        states, _ = both(env, states)
+        shared, metrics = go(shared)
     for i in range(2):
-        of_run = jax.tree.map(lambda x, i=i: x[i], states)
-        assert_same(of_run, after(name, seed=i), rtol=2e-2, atol=2e-3)
-    first, second = (jax.tree.map(lambda x, i=i: x[i], states) for i in range(2))
-    assert differ(first, second)
+        state, told = after(name, seed=i)
+        for device, mine in enumerate(parts_of(state)):
+            of_run = jax.tree.map(lambda x, d=device, i=i: x[d, i], (shared, metrics))
+            assert_same(of_run, (mine, told), rtol=2e-2, atol=2e-3)
+    assert differ(*(jax.tree.map(lambda x, i=i: x[:, i], shared) for i in range(2)))
+
+
+def shared_step(name):
+    """`step` as one of two devices takes it, if devices share runs of this learner."""
+    learner = make(name, env_of(name), config_of(name))
+    return learner.step if learner.sharing is None else learner.sharing.on_axis("devices").step
 
 
 @ALL
 def test_a_saved_run_goes_on_and_acts_as_if_it_had_not_stopped(name, tmp_path):
-    env, config, (_, step), _ = programs(name)
-    state = after(name)
+    env, config, _, step = programs(name)
+    state, _ = after(name)
     checkpoint.save(tmp_path, 1, state)
     like = jax.eval_shape(lambda: state)
     restored = jax.tree.map(jnp.asarray, checkpoint.restore(tmp_path, 1, like))
@@ -218,7 +234,7 @@ def test_a_saved_run_goes_on_and_acts_as_if_it_had_not_stopped(name, tmp_path):
 
 @ONLINE
 def test_a_broken_simulation_reaches_no_parameter(name):
-    env, config, (init, step), _ = programs(name)
+    env, config, init, step = programs(name)
     if not isinstance(env, Probe):
         pytest.skip("only a probe can be broken on purpose")
     start = init(KEY)
@@ -236,25 +252,6 @@ def test_a_broken_simulation_reaches_no_parameter(name):
     kept = after_steps(jnp.nan)
     assert all(np.isfinite(plain(x)).all() for x in jax.tree.leaves(kept))
     assert_same(kept, after_steps(1e20))  # a large finite number counts as broken, too
-
-
-@ALL
-def test_two_devices_that_share_a_run_equal_one(name):
-    """Halves under a named axis on one device stand for two devices."""
-    env, config, (_, step), _ = programs(name)
-    learner = make(name, env, config)
-    if learner.sharing is None:
-        pytest.skip("devices share whole runs of this learner only")
-    state = after(name, 1)
-    whole, metrics = step(env, state)
-    axes = learner.sharing.env_axis(state)
-    cut = lambda x, axis: jnp.stack([x, x] if axis < 0 else jnp.split(x, 2, axis))
-    shared = jax.jit(jax.vmap(learner.sharing.on_axis("devices").step, axis_name="devices"))
-    both, reported = shared(jax.tree.map(cut, state, axes))
-    for device in range(2):
-        mine = lambda x, axis: x if axis < 0 else jnp.split(x, 2, axis)[device]  # noqa: B023
-        half = jax.tree.map(lambda x: x[device], (both, reported))  # noqa: B023
-        assert_same(half, (jax.tree.map(mine, whole, axes), metrics), rtol=1e-3, atol=1e-3)
 
 
 @ALL

@@ -16,8 +16,8 @@ from jaxrl.report import log
 from jaxrl.run import checkpoint
 
 ROOT = Path(__file__).parents[2]
-TINY = "--env pendulum_swingup --num-envs 32 --unroll-length 4 --num-minibatches 2 --num-epochs 1"
-TINY += " --eval-episodes 2 --num-evals 2 --devices 1"
+TINY = "--env point_maze_open --env-options reward dense --num-envs 32 --unroll-length 4"
+TINY += " --num-minibatches 2 --num-epochs 1 --eval-episodes 2 --num-evals 2 --devices 1"
 pytestmark = pytest.mark.slow  # every command starts JAX and compiles
 
 
@@ -45,26 +45,13 @@ def run_dir(tmp_path_factory):
 
 
 def test_a_run_leaves_everything_it_promises(run_dir):
-    for name in ("config.json", "metrics.jsonl", "learning_curve.png", "tensorboard"):
+    files = ("config.json", "metrics.jsonl", "learning_curve.png", "tensorboard", "video.mp4")
+    for name in files:
         assert (run_dir / name).exists(), name
-    assert (run_dir / "video.mp4").exists() or not _can_render()
     records = log.read(run_dir)
     assert records[-1]["env_steps"] == 1280
     assert [r["env_steps"] for r in records if r["kind"] == "eval"] == [0, 640, 1280]
     assert checkpoint.steps(run_dir / "checkpoints") == [640, 1280]
-
-
-def _can_render() -> bool:
-    import envs
-    from envs.render import render
-
-    try:
-        import jax
-
-        env = envs.make("pendulum_swingup")
-        return render(env, env.reset(jax.random.key(0))).any()
-    except RuntimeError:
-        return False
 
 
 def test_play_prints_returns_and_plot_draws(run_dir, tmp_path):

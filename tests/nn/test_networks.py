@@ -151,7 +151,7 @@ def test_in_bfloat16_factors_are_rounded_and_terms_are_not(batch, sizes):
 
 
 @pytest.mark.parametrize("runs", [None, 3])
-def test_a_loss_of_single_examples_has_no_kernel_gradient_of_each(runs):
+def test_a_loss_of_single_examples_has_no_kernel_gradient_of_each(runs, optimised):
     x, kernel = jax.random.normal(KEY, (50, 7)), jax.random.normal(KEY, (7, 11))
     loss = lambda f: lambda k: jax.vmap(lambda x: jnp.sin(f(x, k)).sum())(x).sum()
     gradient = lambda f: jax.grad(loss(f)) if runs is None else jax.vmap(jax.grad(loss(f)))
