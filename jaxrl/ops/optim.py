@@ -61,23 +61,19 @@ def step(
 ) -> tuple[Any, Any, jax.Array]:
     """One step of `tx` times `learning_rate`.
 
-    Returns new parameters, the optimiser's new state, and whether the step was taken. It is not,
-    and parameters and state stay as they were, if a gradient of a small array (a bias, which every
-    sample of a batch reaches) is not finite: one bad batch does not end a run. A single entry of a
-    large array whose gradient is not finite, or beyond `LARGEST`, stays by itself. Both together
-    cost SAC half the time of a sum over all gradients.
+    Returns new parameters, the optimiser's new state, and whether the step was taken. It is not if
+    a gradient of a small array (a bias, which every sample of a batch reaches) is not finite: the
+    parameters stay, and the optimiser sees gradients of 0. One bad batch does not end a run. A single
+    gradient of a large array that is not finite, or beyond `LARGEST`, counts as 0 by itself. A sum
+    over all gradients, and a choice between old and new for each number, would take 7% of SAC's time.
     """
     leaves = jax.tree.leaves(grads)
-    small = [g for g in leaves if g.size <= SMALL] or leaves
-    taken = jnp.isfinite(optax.global_norm(small))
-    ok = jax.tree.map(lambda g: (jnp.abs(g) < LARGEST) & taken, grads)
-    updates, moved = tx.update(grads, opt, params)
-    move = lambda p, u: p - learning_rate * (u + weight_decay * p)
-    params = jax.tree.map(lambda p, u, ok: jnp.where(ok, move(p, u), p), params, updates, ok)
-    ok = optax.tree.map_params(  # of the state's copies of the parameters, and of its counts
-        tx, lambda _, ok: ok, moved, ok, transform_non_params=lambda _: taken
-    )
-    return params, jax.tree.map(jnp.where, ok, moved, opt), taken
+    taken = jnp.isfinite(optax.global_norm([g for g in leaves if g.size <= SMALL] or leaves))
+    grads = jax.tree.map(lambda g: jnp.where((jnp.abs(g) < LARGEST) & taken, g, 0.0), grads)
+    updates, opt = tx.update(grads, opt, params)
+    rate = learning_rate * taken
+    params = jax.tree.map(lambda p, u: p - rate * (u + weight_decay * p), params, updates)
+    return params, opt, taken
 
 
 def polyak(target: Any, params: Any, tau: Any) -> Any:
