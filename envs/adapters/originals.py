@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
+from envs.gl import mujoco
 from envs.registry import nearest
 
 # The name in our registry: the id in Gymnasium.
@@ -63,4 +67,16 @@ def make_original(name: str, **overrides: Any) -> gymnasium.Env:
         if key not in allowed - {"self", "kwargs"}:
             raise ValueError(f"{id} has no option {key!r}{nearest(key, allowed)}")
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return gymnasium.make(id, disable_env_checker=True, **options)
+    with _without_deprecations():
+        return gymnasium.make(id, disable_env_checker=True, **options)
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """MuJoCo says what Gymnasium's model files should no longer contain. No user can change them."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda x: "deprecated" in x or print(x, file=sys.stderr))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
