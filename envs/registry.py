@@ -130,7 +130,8 @@ def make(name: str, **overrides) -> Env:
         `Env` and takes the overrides.
       **overrides: fields of the task (reward weights, ranges, ...), `time_limit`
         in control steps (None: no limit), and for MJX tasks `physics` ("accurate":
-        the model's own solver options; "fast": the task's `FAST` options) and
+        the model's own solver options; "fast": the task's `FAST` options; for ports of
+        Gymnasium's also "balanced", whose policies carry over to the original) and
         `impl` ("jax" or "warp").
 
     Raises:

@@ -332,7 +332,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
     parser.add_argument("--stochastic", action="store_true", help="sample actions")
     parser.add_argument(
-        "--physics", choices=("accurate", "fast"), help="default: as in training; MJX tasks only"
+        "--physics",
+        choices=("accurate", "balanced", "fast"),
+        help="default: as in training; MJX tasks only",
     )
     parser.add_argument("--video", type=Path, help="default: video.mp4 in the run")
     parser.add_argument("--no-video", action="store_true")

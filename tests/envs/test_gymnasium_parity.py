@@ -156,6 +156,19 @@ def test_observation_reward_and_termination_are_gymnasiums(name, mode):
         assert ends == (len(STARTS) if name in CAN_END else 0)
 
 
+def test_balanced_physics_step_half_cheetah_as_gymnasium_does():
+    """Its model has Euler's integrator: four Newton iterations are enough, with feet on the ground."""
+    name, env = "half_cheetah", envs.make("half_cheetah", physics="balanced", time_limit=None)
+    original, rng = theirs(name), np.random.default_rng(0)
+    state = reset(env, jax.random.key(0))
+    for _ in range(50):
+        state = take(name, state, original)
+        action = rng.uniform(-1, 1, 6).astype(np.float32)
+        state, (obs, reward, *_) = step(env, state, jnp.asarray(action)), original.step(action)
+        assert difference(state.obs, obs) < 1e-3 and difference(state.reward, reward) < 1e-3
+    assert original.data.ncon > 0
+
+
 @pytest.mark.parametrize("name", FORCES)
 def test_contact_forces_are_mujocos_where_the_robot_lies_on_the_ground(name):
     env, original = ours(name), theirs(name)
