@@ -25,6 +25,7 @@ from jaxrl.loops.branch import in_any_run
 from jaxrl.loops.unroll import (
     Advantage,
     After,
+    Clip,
     Loss,
     OnPolicy,
     OnPolicyState,
@@ -57,6 +58,7 @@ def make(
     terms: Mapping[str, Loss] | None = None,
     extra: Callable[[Any], Any] = lambda config: (),  # at the start
     after: After | None = None,
+    clip: Clip = optim.clip,
     axis_name: str | None = None,
 ) -> Learner:
     """A learner that collects unrolls and updates on each of them.
@@ -64,7 +66,7 @@ def make(
     Args:
       env: one environment instance.
       config: see `OnPolicy`.
-      network ... after: the seams; see the module.
+      network ... clip: the seams; see the module.
       axis_name: the mapped device axis that environments are sharded over, if any.
 
     Raises:
@@ -78,6 +80,7 @@ def make(
     take = collecting.take_unrolls if shapes.whole_unrolls else collecting.take_steps
     vec = vectorize(env, shapes.num_envs, shapes.resets, shapes.stagger)
     psum = psum_over(axis_name)
+    judges = network.critic is not None  # the values are those of the actions drawn
     steps_per_iteration = shapes.num_envs * shapes.unroll_length
 
     def normalized(moments: Moments, obs: Any) -> Any:
@@ -88,7 +91,18 @@ def make(
         tick = lambda tree: jax.tree.map(lambda x: x[None], tree)
         obs = tick(normalized(moments, obs))
         carry, outputs, value = network.apply(params, carry, obs, reset[None])
-        return carry, jax.tree.map(lambda x: x[0], outputs), value[0]
+        return carry, *jax.tree.map(lambda x: x[0], (outputs, value))
+
+    def judged(state: OnPolicyState, obs, raw, log_prob):
+        """The critic's value of actions drawn where `obs` was seen. Leaves [N, ...]"""
+        return network.critic(state.params, normalized(state.obs_moments, obs), raw, log_prob)
+
+    def value_of(state: OnPolicyState, obs, outputs, value, key):
+        """The network's value of `obs`, or its critic's of fresh actions. Leaves [N, ...]"""
+        if not judges:
+            return value
+        keys = fold_keys(key, state.env.index)
+        return judged(state, obs, *actor.sample(state.params, outputs, keys))
 
     def init(key: jax.Array, config: OnPolicy = config) -> OnPolicyState:
         k_params, k_env, key = jax.random.split(key, 3)
@@ -117,17 +131,24 @@ def make(
 
         def one_step(loop, key):
             env_state, carry, discounted = loop
+            key, k_final = jax.random.split(key) if judges else (key, None)
             reset = env_state.done | (env_state.episode_length == 0)
             carry_next, outputs, value = forward(carry, env_state.obs, reset)
             raw, log_prob = actor.sample(state.params, outputs, fold_keys(key, env_state.index))
+            if judges:
+                value = judged(state, env_state.obs, raw, log_prob)
             stepped = vec.step(env_state, actor.to_env(raw))
             truncated = stepped.now.truncated
 
             def value_of_final():
-                return forward(carry_next, stepped.final_obs, jnp.zeros_like(reset))[2]
+                obs = stepped.final_obs
+                _, outputs, value = forward(carry_next, obs, jnp.zeros_like(reset))
+                return value_of(state, obs, outputs, value, k_final)
 
             final_value = jax.lax.cond(
-                in_any_run(truncated.any()), value_of_final, lambda: jnp.zeros_like(value)
+                in_any_run(truncated.any()),
+                value_of_final,
+                lambda: jax.tree.map(jnp.zeros_like, value),
             )
             reward = stepped.now.reward
             total = reward.mean(range(1, reward.ndim))  # over agents, if there are several
@@ -157,32 +178,39 @@ def make(
         state = state.replace(env=env_state, carry=carry, discounted=discounted, key=key)
         return state, unroll, collecting.over_time(episodes, psum)
 
-    def estimate(state: OnPolicyState, unroll: Unroll) -> tuple[jax.Array, jax.Array]:
-        """Returns advantages and value targets, in scaled reward."""
-        _, _, last_value = forward_one(
+    def estimate(state: OnPolicyState, unroll: Unroll, key=None) -> tuple[jax.Array, Any]:
+        """Returns advantages and value targets, in scaled reward. A critic needs the key."""
+        _, outputs, value = forward_one(
             state.params, state.obs_moments, state.carry, state.env.obs, state.env.done
         )
+        last_value = value_of(state, state.env.obs, outputs, value, key)
         scale = state.config.reward_scale
         if shapes.normalize_reward:
             moments = state.return_moments
             scale *= jnp.where(moments.count > 0, jax.lax.rsqrt(moments.var + 1e-8), 1.0)
         reward = rewards(unroll, state.extra, state.config)
         chex.assert_equal_shape([reward, unroll.reward])
-        next_value = jnp.concatenate([unroll.value[1:], last_value[None]])
-        like_value = lambda x: x.reshape(x.shape + (1,) * (next_value.ndim - x.ndim))
-        next_value = jnp.where(like_value(unroll.truncated), unroll.final_value, next_value)
+
+        def one_step_on(value, last, final):
+            following = jnp.concatenate([value[1:], last[None]])
+            like_value = lambda x: x.reshape(x.shape + (1,) * (following.ndim - x.ndim))
+            return jnp.where(like_value(unroll.truncated), final, following)
+
+        next_value = jax.tree.map(one_step_on, unroll.value, last_value, unroll.final_value)
         unroll = unroll.replace(reward=reward * scale)
         return advantage(unroll, next_value, state.extra, state.config)
 
-    def loss_fn(params, state: OnPolicyState, batch, carry, progress, keys):
+    def loss_fn(params, state: OnPolicyState, batch, carry, progress, keys, loss_keys):
         unroll, obs, advantage, target = batch
         _, outputs, value = network.apply(params, carry, obs, unroll.reset)
         log_prob, entropy = actor.evaluate(params, outputs, unroll.raw, keys)
         chex.assert_equal_shape([log_prob, unroll.log_prob])
-        chex.assert_equal_shape([value, target])
+        if not judges:
+            chex.assert_equal_shape([value, target])
         mean, advantage = over_minibatch(advantage, unroll.valid, psum)
         sample = Sample(
-            unroll=unroll,
+            params=params,
+            unroll=unroll.replace(obs=obs),
             advantage=advantage,
             target=target,
             value=value,
@@ -191,6 +219,7 @@ def make(
             ratio=jnp.exp(log_prob - unroll.log_prob),
             entropy=entropy,
             progress=progress,
+            keys=loss_keys,
             extra=state.extra,
         )
         # Without a closed form: Schulman's low-variance estimate.
@@ -202,8 +231,9 @@ def make(
     def update(state: OnPolicyState, carry, unroll: Unroll) -> tuple[OnPolicyState, Means]:
         config, index = state.config, state.env.index
         ids = collecting.step_ids(index, shapes.steps_shuffled)  # one random key each
+        key, k_epochs, *k_last = jax.random.split(state.key, 3 if judges else 2)
         obs = normalized(state.obs_moments, unroll.obs)
-        estimated = estimate(state, unroll)
+        estimated = estimate(state, unroll, *k_last)
         progress = state.iteration * (steps_per_iteration / jnp.maximum(config.schedule_steps, 1))
 
         def one_minibatch(estimated, loop, inputs):
@@ -211,28 +241,33 @@ def make(
             chosen, key = inputs
             batch = take((unroll.replace(obs=()), obs, *estimated), chosen)
             batch_carry = jax.tree.map(lambda x: jnp.take(x, chosen, 0), carry)
+            k_losses = jax.random.fold_in(key, shapes.num_envs * shapes.steps_shuffled)  # no id
+            keys = (fold_keys(k, ids[chosen]) for k in (key, k_losses))
             grads, metrics = jax.grad(loss_fn, has_aux=True)(
-                params, state, batch, batch_carry, progress, fold_keys(key, ids[chosen])
+                params, state, batch, batch_carry, progress, *keys
             )
             grads, metrics = psum((grads, metrics))
-            grads, norm = optim.clip(grads, config.max_grad_norm)
+            grads, norm = clip(grads, config.max_grad_norm)
             rate = schedules.next_rate(shapes.lr_schedule, rate, metrics["kl"], config, progress)
             params, opt, ok = optim.step(params, grads, opt, rate, tx=ADAM)
             return (params, opt, rate), metrics | {"grad_norm": norm, "skipped": 1.0 - ok}
 
         def one_epoch(loop, key):
-            k_order, k_entropy = jax.random.split(key)
+            k_order, k_entropy, *k_last = jax.random.split(key, 3 if judges else 2)
             keys = jax.random.split(k_entropy, shapes.num_minibatches)
             order = collecting.shuffle(
                 k_order, index, shapes.num_envs, shapes.num_minibatches, shapes.steps_shuffled
             )
             latest = estimated
             if shapes.advantages == "epoch":
-                value = network.apply(loop[0], carry, obs, unroll.reset)[2]
-                latest = estimate(state.replace(params=loop[0]), unroll.replace(value=value))
+                if judges:
+                    value = network.critic(loop[0], obs, unroll.raw, unroll.log_prob)
+                else:
+                    value = network.apply(loop[0], carry, obs, unroll.reset)[2]
+                now = state.replace(params=loop[0])
+                latest = estimate(now, unroll.replace(value=value), *k_last)
             return jax.lax.scan(partial(one_minibatch, latest), loop, (order, keys))
 
-        key, k_epochs = jax.random.split(state.key)
         loop = (state.params, state.opt, state.learning_rate)
         keys = jax.random.split(k_epochs, shapes.num_epochs)
         (params, opt, rate), metrics = jax.lax.scan(one_epoch, loop, keys)
@@ -240,7 +275,8 @@ def make(
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics |= {"first_ratio_error": first_ratio_error, "learning_rate": rate}
         share = lambda x: x.sum(1).mean() / shapes.num_envs  # of the mean over all devices
-        metrics |= psum({"value": share(unroll.value), "reward": share(unroll.reward)})
+        first_value = jax.tree.leaves(unroll.value)[0]
+        metrics |= psum({"value": share(first_value), "reward": share(unroll.reward)})
         state = state.replace(
             params=params, opt=opt, learning_rate=rate, iteration=state.iteration + 1, key=key
         )
@@ -288,8 +324,8 @@ def make(
         return none.replace(env=env, carry=carry, discounted=discounted)
 
     def on_axis(axis: str) -> Learner:
-        seams = (network, actor, policy_loss, value_loss, advantage, rewards, terms, extra, after)
-        return make(env, shapes, *seams, axis_name=axis)
+        losses = (policy_loss, value_loss, advantage, rewards, terms, extra, after)
+        return make(env, shapes, network, actor, *losses, clip, axis_name=axis)
 
     return Learner(
         init=init,

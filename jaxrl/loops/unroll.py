@@ -3,6 +3,7 @@
 | seam | default | who replaces it |
 |---|---|---|
 | `network` | – | every method: bodies of MLPs, GRUs, graphs, agents (`jaxrl/nn/actors.py`) |
+| `network.critic` | the value that the network gives | values of the actions drawn |
 | `actor` | – | every method: what is drawn, its log-probability and entropy |
 | `rewards` | the environment's | learned rewards, shaping |
 | `advantage` | `generalised` | several value heads, costs, groups |
@@ -10,6 +11,7 @@
 | `value_loss` | `squared` | clipped or distributional values |
 | `terms` | none | more losses by name, each times the config's number `NAME_coef` |
 | `extra`, `after` | `()` | numbers that learn beside the networks: multipliers, statistics |
+| `clip` | all gradients together | networks that do not share a norm |
 """
 
 from __future__ import annotations
@@ -117,13 +119,13 @@ class OnPolicy:
 class Unroll:
     """What collection stores, [T, N, ...]."""
 
-    obs: Any
+    obs: Any  # as the environment gives it; normalised where losses see it
     reset: jax.Array  # bool: this observation begins an episode
     raw: Any  # the actor's raw action
     log_prob: jax.Array
     outputs: Any  # of the network, for the actor
-    value: jax.Array
-    final_value: jax.Array  # value of the final observation where truncated, else 0
+    value: Any  # an array, or the tree that `network.critic` returns
+    final_value: Any  # value of the final observation where truncated, else 0
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
@@ -140,15 +142,17 @@ class Unroll:
 class Sample:
     """A minibatch as losses see it, [T, B, ...]. Of shuffled steps, T is 1."""
 
+    params: Any  # of the network: a loss may evaluate parts of it by itself
     unroll: Unroll
     advantage: jax.Array  # normalised over the minibatch, of every agent or factor by itself
-    target: jax.Array  # of the value
-    value: jax.Array
+    target: Any  # of the value
+    value: Any  # as the network gives it
     outputs: Any
     log_prob: jax.Array
     ratio: jax.Array  # exp(log_prob - unroll.log_prob)
     entropy: jax.Array
     progress: jax.Array  # [] share of `schedule_steps` done
+    keys: jax.Array  # [B] for what losses draw; nothing else uses them
     extra: Any
 
 
@@ -162,12 +166,13 @@ class Advantage(Protocol):
     """Returns advantages [T, N] or [T, N, K] and targets shaped like the values.
 
     `next_value` [T, N, ...] is the value of the observation after each action. At the end of an
-    episode that is the final observation, not the next episode's first.
+    episode by its clock that is the final observation, not the next episode's first. Where
+    `terminated` it has no meaning. With `network.critic` the targets may be any tree [T, N, ...].
     """
 
     def __call__(
-        self, unroll: Unroll, next_value: jax.Array, extra: Any, config: Any
-    ) -> tuple[jax.Array, jax.Array]: ...
+        self, unroll: Unroll, next_value: Any, extra: Any, config: Any
+    ) -> tuple[jax.Array, Any]: ...
 
 
 class Rewards(Protocol):
@@ -191,6 +196,12 @@ class After(Protocol):
         mean: Callable[[jax.Array], jax.Array],
         config: Any,
     ) -> tuple[Any, Means]: ...
+
+
+class Clip(Protocol):
+    """Returns gradients no longer than `max_norm`, and their norm [] before."""
+
+    def __call__(self, grads: Any, max_norm: jax.Array) -> tuple[Any, jax.Array]: ...
 
 
 @struct.dataclass

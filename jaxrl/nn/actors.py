@@ -26,6 +26,17 @@ class Apply(Protocol):
     ) -> tuple[Any, Any, jax.Array]: ...
 
 
+class Critic(Protocol):
+    """Returns the value of actions that the actor drew, in place of the value of `Apply`.
+
+    `obs` are the normalised observations and `raw` the raw actions, leaves [*B, ...], where *B is
+    N or T, N; `log_prob` is [*B]. Returns an array or a tree, leaves [*B, ...]. The metric "value"
+    shows the first leaf.
+    """
+
+    def __call__(self, params: Any, obs: Any, raw: Any, log_prob: jax.Array) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Network:
     """The body of actor and critic. Its parameters hold the actor's, too."""
@@ -33,6 +44,7 @@ class Network:
     init: Callable[[jax.Array, Any, jax.Array], Any]  # (key, obs [1, 1, ...], reset [1, 1])
     apply: Apply
     init_carry: Callable[[int], Any] = lambda batch: ()  # of a batch of environments
+    critic: Critic | None = None  # None: `apply` gives the values
 
 
 @dataclass(frozen=True)

@@ -86,3 +86,10 @@ def clip(grads: Any, max_norm: Any) -> tuple[Any, jax.Array]:
     norm = optax.global_norm(grads)
     scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12))
     return jax.tree.map(lambda g: g * scale, grads), norm
+
+
+def clip_apart(grads: dict[str, Any], max_norm: Any) -> tuple[dict[str, Any], jax.Array]:
+    """Returns gradients whose entries have a norm of at most `max_norm` each, and the largest norm before."""
+    clipped = {name: clip(tree, max_norm) for name, tree in grads.items()}
+    largest = jnp.stack([norm for _, norm in clipped.values()]).max()
+    return {name: tree for name, (tree, _) in clipped.items()}, largest

@@ -63,3 +63,12 @@ def test_a_gradient_of_a_large_array_that_is_not_finite_counts_as_0_by_itself():
     for moments in (after.opt.mu, after.opt.nu):
         assert (np.asarray(moments["large"][:3]) == 0).all() and moments["large"][3] > 0
     assert int(after.skipped) == 0
+
+
+def test_gradients_clipped_apart_have_a_norm_each_and_keep_their_direction():
+    grads = {"long": {"w": jnp.array([3.0, 0.0]), "b": jnp.array(4.0)}, "short": jnp.array([0.3])}
+    clipped, largest = optim.clip_apart(grads, 0.5)
+    np.testing.assert_allclose(clipped["long"]["w"], [0.3, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(clipped["long"]["b"], 0.4, rtol=1e-6)
+    np.testing.assert_allclose(clipped["short"], [0.3], rtol=1e-6)
+    assert largest == 5.0
