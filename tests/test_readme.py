@@ -34,8 +34,8 @@ def test_results_were_made_with_the_presets():
                 assert result["config"][name] == getattr(preset.config, name), (result["env"], name)
 
 
-@pytest.mark.parametrize("learner", ["SAC", "TD3", "CROSSQ", "SIMBAV2", "RLPD"])
-def test_every_off_policy_preset_is_valid(learner):
+@pytest.mark.parametrize("learner", ["REPPO", "SAC", "TD3", "CROSSQ", "SIMBAV2", "RLPD"])
+def test_every_preset_of_a_learner_other_than_ppo_is_valid(learner):
     for task, preset in getattr(presets, learner).items():
         assert task in envs.names()
         check(preset.config)

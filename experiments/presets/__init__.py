@@ -13,7 +13,7 @@ from jaxrl.learners.off_policy import sac, td3
 
 from .imitation import REFINE, road
 from .off_policy import CROSSQ, RLPD, SAC, SIMBAV2, TD3
-from .on_policy import PPO
+from .on_policy import PPO, REPPO
 from .preset import FAST, Preset
 from .residual import LONGER, RESIDUAL
 
@@ -23,6 +23,7 @@ __all__ = [
     "LONGER",
     "PPO",
     "REFINE",
+    "REPPO",
     "RESIDUAL",
     "RLPD",
     "SAC",
@@ -35,6 +36,7 @@ __all__ = [
 
 BY_TASK = {
     "ppo": PPO,
+    "reppo": REPPO,
     "sac": SAC,
     "td3": TD3,
     "crossq": CROSSQ,

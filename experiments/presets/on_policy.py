@@ -1,8 +1,8 @@
-"""PPO, by task."""
+"""PPO and REPPO, by task."""
 
 from __future__ import annotations
 
-from jaxrl.learners.on_policy import ppo
+from jaxrl.learners.on_policy import ppo, reppo
 
 from .preset import FAST, Preset
 
@@ -58,4 +58,22 @@ PPO: dict[str, Preset] = {
     # would show one part of an episode alone, and the policy would forget the others. Seeds 10 to 12
     # reach 998 to 1000 by 0.6 M steps and stay there (results/playground_cartpole_balance.json).
     "playground/CartpoleBalance": Preset(STEPS * 250, LOCOMOTION.replace(stagger=True)),
+}
+
+# Not tuned: the batches of PPO's presets, narrower networks than the authors' for two CPU cores, and
+# their scale of rewards for Brax (config/env/brax.yaml) with a grid that holds small losses, too.
+REPPO_SHAPE = reppo.Config(
+    num_envs=64,
+    unroll_length=64,
+    num_minibatches=8,
+    num_epochs=8,
+    stagger=True,  # as the authors do
+    reward_scale=0.1,
+    min_return=-10.0,
+    max_return=150.0,
+    actor_hidden=(128, 128),
+    critic_hidden=(256, 256),
+)
+REPPO: dict[str, Preset] = {
+    task: Preset(PPO[task].total_steps, REPPO_SHAPE, FAST) for task in ("hopper", "half_cheetah")
 }

@@ -31,6 +31,7 @@ LEARNERS = {
     "ppo_mdpo": "jaxrl.learners.on_policy.mdpo",
     "qc": "jaxrl.learners.off_policy.qc",
     "reinflow": "jaxrl.learners.on_policy.reinflow",
+    "reppo": "jaxrl.learners.on_policy.reppo",
     "sac": "jaxrl.learners.off_policy.sac",
     "simbav2": "jaxrl.learners.off_policy.simbav2",
     "td3": "jaxrl.learners.off_policy.td3",

@@ -15,7 +15,7 @@ from jaxrl.episodes import evaluate
 from jaxrl.learners.imitation import chunks
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.offline import bc
-from jaxrl.learners.on_policy import dpo, ppo, reinflow
+from jaxrl.learners.on_policy import dpo, ppo, reinflow, reppo
 from jaxrl.learners.safe import ppo_lagrangian
 from jaxrl.types import Policy
 
@@ -89,6 +89,7 @@ def test_transforms_keep_the_agent_axis():
         lambda: dpo.make(ENV, dpo.Config()),
         lambda: ppo_lagrangian.make(ENV, ppo_lagrangian.Config()),
         lambda: reinflow.make(ENV, reinflow.Config()),
+        lambda: reppo.make(ENV, reppo.Config()),
         lambda: sac.make(ENV, sac.Config()),
         lambda: bc.make(ENV, bc.Config(), None),
         lambda: chunks.make(ENV, chunks.Config()),
