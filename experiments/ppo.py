@@ -3,9 +3,11 @@
     python experiments/ppo.py
     python experiments/ppo.py --env half_cheetah --seeds 5 --run-dir runs/cheetah
     python experiments/ppo.py --env half_cheetah --seeds 5 --run-dir runs/cheetah --resume
+    python experiments/ppo.py --env half_cheetah --learner ppo_1m --seeds 5
 
-It is experiments/train.py for PPO. Flags default to the environment"s preset
-(experiments/presets/on_policy.py); --help shows them.
+It is experiments/train.py for PPO. Flags default to the environment's preset
+(experiments/presets/on_policy.py); --help shows them. The presets of "ppo" are made for seconds, those
+of "ppo_1m" for a million steps and for scores in Gymnasium's own tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import train
 
 from jaxrl.cli import script
 
-LEARNERS = ("ppo",)
+LEARNERS = ("ppo", "ppo_1m")
 
 
 def main() -> int:

@@ -13,15 +13,17 @@ from jaxrl.learners.off_policy import sac, td3
 
 from .imitation import REFINE, road
 from .off_policy import CROSSQ, RLPD, SAC, SIMBAV2, TD3
-from .on_policy import PPO, REPPO
-from .preset import FAST, Preset
+from .on_policy import FEW_STEPS, MILLION, PPO, PPO_1M, REPPO
+from .preset import BALANCED, FAST, Preset
 from .residual import LONGER, RESIDUAL
 
 __all__ = [
+    "BALANCED",
     "CROSSQ",
     "FAST",
     "LONGER",
     "PPO",
+    "PPO_1M",
     "REFINE",
     "REPPO",
     "RESIDUAL",
@@ -36,6 +38,7 @@ __all__ = [
 
 BY_TASK = {
     "ppo": PPO,
+    "ppo_1m": PPO_1M,
     "reppo": REPPO,
     "sac": SAC,
     "td3": TD3,
@@ -44,10 +47,11 @@ BY_TASK = {
     "rlpd": RLPD,
 }
 # Names of settings, and the learner that has them.
-VARIANTS = {"rlpd": "sac", "fast_td3": "td3"}
+VARIANTS = {"ppo_1m": "ppo", "rlpd": "sac", "fast_td3": "td3"}
 ANY_TASK = {
     "rlpd": Preset(250_000, sac.RLPD),
     "fast_td3": Preset(10_240_000, td3.FAST),
+    "ppo_1m": Preset(MILLION, FEW_STEPS),
     "imitation": Preset(10_000, None, flags={"num_evals": 5, "eval_episodes": 128}),
 }
 STEPS = {"on_policy": 1024 * 16 * 61, "off_policy": 1_000_000}  # by family, for any task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxrl.learners.on_policy import ppo, reppo
 
-from .preset import FAST, Preset
+from .preset import BALANCED, FAST, Preset
 
 LOCOMOTION = ppo.Config(
     num_envs=64,
@@ -77,3 +77,32 @@ REPPO_SHAPE = reppo.Config(
 REPPO: dict[str, Preset] = {
     task: Preset(PPO[task].total_steps, REPPO_SHAPE, FAST) for task in ("hopper", "half_cheetah")
 }
+
+# For a million steps instead of for seconds: small batches, many epochs, and physics whose policies
+# carry over to Gymnasium's own. The recipe is that of Tianshou's MuJoCo benchmark (Weng et al. 2022),
+# but that advantages are normalised.
+FEW_STEPS = ppo.Config(
+    num_envs=8,
+    unroll_length=256,
+    num_minibatches=32,
+    num_epochs=10,
+    advantages="epoch",
+    learning_rate=3e-4,
+    lr_schedule="linear",
+    normalize_reward=True,
+    distribution="normal",
+    init_log_std=-0.5,
+    activation="tanh",
+    start="orthogonal",
+    actor_hidden=(64, 64),
+    critic_hidden=(64, 64),
+)
+MILLION = 8 * 256 * 489
+
+PPO_1M: dict[str, Preset] = {
+    task: Preset(MILLION, FEW_STEPS, BALANCED)
+    for task in ("half_cheetah", "hopper", "walker2d", "inverted_double_pendulum", "reacher")
+}
+PPO_1M["ant"] = Preset(MILLION, FEW_STEPS.replace(init_log_std=-1.0), BALANCED)
+# A stroke pays only if many follow (Stable-Baselines3's zoo).
+PPO_1M["swimmer"] = Preset(MILLION, FEW_STEPS.replace(gamma=0.9999), BALANCED)

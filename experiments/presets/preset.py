@@ -17,3 +17,4 @@ class Preset:
 
 
 FAST = {"physics": "fast"}
+BALANCED = {"physics": "balanced"}  # ports of Gymnasium's tasks; carries over to the originals

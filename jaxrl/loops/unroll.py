@@ -58,18 +58,20 @@ class OnPolicy:
     num_envs: Count = 1024
     unroll_length: Count = 16
     num_minibatches: Count = 8  # must divide num_envs * unroll_length, or num_envs for "unrolls"
-    # What a minibatch is drawn from: single steps of all environments, or whole unrolls. A
-    # recurrent network always takes whole unrolls.
-    shuffle: Literal["steps", "unrolls"] = "steps"
     num_epochs: Count = 4
-    # When advantages and value targets are estimated: once, or before every epoch, with the values
-    # that the critic has by then. Final observations of truncated episodes keep their first value.
-    advantages: Literal["once", "epoch"] = "once"
     lr_schedule: Literal[schedules.KINDS] = "constant"
     normalize_obs: bool = True
     normalize_reward: bool = False
     resets: Literal["pool", "fresh", "cached"] = "pool"
     stagger: bool = False
+
+    # What a minibatch is drawn from: single steps of all environments, or whole unrolls. A
+    # recurrent network always takes whole unrolls.
+    shuffle: Literal["steps", "unrolls"] = "steps"
+
+    # When advantages and value targets are estimated: once, or before every epoch, with the values
+    # that the critic has by then. Final observations of truncated episodes keep their first value.
+    advantages: Literal["once", "epoch"] = "once"
 
     def rules(self) -> None:
         """Subclasses add what their fields must satisfy together."""
