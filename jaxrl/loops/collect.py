@@ -120,3 +120,11 @@ def take_steps(tree: Any, chosen: jax.Array) -> Any:
 def step_ids(index: jax.Array, steps: int) -> jax.Array:
     """Returns global numbers of all steps of environments `index` [n], as [steps * n]."""
     return (index * steps + jnp.arange(steps)[:, None]).ravel()
+
+
+def env_axis(state: Any) -> Any:
+    """Which axis of each leaf of an on-policy state runs over environments; -1: none."""
+    none = jax.tree.map(lambda _: -1, state)
+    every = lambda tree: jax.tree.map(lambda _: 0, tree)
+    env, carry, discounted = map(every, (state.env, state.carry, state.discounted))
+    return none.replace(env=env.replace(key=-1, time=-1), carry=carry, discounted=discounted)

@@ -21,6 +21,7 @@ from envs.types import Env
 from envs.vector import fold_keys, vectorize
 from jaxrl.config import check
 from jaxrl.loops import collect as collecting
+from jaxrl.loops import estimate as estimating
 from jaxrl.loops.branch import in_any_run
 from jaxrl.loops.unroll import (
     Advantage,
@@ -38,10 +39,10 @@ from jaxrl.loops.unroll import (
     squared,
     total_loss,
 )
-from jaxrl.nn.actors import Actor, Network
+from jaxrl.nn.actors import Actor, Network, policy_of
 from jaxrl.ops import optim, schedules
 from jaxrl.ops.moments import Moments, psum_over
-from jaxrl.types import Learner, Means, Metrics, Policy, Sharing
+from jaxrl.types import Learner, Means, Metrics, Sharing
 
 ADAM = optax.scale_by_adam(eps=1e-5)
 
@@ -184,21 +185,7 @@ def make(
             state.params, state.obs_moments, state.carry, state.env.obs, state.env.done
         )
         last_value = value_of(state, state.env.obs, outputs, value, key)
-        scale = state.config.reward_scale
-        if shapes.normalize_reward:
-            moments = state.return_moments
-            scale *= jnp.where(moments.count > 0, jax.lax.rsqrt(moments.var + 1e-8), 1.0)
-        reward = rewards(unroll, state.extra, state.config)
-        chex.assert_equal_shape([reward, unroll.reward])
-
-        def one_step_on(value, last, final):
-            following = jnp.concatenate([value[1:], last[None]])
-            like_value = lambda x: x.reshape(x.shape + (1,) * (following.ndim - x.ndim))
-            return jnp.where(like_value(unroll.truncated), final, following)
-
-        next_value = jax.tree.map(one_step_on, unroll.value, last_value, unroll.final_value)
-        unroll = unroll.replace(reward=reward * scale)
-        return advantage(unroll, next_value, state.extra, state.config)
+        return estimating.estimate(state, unroll, last_value, rewards, advantage, shapes)
 
     def loss_fn(params, state: OnPolicyState, batch, carry, progress, keys, loss_keys):
         unroll, obs, advantage, target = batch
@@ -280,15 +267,7 @@ def make(
         state = state.replace(
             params=params, opt=opt, learning_rate=rate, iteration=state.iteration + 1, key=key
         )
-        return renew_moments(state, unroll), metrics
-
-    def renew_moments(state: OnPolicyState, unroll: Unroll) -> OnPolicyState:
-        weight, obs, returns = unroll.valid * 1.0, state.obs_moments, state.return_moments
-        if shapes.normalize_obs:
-            obs = obs.update(unroll.obs, weight, axis_name)
-        if shapes.normalize_reward:
-            returns = returns.update(unroll.discounted, weight, axis_name, robust=False)
-        return state.replace(obs_moments=obs, return_moments=returns)
+        return estimating.renew_moments(state, unroll, shapes, axis_name), metrics
 
     def step(state: OnPolicyState) -> tuple[OnPolicyState, Metrics]:
         carry = state.carry
@@ -301,28 +280,6 @@ def make(
             state, metrics = state.replace(extra=new), metrics | more
         return state, episodes.with_means(metrics)
 
-    def apply(params, carry, obs, key, deterministic):
-        weights, moments = params
-        obs, keys = jax.tree.map(lambda x: x[None], obs), key[None]
-        carry, outputs, _ = forward_one(weights, moments, carry, obs, jnp.zeros(1, bool))
-        draw = actor.mode if deterministic else lambda *args: actor.sample(*args)[0]
-        raw = draw(weights, outputs, keys)
-        return actor.to_env(jax.tree.map(lambda x: x[0], raw)), carry
-
-    # Defined once: functions are static fields of a Policy, and a new function causes a retrace.
-    def init_carry():
-        return network.init_carry(1)
-
-    def policy(state: OnPolicyState) -> Policy:
-        return Policy((state.params, state.obs_moments), init_carry, apply)
-
-    def env_axis(state: OnPolicyState) -> Any:
-        none = jax.tree.map(lambda _: -1, state)
-        every = lambda tree: jax.tree.map(lambda _: 0, tree)
-        env, carry, discounted = map(every, (state.env, state.carry, state.discounted))
-        env = env.replace(key=-1, time=-1)
-        return none.replace(env=env, carry=carry, discounted=discounted)
-
     def on_axis(axis: str) -> Learner:
         losses = (policy_loss, value_loss, advantage, rewards, terms, extra, after)
         return make(env, shapes, network, actor, *losses, clip, axis_name=axis)
@@ -330,9 +287,9 @@ def make(
     return Learner(
         init=init,
         step=step,
-        policy=policy,
+        policy=policy_of(forward_one, network.init_carry, actor),
         config=config,
         env=env,
         steps_per_iteration=steps_per_iteration,
-        sharing=Sharing(env_axis, on_axis, shapes.num_blocks),
+        sharing=Sharing(collecting.env_axis, on_axis, shapes.num_blocks),
     )

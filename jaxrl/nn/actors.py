@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from envs.types import Box, Discrete, MultiDiscrete
 from jaxrl.nn import spaces
 from jaxrl.nn.layers import ActorCritic
+from jaxrl.types import Policy
 
 
 class Apply(Protocol):
@@ -107,3 +109,30 @@ def actor_critic(
         return module.apply(params, carry, *seen(obs, reset), reset)
 
     return Network(init, apply, module.init_carry)
+
+
+def policy_of(
+    forward: Callable[..., Any], start: Callable[[int], Any], actor: Actor
+) -> Callable[[Any], Policy]:
+    """Returns `Learner.policy`, of a state with `params` and `obs_moments`.
+
+    Args:
+      forward: (params, moments, carry, obs [1, ...], reset [1]) to the next carry, the outputs that
+        the actor reads, and the value.
+      start: the carry of a batch of that size.
+      actor: reads the outputs.
+    """
+
+    # Defined once: functions are static fields of a Policy, and a new function causes a retrace.
+    def init_carry():
+        return start(1)
+
+    def apply(params, carry, obs, key, deterministic):
+        weights, moments = params
+        obs, keys = jax.tree.map(lambda x: x[None], obs), key[None]
+        carry, outputs, _ = forward(weights, moments, carry, obs, jnp.zeros(1, bool))
+        draw = actor.mode if deterministic else lambda *args: actor.sample(*args)[0]
+        raw = draw(weights, outputs, keys)
+        return actor.to_env(jax.tree.map(lambda x: x[0], raw)), carry
+
+    return lambda state: Policy((state.params, state.obs_moments), init_carry, apply)
