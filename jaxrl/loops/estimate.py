@@ -42,7 +42,9 @@ def estimate(
 
     next_value = jax.tree.map(one_step_on, unroll.value, last_value, unroll.final_value)
     unroll = unroll.replace(reward=reward * scale)
-    return advantage(unroll, next_value, state.extra, state.config)
+    found, targets = advantage(unroll, next_value, state.extra, state.config)
+    chex.assert_equal_shape_prefix([found, unroll.reward], 2)
+    return found, targets
 
 
 def renew_moments(

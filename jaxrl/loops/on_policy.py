@@ -33,6 +33,7 @@ from jaxrl.loops.unroll import (
     Rewards,
     Sample,
     Unroll,
+    check_terms,
     generalised,
     mean_over,
     over_minibatch,
@@ -71,11 +72,13 @@ def make(
       axis_name: the mapped device axis that environments are sharded over, if any.
 
     Raises:
-      ValueError: a field out of range.
+      ValueError: a field out of range, or a term without its weight. The first trace of `step`
+        also refuses losses and metrics that are not per sample.
     """
     check(config)
     shapes = config  # static fields; inside a step `config` is the state's, whose numbers are data
     terms = dict(terms or {})
+    check_terms(terms, config)
     if not shapes.whole_unrolls and jax.tree.leaves(network.init_carry(1)):
         raise ValueError(f"shuffle={shapes.shuffle!r}: a network with memory needs 'unrolls'")
     take = collecting.take_unrolls if shapes.whole_unrolls else collecting.take_steps

@@ -283,15 +283,45 @@ def total_loss(
     mean: Callable[[jax.Array], jax.Array],
     config: OnPolicy,
 ) -> tuple[jax.Array, Means]:
-    """The weighted sum of all losses, and their means by name."""
-    losses, means = policy_loss(sample, config)
-    value_losses, more = value_loss(sample, config)
+    """The weighted sum of all losses, and the means of losses and metrics by name.
+
+    Raises:
+      ValueError: a loss or a metric without a number per sample.
+    """
+    seen = lambda seam, loss: per_sample(seam, loss(sample, config), sample.unroll.valid)
+    losses, means = seen("policy_loss", policy_loss)
+    value_losses, more = seen("value_loss", value_loss)
     policy, value, entropy = mean(losses), mean(value_losses), mean(sample.entropy)
     loss = policy + config.value_coef * value - config.entropy_coef * entropy
     metrics = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
+    means = means | more
     for name, term in terms.items():
-        losses, others = term(sample, config)
+        losses, more = seen(f"terms[{name!r}]", term)
         metrics[f"{name}_loss"] = mean(losses)
         loss += getattr(config, f"{name}_coef") * metrics[f"{name}_loss"]
-        means = means | others
-    return loss, metrics | jax.tree.map(mean, means | more)
+        means = means | more
+    return loss, metrics | jax.tree.map(mean, means)
+
+
+def check_terms(terms: Mapping[str, Loss], config: OnPolicy) -> None:
+    """Raises ValueError if a term has no weight among the settings."""
+    for name in terms:
+        if not hasattr(config, f"{name}_coef"):
+            raise ValueError(f"terms[{name!r}]: {type(config).__name__} must have {name}_coef")
+
+
+def per_sample(seam: str, returned: Any, valid: jax.Array) -> tuple[jax.Array, Means]:
+    """Returns the loss and the metrics that a `Loss` returned for steps `valid` [T, B].
+
+    Raises:
+      ValueError: it returned something else. A scalar would be averaged over invalid steps, too.
+    """
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
+        raise ValueError(f"{seam}: must return a loss and a dict of metrics")
+    for name, x in ({"the loss": returned[0]} | returned[1]).items():
+        if jnp.shape(x)[:2] != valid.shape:
+            raise ValueError(
+                f"{seam}: {name} has the shape {jnp.shape(x)}, must be [T, B] = {valid.shape} or"
+                " [T, B, K]; the engine takes the mean"
+            )
+    return returned
