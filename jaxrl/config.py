@@ -92,9 +92,17 @@ Duration = Annotated[float, Real(0.0, finite=False)]  # a number of steps; infin
 
 
 def config(cls: type) -> type:
-    """A frozen pytree dataclass whose float fields are leaves and whose other fields are static."""
+    """A frozen pytree dataclass whose float fields are leaves and whose other fields are static.
+
+    Raises:
+      TypeError: a number, text or tuple without a type, which a dataclass would not count as a field.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
-    for name in cls.__dict__.get("__annotations__", {}):
+    typed = cls.__dict__.get("__annotations__", {})
+    for name, value in cls.__dict__.items():
+        if isinstance(value, int | float | str | tuple) and name not in typed and name[0] != "_":
+            raise TypeError(f"{cls.__name__}.{name} = {value!r}: has no type, such as NonNegative")
+    for name in typed:
         default = cls.__dict__.get(name, dataclasses.MISSING)
         kind, *marks = typing.get_args(hints[name]) or (hints[name],)
         is_data = kind is float and Static() not in marks
@@ -111,6 +119,8 @@ def numbers(settings: Any) -> list[str]:
 
 def check(settings: Any) -> None:
     """Raises ValueError naming the first bad field, its value and what is allowed."""
+    if "__dataclass_fields__" not in vars(type(settings)):
+        raise ValueError(f"{type(settings).__qualname__}: is not decorated with @config")
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         _check_field(field.name, getattr(settings, field.name), hints[field.name])

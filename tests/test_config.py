@@ -127,3 +127,20 @@ def test_tracers_pass_because_they_cannot_be_looked_at():
         return x
 
     assert jax.jit(traced)(-5.0) == -5.0
+
+
+def test_a_default_without_a_type_is_refused():
+    """A dataclass would keep the parent's default, and a sweep over it would do nothing."""
+    with pytest.raises(TypeError, match=r"Mine.share = 0.1: has no type"):
+
+        @config
+        class Mine(Base):
+            share = 0.1
+
+
+def test_a_subclass_that_is_no_config_is_refused():
+    class Mine(Base):
+        rate: NonNegative = 0.1
+
+    with pytest.raises(ValueError, match="Mine: is not decorated with @config"):
+        check(Mine())
