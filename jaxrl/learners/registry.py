@@ -49,12 +49,13 @@ def module(name: str) -> ModuleType:
     if name not in LEARNERS and not colon:
         allowed = ", ".join(sorted(LEARNERS))
         raise ValueError(f"learner={name!r}: allowed are {allowed}, or MODULE:make")
+    path = LEARNERS.get(name, own)
     try:
-        found = importlib.import_module(LEARNERS.get(name, own))
+        found = importlib.import_module(path)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"learner={name!r}: cannot import {own!r} ({error})") from None
-    if colon and not (function == "make" and hasattr(found, "make") and hasattr(found, "Config")):
-        raise ValueError(f"learner={name!r}: the module must have `Config` and `make`")
+        raise ValueError(f"learner={name!r}: cannot import {path!r} ({error})") from None
+    if (colon and function != "make") or not hasattr(found, "make") or not hasattr(found, "Config"):
+        raise ValueError(f"learner={name!r}: {path} must have `Config` and `make`")
     return found
 
 
