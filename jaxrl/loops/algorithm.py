@@ -110,7 +110,7 @@ class Batch:
 
     def mean(self, x: jax.Array) -> jax.Array:
         """Returns this device's share of the mean of x [..., B]; the shares add up to the mean."""
-        chex.assert_equal(x.shape[-1], self.valid.shape[0])
+        chex.assert_axis_dimension(x, -1, self.valid.shape[0])
         return jnp.where(self.valid, x, 0.0).sum(-1) * (self.share / self.valid.shape[0])
 
     def total(self, shares: Any) -> Any:

@@ -1,14 +1,15 @@
 """CrossQ: batch renormalisation and the joint batch of its critics, by hand in NumPy."""
 
+import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_hand import batch_of
 from probes import assert_same, differ
 
-from envs.types import Box
 from jaxrl.learners.off_policy import crossq
-from jaxrl.loops.algorithm import Batch, Obs
+from jaxrl.loops.algorithm import Obs
 from jaxrl.nn import batch_renorm, spaces
 
 KEY = jax.random.key(0)
@@ -59,26 +60,18 @@ def test_a_sample_that_does_not_count_moves_no_statistics():
     assert kept["mean"] == 0.5 and kept["var"] == 2.0
 
 
-BATCH = Batch(
-    obs=Obs(jnp.array([[0.0], [1.0], [3.0]]), jnp.array([[0.0], [1.0], [3.0]])),
-    action=jnp.array([[0.5], [-0.5], [0.2]]),
-    reward=jnp.array([1.0, 2.0, -1.0]),
-    next_obs=Obs(jnp.array([[1.0], [2.0], [5.0]]), jnp.array([[1.0], [2.0], [5.0]])),
-    discount=jnp.array([0.9, 0.9, 0.0]),
-    valid=jnp.ones(3, bool),
-    taken=jnp.ones((3, 1), bool),
-    signals={},
-    key=jax.random.split(KEY, 3),
-    shared_key=KEY,
+BATCH = batch_of(
+    obs=[0.0, 1.0, 3.0],
+    action=[[0.5], [-0.5], [0.2]],
+    reward=[1.0, 2.0, -1.0],
+    next_obs=[1.0, 2.0, 5.0],
+    discount=[0.9, 0.9, 0.0],
 )
 
 
 @pytest.fixture(scope="module")
 def built():
-    algorithm = crossq.algorithm(LINEAR, spaces.actions(Box((1,), -1.0, 1.0)))
-    config = jax.tree.map(jnp.asarray, LINEAR)
-    agent = algorithm.init(KEY, Obs(jnp.zeros((1, 1)), jnp.zeros((1, 1))), config)
-    return algorithm, agent, config
+    return by_hand.built(crossq, LINEAR)
 
 
 def test_the_critics_normalise_both_halves_together_and_have_no_targets(built):

@@ -1,9 +1,11 @@
 """DQN and discrete SAC: their losses by hand, exploration, and a task that they solve."""
 
+import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_hand import batch_of
 from probes import CLOCK, Probe
 
 import envs
@@ -11,31 +13,13 @@ from envs.types import Discrete
 from jaxrl.data import dataset as data
 from jaxrl.learners import registry
 from jaxrl.learners.off_policy import discrete_sac, dqn
-from jaxrl.loops.algorithm import Batch, Obs
-from jaxrl.nn import spaces
+from jaxrl.loops.algorithm import Obs
 
 KEY = jax.random.key(0)
 LINEAR_DQN = dqn.Config(hidden=(), learning_rate=0.0)
 LINEAR_SAC = discrete_sac.Config(
     actor_hidden=(), critic_hidden=(), init_alpha=0.5, target_entropy=0.98, critic_lr=0.0
 )
-
-
-def batch_of(obs, action, reward, next_obs, discount):
-    column = lambda x: jnp.asarray(x, jnp.float32)[:, None]
-    size = len(obs)
-    return Batch(
-        obs=Obs(column(obs), column(obs)),
-        action=jnp.asarray(action, jnp.int32),
-        reward=jnp.asarray(reward, jnp.float32),
-        next_obs=Obs(column(next_obs), column(next_obs)),
-        discount=jnp.asarray(discount, jnp.float32),
-        valid=jnp.ones(size, bool),
-        taken=jnp.ones((size, 1), bool),
-        signals={},
-        key=jax.random.split(KEY, size),
-        shared_key=KEY,
-    )
 
 
 def linear(weights):
@@ -46,11 +30,8 @@ def linear(weights):
     }
 
 
-def built(module, config, num_actions=2):
-    algorithm = module.algorithm(config, spaces.actions(Discrete(num_actions)))
-    traced = jax.tree.map(jnp.asarray, config)
-    agent = algorithm.init(KEY, Obs(jnp.zeros((1, 1)), jnp.zeros((1, 1))), traced)
-    return algorithm, agent, traced
+def built(module, config):
+    return by_hand.built(module, config, actions=Discrete(2))
 
 
 # --- DQN ---

@@ -1,16 +1,15 @@
 """Q-chunking: its targets by hand, the choice among chunks, plans that are carried out."""
 
+import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import CLOCK, Probe
 
-from envs.types import Box
 from jaxrl.data import replay
 from jaxrl.learners.off_policy import qc
 from jaxrl.loops.algorithm import Obs, to_batch
-from jaxrl.nn import spaces
 from jaxrl.types import Transition
 
 KEY = jax.random.key(0)
@@ -28,10 +27,7 @@ LINEAR = qc.Config(
 
 
 def built(config=LINEAR):
-    algorithm = qc.algorithm(config, spaces.actions(Box((1,), -1.0, 1.0)))
-    traced = jax.tree.map(jnp.asarray, config)
-    agent = algorithm.init(KEY, Obs(jnp.zeros((1, 1)), jnp.zeros((1, 1))), traced)
-    return algorithm, agent, traced
+    return by_hand.built(qc, config)
 
 
 def critic(*weights):

@@ -1,16 +1,17 @@
 """SimbaV2: its layers, the scale of its rewards and its categorical target, by hand in NumPy."""
 
+import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_hand import batch_of
 from probes import Probe
 
-from envs.types import Box
 from jaxrl.config import check
 from jaxrl.learners.off_policy import simbav2
-from jaxrl.loops.algorithm import Batch, Collected, Obs
-from jaxrl.nn import hypersphere, spaces
+from jaxrl.loops.algorithm import Collected
+from jaxrl.nn import hypersphere
 from jaxrl.ops.moments import Moments
 
 KEY = jax.random.key(0)
@@ -56,10 +57,7 @@ def test_every_unit_has_a_weight_of_length_1_at_the_start_and_after_an_update(bu
 
 @pytest.fixture(scope="module")
 def built():
-    algorithm = simbav2.algorithm(SMALL, spaces.actions(Box((1,), -1.0, 1.0)))
-    config = jax.tree.map(jnp.asarray, SMALL.replace(init_alpha=0.5, critic_lr=0.01, actor_lr=0.01))
-    agent = algorithm.init(KEY, Obs(jnp.zeros((1, 1)), jnp.zeros((1, 1))), config)
-    return algorithm, agent, config
+    return by_hand.built(simbav2, SMALL.replace(init_alpha=0.5, critic_lr=0.01, actor_lr=0.01))
 
 
 def test_statistics_are_of_discounted_returns_and_hold_the_largest(built):
@@ -92,17 +90,12 @@ def test_returns_are_discounted_and_restart_with_every_episode():
     np.testing.assert_array_equal(state.discounted, [0.0, 0.0])
 
 
-BATCH = Batch(
-    obs=Obs(jnp.array([[0.3], [1.0]]), jnp.array([[0.3], [1.0]])),
-    action=jnp.array([[0.5], [-0.5]]),
-    reward=jnp.array([4.0, -1.0]),
-    next_obs=Obs(jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [2.0]])),
-    discount=jnp.array([0.9, 0.0]),
-    valid=jnp.ones(2, bool),
-    taken=jnp.ones((2, 1), bool),
-    signals={},
-    key=jax.random.split(KEY, 2),
-    shared_key=KEY,
+BATCH = batch_of(
+    obs=[0.3, 1.0],
+    action=[[0.5], [-0.5]],
+    reward=[4.0, -1.0],
+    next_obs=[1.0, 2.0],
+    discount=[0.9, 0.0],
 )
 
 

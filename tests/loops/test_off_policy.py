@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 
+import by_hand
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
+from by_hand import batch_of
 from probes import CLOCK, Probe, assert_same, differ
 from scipy import stats
 
@@ -20,7 +22,7 @@ from jaxrl.learners.off_policy import dsac, mdpo, pmoe, sac, td3
 from jaxrl.learners.offline import bc, iql, td3_bc
 from jaxrl.learners.on_policy import ppo
 from jaxrl.loops import off_policy
-from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Each, Obs, n_step, split_each, to_batch
+from jaxrl.loops.algorithm import Algorithm, Delayed, Each, Obs, n_step, split_each, to_batch
 from jaxrl.nn import spaces
 from jaxrl.ops import categorical, optim
 from jaxrl.types import Policy
@@ -185,28 +187,21 @@ def test_the_temperature_falls_above_the_target_entropy_and_rises_below():
     assert low < np.log(0.1) < high
 
 
-def batch_of(key=KEY, size=64, obs=3, action=2):
-    keys = jax.random.split(key, 6)
+def random_batch(size=64, obs=3, action=2):
+    keys = jax.random.split(KEY, 6)
     normal = lambda i, *shape: jax.random.normal(keys[i], shape)
-    return Batch(
-        obs=Obs(normal(0, size, obs), normal(0, size, obs)),
-        action=jnp.tanh(normal(1, size, action)),
-        reward=normal(2, size),
-        next_obs=Obs(normal(3, size, obs), normal(3, size, obs)),
-        discount=jnp.where(normal(4, size) > 0.5, 0.0, 0.9),
-        valid=jnp.ones(size, bool),
-        taken=jnp.ones((size, 1), bool),
-        signals={},
-        key=jax.random.split(keys[5], size),
-        shared_key=keys[5],
+    return batch_of(
+        normal(0, size, obs),
+        jnp.tanh(normal(1, size, action)),
+        normal(2, size),
+        normal(3, size, obs),
+        jnp.where(normal(4, size) > 0.5, 0.0, 0.9),
+        keys[5],
     )
 
 
-def built(module, config, obs=3, action=2):
-    algorithm = module.algorithm(config, spaces.actions(Box((action,), -1.0, 1.0)))
-    traced = jax.tree.map(jnp.asarray, config)
-    example = Obs(jnp.zeros((1, obs)), jnp.zeros((1, obs)))
-    return algorithm, algorithm.init(KEY, example, traced), traced
+def built(module, config):
+    return by_hand.built(module, config, obs=3, actions=Box((2,), -1.0, 1.0))
 
 
 def with_other_targets(agent):
@@ -225,7 +220,7 @@ def critic_loss(config, batch):
 
 def test_the_critic_loss_is_the_soft_bellman_error_by_hand():
     config = SAC.replace(init_alpha=0.3)
-    batch = batch_of()
+    batch = random_batch()
     agent, loss = critic_loss(config, batch)
     outputs = sac.MLP((16,), 4, "tanh", 0.01).apply(agent.actor.params, batch.next_obs.actor)
     dist = spaces.tanh_normal(outputs)
@@ -277,7 +272,7 @@ def test_the_actor_loss_of_sac_is_by_hand_and_so_is_the_temperature_s_gradient(a
     for target in (-3.0, 3.0):  # the entropy is above, or below
         config = SAC.replace(init_alpha=0.3, alpha_lr=1e-2, target_entropy=target, actor_q=actor_q)
         algorithm, agent, traced = built(sac, config)
-        batch = batch_of()
+        batch = random_batch()
         new, metrics = algorithm.update.actor(agent, batch, traced)
         drawn = outputs_by_hand(agent.actor.params, batch.obs.actor)
         action, log_prob = drawn_by_hand(*drawn, actor_keys(batch))
@@ -294,7 +289,7 @@ def test_the_actor_loss_of_sac_is_by_hand_and_so_is_the_temperature_s_gradient(a
 def test_the_actor_loss_of_mdpo_is_by_hand():
     algorithm, agent, traced = built(mdpo, MDPO.replace(init_alpha=0.3, kl_coef=0.7))
     old = jax.tree.map(lambda x: 1.5 * x + 0.1, agent.actor.params)
-    batch = batch_of()
+    batch = random_batch()
     _, metrics = algorithm.update.actor(agent.replace(old_actor=old), batch, traced)
     mean, std = outputs_by_hand(agent.actor.params, batch.obs.actor)
     old_mean, old_std = outputs_by_hand(old, batch.obs.actor)
@@ -311,7 +306,7 @@ def test_the_actor_loss_of_mdpo_is_by_hand():
 def test_the_actor_loss_of_pmoe_is_by_hand():
     """Every expert climbs its own soft value, whatever the router says."""
     algorithm, agent, traced = built(pmoe, PMOE.replace(init_alpha=0.3, router_coef=0.7))
-    batch = batch_of()
+    batch = random_batch()
     _, metrics = algorithm.update.actor(agent, batch, traced)
     outputs, _ = pmoe.Mixture((16,), 2, 2, "tanh", 0.5).apply(agent.actor.params, batch.obs.actor)
     mean, spread = np.split(np.asarray(outputs), 2, -1)  # [B, experts, A]
@@ -326,7 +321,7 @@ def test_the_actor_loss_of_pmoe_is_by_hand():
 def test_the_losses_of_iql_are_by_hand():
     """Weights are cut at 100; the critics regress on the value that was just updated."""
     algorithm, agent, traced = built(iql, IQL.replace(expectile=0.8, beta=20.0))
-    batch = batch_of()
+    batch = random_batch()
     target = jax.tree.map(lambda x: 1.3 * x, agent.critic.params)
     agent = agent.replace(critic=agent.critic.replace(target=target))
     value = lambda params, obs: np.asarray(iql.MLP((16,), 1, "tanh").apply(params, obs))[:, 0]
@@ -354,7 +349,7 @@ def test_the_losses_of_iql_are_by_hand():
 
 
 def test_without_backup_entropy_the_temperature_does_not_matter():
-    batch = batch_of()
+    batch = random_batch()
     losses = [
         critic_loss(SAC.replace(init_alpha=a, backup_entropy=b), batch)[1]
         for a in (0.1, 2.0)
@@ -366,7 +361,7 @@ def test_without_backup_entropy_the_temperature_does_not_matter():
 def test_the_random_set_of_critics_is_redrawn():
     config = SAC.replace(num_critics=5, target_critics=1)
     algorithm, agent, traced = built(sac, config)
-    batch = batch_of()
+    batch = random_batch()
     losses = set()
     for i in range(12):
         key = jax.random.key(i)
@@ -378,7 +373,7 @@ def test_the_random_set_of_critics_is_redrawn():
 def test_the_critic_loss_of_dsac_is_by_hand():
     """The target critic of the lower mean gives both the target and what is sampled from it."""
     algorithm, agent, traced = built(dsac, DSAC.replace(init_alpha=0.3))
-    agent, batch = with_other_targets(agent), batch_of()
+    agent, batch = with_other_targets(agent), random_batch()
     agent = agent.replace(spread=jnp.asarray([0.5, 2.0]))
     new, metrics = algorithm.update.critic(agent, batch, traced)
     k_action, k_noise = split_each(split_each(batch.key)[0])
@@ -406,7 +401,7 @@ def test_dsac_draws_its_target_critics_too():
     algorithm, agent, traced = built(dsac, DSAC.replace(num_critics=5, target_critics=1))
     losses = set()
     for i in range(40):
-        batch = batch_of().replace(shared_key=jax.random.key(i))
+        batch = random_batch().replace(shared_key=jax.random.key(i))
         _, metrics = algorithm.update.critic(agent, batch, traced)
         losses.add(round(float(metrics["critic_loss"]), 6))
     assert len(losses) == 5
@@ -414,7 +409,7 @@ def test_dsac_draws_its_target_critics_too():
 
 def test_pmoe_with_actor_out_scale_0_starts_at_the_zero_action():
     algorithm, agent, _ = built(pmoe, PMOE.replace(actor_out_scale=0.0))
-    obs = batch_of().obs.actor
+    obs = random_batch().obs.actor
     acts = lambda agent: np.abs(
         algorithm.act(agent.actor.params, (), Obs(obs[0], obs[0]), KEY, True)[0]
     ).max()
@@ -432,7 +427,7 @@ def test_learning_goes_on_after_more_steps_than_an_int32_holds():
 
 def test_invalid_transitions_do_not_matter():
     algorithm, agent, traced = built(sac, SAC)
-    batch = batch_of()
+    batch = random_batch()
     half = jnp.arange(64) < 32
     masked = batch.replace(valid=half)
     poisoned = masked.replace(reward=jnp.where(half, batch.reward, 1e9))
@@ -442,7 +437,7 @@ def test_invalid_transitions_do_not_matter():
 
 def test_the_spread_of_dsac_ignores_invalid_transitions():
     algorithm, agent, traced = built(dsac, DSAC)
-    batch, half = batch_of(), jnp.arange(64) < 32
+    batch, half = random_batch(), jnp.arange(64) < 32
     first = jax.tree.map(lambda x: x[:32] if x.ndim else x, batch)
     spread = lambda batch: algorithm.update.critic(agent, batch, traced)[0].spread
     of_half = spread(batch.replace(valid=half))
@@ -457,11 +452,11 @@ def test_the_spread_of_dsac_ignores_invalid_transitions():
 )
 def test_targets_move_by_tau_towards_the_updated_critic(module, config):
     algorithm, agent, traced = built(module, config)
-    new, _ = algorithm.update.critic(agent, batch_of(), traced)
+    new, _ = algorithm.update.critic(agent, random_batch(), traced)
     assert differ(new.critic.params, agent.critic.params)
     expected = optim.polyak(agent.critic.target, new.critic.params, 0.1)
     assert_same(new.critic.target, expected, rtol=1e-6, atol=1e-7)
-    acted, _ = algorithm.update.actor(new, batch_of(), traced)
+    acted, _ = algorithm.update.actor(new, random_batch(), traced)
     assert_same(acted.critic.target, new.critic.target)
     assert_same(acted.critic.params, new.critic.params)
 
@@ -473,10 +468,10 @@ def test_the_target_actor_moves_by_tau_with_the_critics_and_not_with_the_actor()
     algorithm, agent, traced = built(td3, TD3)
     target = jax.tree.map(lambda x: x + 1.0, agent.actor.params)
     agent = agent.replace(actor=agent.actor.replace(target=target))
-    new, _ = algorithm.update.critic(agent, batch_of(), traced)
+    new, _ = algorithm.update.critic(agent, random_batch(), traced)
     expected = jax.tree.map(lambda t, a: 0.9 * t + 0.1 * a, agent.actor.target, agent.actor.params)
     assert_same(new.actor.target, expected, rtol=1e-5, atol=1e-6)
-    acted, _ = algorithm.update.actor(new, batch_of(), traced)
+    acted, _ = algorithm.update.actor(new, random_batch(), traced)
     assert differ(acted.actor.params, new.actor.params)
     assert_same(acted.actor.target, new.actor.target)
 
@@ -498,7 +493,7 @@ def test_the_critic_loss_of_td3_is_by_hand():
     """The target action is smoothed by clipped noise; the lower of two targets counts."""
     config = TD3.replace(target_noise=0.4, target_noise_clip=0.5)
     algorithm, agent, traced = built(td3, config)
-    batch = batch_of()
+    batch = random_batch()
     grown = jax.tree.map(lambda x: 1.3 * x, (agent.actor.target, agent.critic.target))
     agent = agent.replace(
         actor=agent.actor.replace(target=grown[0]), critic=agent.critic.replace(target=grown[1])
@@ -528,7 +523,7 @@ def test_categorical_critics_share_the_projection_with_the_lower_mean():
     target = jax.tree.map(jnp.zeros_like, agent.critic.target)
     biased = lambda x: logits if x.shape == logits.shape else x  # the last layer's bias
     agent = agent.replace(critic=agent.critic.replace(target=jax.tree.map(biased, target)))
-    batch = batch_of(size=8)
+    batch = random_batch(size=8)
     batch = batch.replace(reward=jnp.full(8, 5.0), discount=jnp.ones(8))
     _, metrics = algorithm.update.critic(agent, batch, traced)
     critic = td3.Ensemble(2, (16,), 21, "tanh", False)
@@ -586,7 +581,7 @@ def test_dsac_learns_the_spread_of_returns():
 
 def test_mdpo_s_old_policy_is_refreshed_and_pulls():
     algorithm, agent, traced = built(mdpo, MDPO.replace(refresh_every=2))
-    batch = batch_of()
+    batch = random_batch()
     ages, same = [], []
     first = agent.actor.params
     for _ in range(4):
@@ -603,10 +598,19 @@ def test_mdpo_s_old_policy_is_refreshed_and_pulls():
     assert drift[100.0] < 0.1 * drift[0.0]
 
 
+@pytest.mark.parametrize("wrong", [0.0, jnp.ones((64, 2))])
+def test_a_penalty_that_is_not_per_sample_is_refused(wrong):
+    """A scalar would count samples that are not finite, and [B, A] would broadcast."""
+    _, agent, config = built(sac, SAC)
+    update = sac.actor_update(sac.networks(SAC, 2), 2, lambda params, agent, batch, config: wrong)
+    with pytest.raises(AssertionError, match=r"penalty must return \[B\]"):
+        jax.eval_shape(update, agent, random_batch(), config)
+
+
 def test_pmoe_s_router_is_drawn_to_the_expert_that_the_critics_value_most():
     """Its loss by hand: the distance of its shares from that expert's one-hot."""
     algorithm, agent, traced = built(pmoe, PMOE.replace(num_experts=3))
-    batch = batch_of()
+    batch = random_batch()
     _, metrics = algorithm.update.actor(agent, batch, traced)
     outputs, logits = pmoe.Mixture((16,), 3, 2, "tanh", 0.5).apply(
         agent.actor.params, batch.obs.actor
@@ -967,7 +971,7 @@ def test_offline_learners_improve_on_random_actions(module):
 def test_the_actor_loss_of_td3_bc_is_by_hand():
     """-lambda Q1 + (pi - a)^2, lambda = alpha over the mean of |Q1| (Fujimoto & Gu, eq. 4, 5)."""
     algorithm, agent, traced = built(td3_bc, td3_bc.Config(**DATA, q_coef=2.5))
-    batch = batch_of()
+    batch = random_batch()
     _, metrics = algorithm.update.actor(agent, batch, traced)
     action = jnp.tanh(td3.MLP((16,), 2, "tanh", 0.01).apply(agent.actor.params, batch.obs.actor))
     critic = td3.Ensemble(2, (16,), 1, "tanh", False)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -176,9 +177,7 @@ def actor_value(config: Config, q: jax.Array) -> jax.Array:
 
 
 def actor_update(
-    nets: Networks,
-    action_size: int,
-    penalty: Callable[..., Any] = lambda params, agent, batch, config: 0.0,
+    nets: Networks, action_size: int, penalty: Callable[..., jax.Array] | None = None
 ) -> UpdateOnBatch:
     """The actor climbs the soft value. `penalty(params, agent, batch, config)` [B] is added to
     its loss."""
@@ -191,7 +190,11 @@ def actor_update(
             action, log_prob = nets.sample(params, batch.obs, keys)
             q = nets.values(agent.critic.params, batch.obs, action)[..., 0]
             losses = alpha * log_prob - actor_value(config, q)
-            loss = batch.mean(losses + penalty(params, agent, batch, config))
+            if penalty is not None:
+                added = jnp.asarray(penalty(params, agent, batch, config))
+                chex.assert_equal_shape([added, losses], custom_message="penalty must return [B]")
+                losses += added
+            loss = batch.mean(losses)
             return loss, (batch.mean(-log_prob), {"actor_loss": loss})
 
         grads, (entropy, metrics) = batch.grad(loss_fn, agent.actor.params)
