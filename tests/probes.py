@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.tasks.classic.point_maze import PointMaze
+from envs.transforms import time_limit
 from envs.types import Box, Discrete, State, first_state
 
 CLOCK = 6  # entries of the one-hot clock
@@ -176,3 +178,23 @@ def assert_same(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> None:
 def differ(a: Any, b: Any) -> bool:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return any((plain(x) != plain(y)).any() for x, y in pairs)
+
+
+CONTINUOUS = Probe(length=5.0, truncates=True, pays_cue=1.0, pays_goal=1.0, sees_cue=1.0)
+DISCRETE = CONTINUOUS.replace(discrete=True)
+COSTLY = CONTINUOUS.replace(signals=True)
+GOALS = time_limit(PointMaze(layout="open"), 5)
+AGENTS = Pair(length=5.0)
+# For the learners of the registry that need more than `CONTINUOUS`.
+ENVS = {
+    "discrete_sac": DISCRETE,
+    "dqn": DISCRETE,
+    "her": GOALS,
+    "ippo": AGENTS,
+    "ppo_lagrangian": COSTLY,
+}
+
+
+def env_of(learner: str) -> Any:
+    """A small environment that suits the learner with this name."""
+    return ENVS.get(learner, CONTINUOUS)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Pair, Probe
+from probes import Probe, env_of
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "experiments/bench"
@@ -241,22 +241,12 @@ def test_a_learner_compiles_once_whatever_the_chunks(probe, name, monkeypatch):
     assert answer["start_seconds"] >= answer["compile_seconds"]
 
 
-# For learners that need more than `Probe()`.
-SUITABLE = {
-    "discrete_sac": Probe(discrete=True),
-    "dqn": Probe(discrete=True),
-    "her": envs.make("point_maze_open"),
-    "ippo": Pair(),
-    "ppo_lagrangian": Probe(signals=True),
-}
-
-
 @pytest.mark.parametrize("name", sorted(registry.LEARNERS))
 def test_every_learner_can_be_started(name):
     args = compile_bench.args_of(name, "inverted_pendulum")
     assert args.env == "inverted_pendulum"
     assert registry.default_devices(args.config, args.seeds, args.eval_episodes) >= 1
-    learner = compile_bench.learner_of(name, SUITABLE.get(name, Probe()), args.config)
+    learner = compile_bench.learner_of(name, env_of(name), args.config)
     assert jax.eval_shape(learner.init, jax.random.key(0)) is not None
 
 
