@@ -253,14 +253,22 @@ def main() -> int:
     results = [r for r in results if r["env"] not in replaced] + new
     if new:
         args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in results) + "\n]\n")
-    print(table(results))
+    if new or not args.tables:
+        print(table(results))
     if args.tables:
         made = pages()
-        papers.PAGE.write_text(made.pop("PAPERS"))
+        write(papers.PAGE, made.pop("PAPERS"))
         for name, text in made.items():
             head, _, tail = split(PAGES[name].read_text(), name)
-            PAGES[name].write_text(f"{head}\n{text}\n{tail}")
+            write(PAGES[name], f"{head}\n{text}\n{tail}")
     return 0
+
+
+def write(page: Path, text: str) -> None:
+    """Writes the page and says so, if `text` is new."""
+    if page.read_text() != text:
+        page.write_text(text)
+        print(f"wrote {page.relative_to(ROOT)}")
 
 
 def split(text: str, name: str) -> tuple[str, str, str]:

@@ -12,17 +12,17 @@ import pytest
 from toys import assert_trees_equal
 
 import envs
+from envs import registry
 from envs.tasks.classic.point_maze import LAYOUTS, PointMaze
 from envs.types import num_agents_of, sample_actions
 from envs.vector import restart_where
 
 KEY = jax.random.key(0)
 STEPS, N = 6, 3
-PLAIN = ("cruise", "matrix_game", "meeting", "point_maze")
-QUICK = ("cartpole_swingup", "pendulum_swingup", *PLAIN)  # the others compile for long
+LARGE = (registry.GYMNASIUM, registry.MANIPULATION)  # these compile for long
 EVERY_TASK = [
-    name if name.startswith(QUICK) else pytest.param(name, marks=pytest.mark.slow)
-    for name in envs.names()
+    pytest.param(name, marks=pytest.mark.slow) if task.module.startswith(LARGE) else name
+    for name, task in registry.TASKS.items()
 ]
 
 
