@@ -265,5 +265,7 @@ def test_a_number_that_is_none_is_refused_by_name(name):
 
 @OF_ONE_AGENT
 def test_an_environment_with_agents_is_refused(name):
-    with pytest.raises(ValueError, match="^num_agents=2: this acts for one agent|^env=Pair: must be"):
+    with pytest.raises(
+        ValueError, match="^num_agents=2: this acts for one agent|^env=Pair: must be"
+    ):
         make(name, AGENTS, config_of(name))

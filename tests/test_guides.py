@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+import envs
+from envs import registry
 from experiments import overview
 
 ROOT = Path(__file__).parent.parent
@@ -62,3 +64,12 @@ def test_an_example_passes_its_own_test(path, monkeypatch):
     assert len(laws) >= 2
     for law in laws:
         law()
+
+
+def test_the_environment_of_the_guide_is_made_by_its_name(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    (code,) = re.findall(
+        r"## Add an environment\n\n```python\n(.*?)```", (ROOT / "envs/README.md").read_text(), re.S
+    )
+    exec(code, {"__name__": "guide"})
+    assert envs.make("push", gain=0.2).limit == 50
