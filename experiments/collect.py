@@ -37,7 +37,7 @@ from jaxrl.run import folder
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"
 CLAIMS = ROOT / "experiments/claims"
-PRESETS = ("ppo", "sac", "td3")  # results files of README.md's first table
+PRESETS = ("ppo", "ppo_1m", "sac", "td3")  # results files of README.md's first table
 GPU = ("gpu_ppo", "gpu_sac")  # and of its second one
 PAGES = {
     "results": ROOT / "README.md",
@@ -130,7 +130,7 @@ def on_original(run_dir: Path, episodes: int = EPISODES) -> dict:
 
 COLUMNS = (
     "task",
-    "learner",
+    "preset",
     "Gymnasium v5: return (IQM)",
     "95% interval",
     "worst seed",
@@ -144,19 +144,22 @@ COLUMNS = (
 )
 
 
-def table(results: list[dict]) -> str:
+def table(results: list[tuple[str, dict]]) -> str:
     """A Markdown table: the final deterministic evaluation, IQM over seeds and its interval.
+
+    Args:
+      results: the name of a preset and an entry of its results file, for every row.
 
     The first scores are those in Gymnasium's own environment, which C MuJoCo simulates. The others
     are those in the environment and the physics of training.
     """
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for r in sorted(results, key=lambda r: (r["env"], r["learner"])):
+    for name, r in sorted(results, key=lambda row: (row[1]["env"], row[0])):
         final, original = r["return"][-1], r.get("original")
         blank = ["not measured" if r["env"] in ORIGINALS else "", "", ""]
         cells = [
             r["env"],
-            r["learner"],
+            name,
             *(scores(original["return"]) if original else blank),
             r["env_overrides"].get("physics", "accurate"),
             *scores(final),
@@ -175,9 +178,10 @@ def scores(seeds: list[float | None]) -> list[str]:
     return [f"{iqm(x):.{d}f}", f"{low:.{d}f} .. {high:.{d}f}", f"{x.min():.{d}f}"]
 
 
-def results_of(names: Iterable[str]) -> list[dict]:
-    """The entries of these results files."""
-    return [r for name in names for r in common.read(RESULTS / f"{name}.json", Result)]
+def results_of(names: Iterable[str]) -> list[tuple[str, dict]]:
+    """The entries of these results files, each with the name of its preset."""
+    rows = lambda name: common.read(RESULTS / f"{name}.json", Result)
+    return [(name.removeprefix("gpu_"), r) for name in names for r in rows(name)]
 
 
 def claims(results: Path = RESULTS) -> dict[str, papers.Claim]:
@@ -254,7 +258,7 @@ def main() -> int:
     if new:
         args.out.write_text("[\n" + ",\n".join(json.dumps(r) for r in results) + "\n]\n")
     if new or not args.tables:
-        print(table(results))
+        print(table([(args.out.stem, r) for r in results]))
     if args.tables:
         made = pages()
         write(papers.PAGE, made.pop("PAPERS"))

@@ -23,15 +23,15 @@ def test_generated_pages_equal_what_the_results_give():
 
 
 def test_results_were_made_with_the_presets():
-    of = {"ppo": presets.PPO, "sac": presets.SAC, "td3": presets.TD3}
+    of = {"ppo": presets.PPO, "ppo_1m": presets.PPO_1M, "sac": presets.SAC, "td3": presets.TD3}
     rates = ("learning_rate", "actor_lr", "critic_lr", "alpha_lr", "tau", "noise_max")
-    for result in collect.results_of(collect.PRESETS):
-        preset = of[result["learner"]][result["env"]]
+    for name, result in collect.results_of(collect.PRESETS):
+        preset = of[name][result["env"]]
         assert result["train"]["total_steps"] == preset.total_steps, result["env"]
         assert result["env_overrides"] == preset.env
-        for name in ("num_envs", "gamma", *rates):
-            if hasattr(preset.config, name):
-                assert result["config"][name] == getattr(preset.config, name), (result["env"], name)
+        for field in ("num_envs", "gamma", *rates):
+            if hasattr(preset.config, field):
+                assert result["config"][field] == getattr(preset.config, field), (name, field)
 
 
 @pytest.mark.parametrize("learner", ["REPPO", "SAC", "TD3", "CROSSQ", "SIMBAV2", "RLPD"])
@@ -43,9 +43,12 @@ def test_every_preset_of_a_learner_other_than_ppo_is_valid(learner):
         assert preset.total_steps % per == 0, task
 
 
-@pytest.mark.parametrize("task", sorted(presets.PPO))
-def test_every_preset_is_valid(task):
-    preset = presets.PPO[task]
+@pytest.mark.parametrize(
+    "preset, task",
+    [(name, task) for name in ("PPO", "PPO_1M") for task in sorted(getattr(presets, name))],
+)
+def test_every_preset_is_valid(preset, task):
+    preset = getattr(presets, preset)[task]
     assert task in envs.names() or task.startswith(("brax/", "playground/", "gymnax/"))
     config = preset.config.replace(schedule_steps=float(preset.total_steps))
     check(config)

@@ -116,7 +116,10 @@ def prepare(root: Path) -> list[Read]:
         Read("run/checkpoints/000000000016/manifest.json", (newest,)),
         Read("run/checkpoints/000000000016/about.json", (newest, lambda _: _same_shape(run))),
         Read("data.npz", (lambda path: script.recorded_options(data_files.load(path), TASK),)),
-        Read("results.json", (lambda path: collect.table(_read(path, collect.Result)),)),
+        Read(
+            "results.json",
+            (lambda path: collect.table([("", r) for r in _read(path, collect.Result)]),),
+        ),
         Read("claim.json", (lambda path: _read(path, collect.common.Entry),)),
     ]
 
