@@ -37,7 +37,7 @@ from jaxrl.run import folder
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"
 CLAIMS = ROOT / "experiments/claims"
-PRESETS = ("ppo", "ppo_1m", "sac", "td3")  # results files of README.md's first table
+PRESETS = ("ppo", "ppo_1m", "sac", "sac_320k", "td3")  # results files of README.md's first table
 GPU = ("gpu_ppo", "gpu_sac")  # and of its second one
 PAGES = {
     "results": ROOT / "README.md",

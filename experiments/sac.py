@@ -17,7 +17,7 @@ import train
 
 from jaxrl.cli import script
 
-LEARNERS = ("sac", "dsac", "mdpo", "pmoe")
+LEARNERS = ("sac", "sac_320k", "dsac", "mdpo", "pmoe")
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ def test_generated_pages_equal_what_the_results_give():
 
 
 def test_results_were_made_with_the_presets():
-    of = {"ppo": presets.PPO, "ppo_1m": presets.PPO_1M, "sac": presets.SAC, "td3": presets.TD3}
+    of = presets.BY_TASK
     rates = ("learning_rate", "actor_lr", "critic_lr", "alpha_lr", "tau", "noise_max")
     for name, result in collect.results_of(collect.PRESETS):
         preset = of[name][result["env"]]
@@ -34,7 +34,9 @@ def test_results_were_made_with_the_presets():
                 assert result["config"][field] == getattr(preset.config, field), (name, field)
 
 
-@pytest.mark.parametrize("learner", ["REPPO", "SAC", "TD3", "CROSSQ", "SIMBAV2", "RLPD"])
+@pytest.mark.parametrize(
+    "learner", ["REPPO", "SAC", "SAC_320K", "TD3", "CROSSQ", "SIMBAV2", "RLPD"]
+)
 def test_every_preset_of_a_learner_other_than_ppo_is_valid(learner):
     for task, preset in getattr(presets, learner).items():
         assert task in envs.names()

@@ -12,7 +12,7 @@ from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac, td3
 
 from .imitation import REFINE, road
-from .off_policy import CROSSQ, RLPD, SAC, SIMBAV2, TD3
+from .off_policy import CROSSQ, OFF_POLICY, RLPD, SAC, SAC_320K, SIMBAV2, TD3
 from .on_policy import FEW_STEPS, MILLION, PPO, PPO_1M, REPPO
 from .preset import BALANCED, FAST, Preset
 from .residual import LONGER, RESIDUAL
@@ -29,6 +29,7 @@ __all__ = [
     "RESIDUAL",
     "RLPD",
     "SAC",
+    "SAC_320K",
     "SIMBAV2",
     "TD3",
     "Preset",
@@ -41,17 +42,19 @@ BY_TASK = {
     "ppo_1m": PPO_1M,
     "reppo": REPPO,
     "sac": SAC,
+    "sac_320k": SAC_320K,
     "td3": TD3,
     "crossq": CROSSQ,
     "simbav2": SIMBAV2,
     "rlpd": RLPD,
 }
 # Names of settings, and the learner that has them.
-VARIANTS = {"ppo_1m": "ppo", "rlpd": "sac", "fast_td3": "td3"}
+VARIANTS = {"ppo_1m": "ppo", "sac_320k": "sac", "rlpd": "sac", "fast_td3": "td3"}
 ANY_TASK = {
     "rlpd": Preset(250_000, sac.RLPD),
     "fast_td3": Preset(10_240_000, td3.FAST),
     "ppo_1m": Preset(MILLION, FEW_STEPS),
+    "sac_320k": Preset(320_000, sac.Config(**OFF_POLICY)),
     "imitation": Preset(10_000, None, flags={"num_evals": 5, "eval_episodes": 128}),
 }
 STEPS = {"on_policy": 1024 * 16 * 61, "off_policy": 1_000_000}  # by family, for any task
