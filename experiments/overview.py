@@ -3,7 +3,7 @@
     python experiments/overview.py
 
 Each panel is one task: the interquartile mean of the evaluation return over seeds, with a 95%
-bootstrap interval. The last panel compares a cloned policy with the same policy and a residual,
+bootstrap interval, and the worst seed as a dotted line. The last panel compares a cloned policy with the same policy and a residual,
 with Wilson's interval.
 """
 
@@ -26,14 +26,25 @@ from jaxrl.report.summary import bootstrap_interval, iqm, wilson
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = RESULTS / "overview.png"
-LEARNERS = {"ppo": "#0072B2", "sac": "#D55E00", "td3": "#009E73"}  # also for colour-blind readers
+# The presets, by the file of their results, in colours that colour-blind readers tell apart.
+PRESETS = {
+    "ppo": "#0072B2",
+    "ppo_1m": "#56B4E9",
+    "sac": "#D55E00",
+    "sac_320k": "#E69F00",
+    "td3": "#009E73",
+}
 TASKS = (
     "half_cheetah",
     "hopper",
     "walker2d",
     "ant",
     "humanoid",
+    "swimmer",
+    "inverted_pendulum",
     "inverted_double_pendulum",
+    "reacher",
+    "pusher",
     "pendulum_swingup",
 )
 REFINED = "refine_peg_insertion"
@@ -43,7 +54,7 @@ EPISODES = 256  # behind each of its success rates
 def sources() -> dict[str, list | dict]:
     """The results that the picture shows, by the name of their file."""
     read = lambda name: json.loads((RESULTS / f"{name}.json").read_text())
-    shown = {name: [r for r in read(name) if r["env"] in TASKS] for name in LEARNERS}
+    shown = {name: [r for r in read(name) if r["env"] in TASKS] for name in PRESETS}
     return shown | {REFINED: read(REFINED)}
 
 
@@ -58,13 +69,14 @@ def stored_digest(path: Path = PICTURE) -> str:
         return image.text["Source"]
 
 
-def curve(ax: plt.Axes, result: dict) -> None:
-    """One learner's returns over environment steps."""
+def curve(ax: plt.Axes, preset: str, result: dict) -> None:
+    """A preset's returns over environment steps, on the physics of training."""
     steps = np.array(result["env_steps"][1:])  # a logarithmic axis has no place for step 0
     returns = np.array(result["return"][1:], float)  # [evaluations, seeds]
     low, high = np.array([bootstrap_interval(x) for x in returns]).T
-    color, name = LEARNERS[result["learner"]], result["learner"].upper()
-    ax.plot(steps, iqm(returns, axis=1), color=color, lw=1.8, label=name)
+    color = PRESETS[preset]
+    ax.plot(steps, iqm(returns, axis=1), color=color, lw=1.8, label=preset)
+    ax.plot(steps, returns.min(1), color=color, lw=0.7, ls=":")
     ax.fill_between(steps, low, high, color=color, alpha=0.2, lw=0)
 
 
@@ -74,7 +86,7 @@ def bars(ax: plt.Axes, refined: dict) -> None:
     rates = np.array([refined[name]["success"] for name in names])
     ends = np.array([wilson(rate * EPISODES, EPISODES) for rate in rates]).T  # [2, bars]
     errors = np.abs(ends - rates)
-    ax.bar([0, 1], rates, 0.6, yerr=errors, color=["#999999", LEARNERS["ppo"]], capsize=4)
+    ax.bar([0, 1], rates, 0.6, yerr=errors, color=["#999999", PRESETS["ppo"]], capsize=4)
     for x, rate in enumerate(rates):
         ax.text(x, 0.06, f"{rate:.2f}", color="white", ha="center", weight="bold")
     ax.set_xticks([0, 1], ["cloned", "cloned + PPO"])
@@ -84,12 +96,12 @@ def bars(ax: plt.Axes, refined: dict) -> None:
 
 def draw(results: dict[str, list | dict], path: Path) -> None:
     """Writes the picture."""
-    fig, axes = plt.subplots(2, 4, figsize=(11, 4.7), layout="constrained")
+    fig, axes = plt.subplots(3, 4, figsize=(11, 7), layout="constrained")
     for ax, task in zip(axes.flat, TASKS, strict=False):
-        for learner in LEARNERS:
-            for result in results[learner]:
+        for preset in PRESETS:
+            for result in results[preset]:
                 if result["env"] == task:
-                    curve(ax, result)
+                    curve(ax, preset, result)
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_minor_formatter(NullFormatter())
@@ -101,9 +113,19 @@ def draw(results: dict[str, list | dict], path: Path) -> None:
         ax.grid(alpha=0.25, lw=0.6)
     fig.supxlabel("environment steps per seed", fontsize=9)
     fig.supylabel("evaluation return", fontsize=9)
-    handles, names = axes.flat[0].get_legend_handles_labels()
-    axes.flat[0].legend(handles, names, frameon=False, fontsize=8, loc="upper left")
-    fig.savefig(path, dpi=110, metadata={"Source": digest(results)})
+    shown = {}
+    for ax in axes.flat:
+        handles, names = ax.get_legend_handles_labels()
+        shown |= dict(zip(names, handles, strict=True))
+    order = [name for name in PRESETS if name in shown]
+    fig.legend(
+        [shown[n] for n in order],
+        order,
+        loc="outside upper center",
+        ncols=len(order),
+        frameon=False,
+    )
+    fig.savefig(path, dpi=80, metadata={"Source": digest(results)})
     plt.close(fig)
 
 
