@@ -40,12 +40,14 @@ class Args(script.Args):
 
 @dataclass
 class PriorArgs(Args):
-    data: Path | None = None  # .npz or .hdf5, mixed into every batch, see jaxrl/data/files.py
+    data: Path | None = (
+        None  # a file or a LeRobot folder, mixed into every batch, see jaxrl/data/files.py
+    )
 
 
 @dataclass
 class DataArgs(Args):
-    data: Path | None = None  # .npz or .hdf5, what is learned from, see jaxrl/data/files.py
+    data: Path | None = None  # a file or a LeRobot folder to learn from, see jaxrl/data/files.py
     terminals_are_timeouts: bool = False  # OGBench: they only mark where a recording ends
     cut_at: int = 0  # steps; ends episodes of a file that does not flag their ends
     weighted: float = 0.0  # temperature of return-weighted sampling; 0: uniform
@@ -132,7 +134,7 @@ def _load(args: Any) -> Any:
         raise ValueError(f"weighted={args.weighted}: must be above 0, or 0 for uniform sampling")
     dataset = data_files.load(args.data, args.terminals_are_timeouts, args.cut_at)
     rewarded = hasattr(args.config, "reward_scale") and hasattr(args.config, "gamma")
-    if args.terminals_are_timeouts and rewarded and not dataset.steps.reward.any():
+    if dataset.metadata.get("unrewarded") and rewarded and not dataset.steps.reward.any():
         raise ValueError(f"{args.data}: every reward is 0, from which only bc learns")
     return dataset
 

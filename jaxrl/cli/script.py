@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import hashlib
 import itertools
 import math
 import re
@@ -22,6 +21,7 @@ import tyro
 import envs
 from jaxrl.cli import play, plot, runs
 from jaxrl.data import describe as data_stats
+from jaxrl.data.files import digest
 from jaxrl.report.files import cannot_write
 from jaxrl.report.summary import bootstrap_interval, iqm
 from jaxrl.report.terminal import digits as decimals
@@ -228,9 +228,7 @@ def launch(
     description = folder.describe(name, args.env, options, learner.config, settings, unit)
     about = about or {}
     if data_file is not None:
-        with data_file.open("rb") as f:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()[:16]
-        about = {"data": str(data_file), "data_sha256": digest} | about
+        about = {"data": str(data_file), "data_sha256": digest(data_file)[:16]} | about
     if (
         precision := jax.config.jax_default_matmul_precision
     ):  # from a flag or an environment variable

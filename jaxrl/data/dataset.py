@@ -318,7 +318,7 @@ def from_arrays(
     """Returns a data set made of flat arrays [T, ...]. The last step always ends an episode.
 
     Args:
-      obs, next_obs: arrays or dicts of arrays.
+      obs, next_obs: arrays or dicts of arrays. Bytes [T, H, W, ...] are images and stay uint8.
       action: [T, A] in the environment's units.
       reward, terminated, truncated: [T].
       extras: the task's metrics, [T] each.
@@ -353,10 +353,10 @@ def from_arrays(
     truncated[-1] |= ~terminated[-1]
     column = lambda tree: jax.tree.map(lambda x: np.asarray(x)[:, None], tree)
     steps = Transition(
-        column(_single(obs)),
+        column(_observed(obs)),
         column(_single(action)),
         column(_single(reward)),
-        column(_single(next_obs)),
+        column(_observed(next_obs)),
         column(terminated),
         column(truncated),
         column(np.ones(rows, bool) if valid is None else np.array(valid, bool)),
@@ -374,6 +374,8 @@ def fault(x: Any, rows: int, flat: bool) -> str | None:
         return f"has shape {x.shape}, but there are {rows} rows"
     if x.dtype.kind not in REAL:
         return f"holds {x.dtype}, not numbers"
+    if x.dtype.kind != "f":
+        return None
     with np.errstate(over="ignore"):  # a number too large for float32 counts as infinite
         bad = ~np.isfinite(x.reshape(rows, -1).astype(np.float32)).all(1)
     return f"row {int(bad.argmax())} is not finite" if bad.any() else None
@@ -381,6 +383,11 @@ def fault(x: Any, rows: int, flat: bool) -> str | None:
 
 def _single(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
+
+
+def _observed(tree: Any) -> Any:
+    image = lambda x: np.ndim(x) >= 3 and np.asarray(x).dtype == np.uint8
+    return jax.tree.map(lambda x: np.asarray(x) if image(x) else _single(x), tree)
 
 
 def few_entries(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Data sets in files: D4RL-style arrays in .npz or HDF5, and Minari. Nothing is unpickled.
+"""Data sets in files: D4RL-style arrays in .npz or HDF5, OGBench, robomimic, LeRobot.
 
-The arrays of a file, all with one leading axis of T steps:
+`load` recognises the format by the suffix and the content. Nothing is unpickled. The layouts of others
+are in `robomimic.py`, `lerobot.py` and `ogbench.py`. The arrays of our own layout, all with one leading axis of T steps:
 
     observations       [T, obs], or observations/KEY for each entry of a dict
     actions            [T, A] in the environment's units
@@ -20,18 +21,27 @@ and is marked as not `valid`: cloning uses it, learners that bootstrap skip it.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
-from pydantic import Field
 
-from jaxrl.data.dataset import REAL, Dataset, fault, few_entries, from_arrays
-from jaxrl.report.files import Option, Schema, parse
+from jaxrl.data import lerobot, ogbench, robomimic
+from jaxrl.data.dataset import REAL, Dataset, few_entries, from_arrays
+from jaxrl.data.reading import (
+    Refused,
+    as_json,
+    check_array,
+    damaged,
+    datasets_of,
+    h5py_package,
+    parse_metadata,
+)
 
 HDF5 = (".hdf5", ".h5")
 FLAT = ("actions", "rewards", "terminals", "timeouts", "valid")
@@ -42,23 +52,12 @@ OTHERS = {  # formats that are not read, by their ending
     ".pickle": "a pickle is never read, because reading one runs its code",
     ".npy": "holds one array, a data set needs several: np.savez",
     ".hdf": "rename HDF5 to .hdf5",
-    ".parquet": f"a table, as of LeRobot: read it with pandas and {BY_HAND}",
+    ".parquet": "a table: of a LeRobot data set, give the folder",
     ".zarr": f"a Zarr store: {BY_HAND}",
 }
 JUMP = 10.0  # times the usual change of an observation looks like an end without a flag
+FORMATS = "data sets are read from .npz, .hdf5, .h5 and LeRobot folders"
 SHOWN = 8  # names of arrays in a message, at most
-
-
-class Metadata(Schema):
-    """The metadata that are read. Every entry is optional, and other entries are kept."""
-
-    env: Annotated[str, Field(min_length=1)] = ""  # as for `envs.make`
-    env_overrides: dict[str, Option] = {}
-    kind: str = ""
-    learner: str = ""
-    env_steps: Annotated[int, Field(ge=0)] = 0  # training steps of the recorded policy
-    random_return: float = 0.0  # mean returns: a normalised score is 0 here ...
-    expert_return: float = 1.0  # ... and 1 here
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
@@ -82,12 +81,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
     arrays |= {f"infos/{k}": v for k, v in dataset.extras.items()}
     if not dataset.steps.valid.all():
         arrays["valid"] = dataset.steps.valid[:, 0]
-    try:
-        text = json.dumps(dataset.metadata)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"metadata={dataset.metadata}: must be plain JSON values ({error})"
-        ) from None
+    text = as_json(dataset.metadata)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +101,7 @@ def check_new(path: Path) -> None:
     if path.suffix not in (".npz", *HDF5):
         raise ValueError(f"{path}: must end in .npz, .hdf5 or .h5")
     if path.suffix in HDF5:
-        _h5py()
+        h5py_package()
 
 
 def _write(path: Path, suffix: str, arrays: dict[str, np.ndarray], metadata: str) -> None:
@@ -115,7 +109,7 @@ def _write(path: Path, suffix: str, arrays: dict[str, np.ndarray], metadata: str
         with path.open("wb") as file:
             np.savez_compressed(file, metadata=np.array(metadata), **arrays)
         return
-    with _h5py().File(path, "w") as file:
+    with h5py_package().File(path, "w") as file:
         file.attrs["metadata"] = metadata
         for name, x in arrays.items():
             file.create_dataset(name, data=x, compression="gzip")
@@ -126,30 +120,39 @@ def load(
     terminals_are_timeouts: bool = False,
     cut_at: int = 0,
     say: Callable[[str], None] = print,
+    split: str = "",
+    images: bool = False,
 ) -> Dataset:
-    """Reads a data set from `.npz` or HDF5, ours or any in this layout.
+    """Reads a data set: `.npz` or HDF5 in our layout, OGBench, robomimic HDF5 or a LeRobot folder.
 
     Args:
-      path: the file.
+      path: the file or the folder.
       terminals_are_timeouts: `terminals` only mark where a recording ends, and rewards come from
-        the task (OGBench).
+        the task. OGBench's files with `qpos` and `qvel` are read so without it.
       cut_at: steps after which the clock ends an episode, for a file that does not flag its
         ends. 0: the flags are complete.
-      say: called with one line per finding: steps without a next observation, and jumps that look
-        like the end of an episode without a flag.
+      say: called with one line per finding: what is left out, steps without a next observation, and
+        jumps that look like the end of an episode without a flag.
+      split: one part of the episodes: a filter key of robomimic, a split of LeRobot. "": all.
+      images: keep robomimic's images among the observations, as uint8. They are left out else.
 
     Raises:
       ValueError: the file is missing, damaged, of an unknown format or links to other files; or an
         array is missing, has a wrong shape or is not finite. The message is one line that names
         the file, the array and the row.
+      ImportError: the format needs a package that is not installed.
     """
     path = Path(path)
-    read = _reader(path)
+    read = _reader(path, split, images, say)
     if cut_at < 0:
         raise ValueError(f"cut_at={cut_at}: must be at least 1, or 0 for no cut")
     arrays, metadata = read(path)
-    if terminals_are_timeouts and "actions" in arrays:
-        arrays.setdefault("rewards", np.zeros(arrays["actions"].shape[:1], np.float32))
+    if ogbench.recognised(arrays) and path.suffix == ".npz" and not terminals_are_timeouts:
+        terminals_are_timeouts = True
+        say(f"{path}: {ogbench.FOUND}")
+    if terminals_are_timeouts and "actions" in arrays and "rewards" not in arrays:
+        arrays["rewards"] = np.zeros(arrays["actions"].shape[:1], np.float32)
+        metadata = metadata | {"unrewarded": True}
     for name in ("actions", "rewards", "terminals"):
         if name not in arrays:
             raise _missing(path, name, arrays)
@@ -232,35 +235,53 @@ def _jumps(obs: Any, ends: np.ndarray) -> list[int]:
     return np.flatnonzero(inside & (moved > JUMP * often) & (moved > 3 * most)).tolist()
 
 
-def _reader(path: Path) -> Callable[[Path], tuple[dict[str, np.ndarray], dict]]:
+def _reader(
+    path: Path, split: str, images: bool, say: Callable[[str], None]
+) -> Callable[[Path], tuple[dict[str, np.ndarray], dict]]:
     """Returns the function that reads this format. Other formats raise ValueError with advice."""
     if path.is_dir():
-        raise ValueError(f"{path}: {_folder(path)}")
+        if not (path / lerobot.INFO).exists():
+            raise ValueError(f"{path}: {_folder(path)}")
+        return partial(lerobot.read, split=split, say=say)
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if not path.is_file():
         raise ValueError(f"{path}: is no regular file")
-    if path.suffix in HDF5:
-        return _read_hdf5
-    if path.suffix == ".npz":
-        return _read_npz
-    hint = OTHERS.get(path.suffix.lower(), "an unknown format")
-    raise ValueError(f"{path}: {hint}; data sets are read from .npz, .hdf5 and .h5")
+    if path.suffix not in (".npz", *HDF5):
+        hint = OTHERS.get(path.suffix.lower(), "an unknown format")
+        raise ValueError(f"{path}: {hint}; {FORMATS}")
+    if path.suffix in HDF5 and robomimic.recognised(path):
+        return partial(robomimic.read, split=split, images=images, say=say)
+    if split:
+        raise ValueError(f"split={split!r}: {path} has none, only robomimic and LeRobot have")
+    return _read_hdf5 if path.suffix in HDF5 else _read_npz
 
 
 def _folder(path: Path) -> str:
-    if (path / "meta/info.json").exists():
-        return f"a LeRobot folder, which is not read; {BY_HAND}"
     if (path / "data/main_data.hdf5").exists():
         return "a Minari data set: read it with jaxrl.data.minari.from_minari(ID)"
-    return "is a folder; data sets are read from .npz, .hdf5 and .h5"
+    return f"is a folder without {lerobot.INFO}; {FORMATS}"
+
+
+def digest(path: str | Path) -> str:
+    """Returns the SHA-256 of a data file, or of the names and contents below a folder. [64] hex
+
+    Videos are left out, because they are not read.
+    """
+    path = Path(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    every = hashlib.sha256()
+    for part in sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".json")):
+        if part.is_file():
+            every.update(f"{part.relative_to(path)} {digest(part)}\n".encode())
+    return every.hexdigest()
 
 
 def _missing(path: Path, name: str, have: Iterable[str]) -> ValueError:
     """Returns the error for a missing array, which names some of those that exist."""
     have = list(have)
-    if any(n.startswith("data/demo_") for n in have):
-        return ValueError(f"{path}: a robomimic file, which is not read; {BY_HAND}")
     more = f" and {len(have) - SHOWN} more" if len(have) > SHOWN else ""
     listed = ", ".join(have[:SHOWN]) or "no arrays"
     return ValueError(f"{path}: array {name!r} is missing; it has {listed}{more}")
@@ -282,12 +303,12 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
             for name in file.files:  # also unused arrays, because reading checks their checksums
                 arrays[name] = np.asarray(file[name])
     except Exception as error:  # NumPy, zipfile and zlib raise any exception on a damaged file
-        raise _damaged(path, ".npz", name, error) from None
-    return arrays, _metadata(path, arrays.pop("metadata", None))
+        raise damaged(path, ".npz", name, error) from None
+    return arrays, parse_metadata(path, arrays.pop("metadata", None))
 
 
 def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    h5py = _h5py()
+    h5py = h5py_package()
     arrays, name = {}, None
     try:
         with h5py.File(path, "r") as file:
@@ -303,72 +324,18 @@ def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         message = str(error)
         raise ValueError(message if str(path) in message else f"{path}: {message}") from None
     except Exception as error:  # h5py raises any exception on a damaged file
-        raise _damaged(path, "HDF5", name, error) from None
-    return arrays, _metadata(path, text)
-
-
-class Refused(ValueError):
-    """A feature of HDF5 that is refused."""
-
-
-def datasets_of(file: Any) -> dict[str, Any]:
-    """Every array of an open HDF5 file, by name.
-
-    HDF5 can present bytes of any other file as an array. Everything that leads out of the file is
-    refused, because an untrusted data set must not read the disk.
-
-    Raises:
-      Refused: an external or soft link, external storage or a virtual data set, by its name.
-    """
-    h5py = _h5py()
-    found: dict[str, Any] = {}
-
-    def links(group: Any) -> None:
-        for key in group:
-            link = group.get(key, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
-                name = f"{group.name}/{key}".lstrip("/")
-                raise Refused(f"{name!r} is {kind}, which is not followed: store the array itself")
-
-    def visit(name: str, x: Any) -> None:
-        if isinstance(x, h5py.Group):
-            links(x)
-            return
-        if not isinstance(x, h5py.Dataset):
-            return
-        if x.external:
-            raise Refused(f"array {name!r} is stored in another file, which is not read")
-        if x.is_virtual:
-            raise Refused(f"array {name!r} is a virtual data set, which is not read")
-        found[name] = x
-
-    links(file)
-    file.visititems(visit)
-    return found
-
-
-def _damaged(path: Path, kind: str, name: str | None, error: Exception) -> ValueError:
-    why = " ".join(str(error).split())
-    if name is None:
-        return ValueError(f"{path} is damaged or no {kind} file ({why})")
-    return ValueError(f"{path}: array {name!r} cannot be read ({why})")
-
-
-def _metadata(path: Path, text: Any) -> dict:
-    """Returns the metadata. Raises one line about the first entry that does not fit `Metadata`."""
-    return {} if text is None else parse(str(text), Metadata, f"{path}: metadata")
+        raise damaged(path, "HDF5", name, error) from None
+    return arrays, parse_metadata(path, text)
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:
     """Raises one line about the first array that is not [rows, ...] finite numbers."""
     for name, x in arrays.items():
-        if name.startswith("infos/"):
+        if name.startswith("infos/") or not _used(name):
             continue
         if x.ndim == 1 and name == "actions":
             raise ValueError(f"{path}: array 'actions' has shape {x.shape}, allowed is ({rows}, A)")
-        if why := fault(x, rows, flat=name in FLAT[1:]):
-            raise ValueError(f"{path}: array {name!r} {why}")
+        check_array(path, name, x, rows, flat=name in FLAT[1:])
 
 
 def _flatten(name: str, obs: Any) -> dict[str, np.ndarray]:
@@ -384,11 +351,3 @@ def _unflatten(path: Path, arrays: dict[str, np.ndarray], name: str) -> Any:
     if not parts:
         raise _missing(path, name, arrays)
     return parts
-
-
-def _h5py():
-    try:
-        import h5py
-    except ImportError:
-        raise ImportError("HDF5 files need h5py: pip install 'jaxrl[minari]'") from None
-    return h5py

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from jaxrl.data.dataset import REAL, Dataset, from_arrays
-from jaxrl.data.files import _h5py, _rows, datasets_of
+from jaxrl.data.files import _rows
+from jaxrl.data.reading import datasets_of, h5py_package
 
 METADATA = "jaxrl_metadata"  # the entry of Minari's metadata that holds ours, as JSON text
 SIGNALS = "signals"  # the info that holds the signals of `envs.types.State`, by name
@@ -59,7 +60,7 @@ def _unreadable(dataset_id: str, error: Exception) -> ValueError:
 def _check_files(source: Any) -> None:
     """Refuses HDF5 that leads to other files, as `files.load` does."""
     for path in Path(source.storage.data_path).glob("*.hdf5"):
-        with _h5py().File(path, "r") as file:
+        with h5py_package().File(path, "r") as file:
             datasets_of(file)
 
 
