@@ -134,7 +134,8 @@ def _load(args: Any) -> Any:
         raise ValueError(f"weighted={args.weighted}: must be above 0, or 0 for uniform sampling")
     dataset = data_files.load(args.data, args.terminals_are_timeouts, args.cut_at)
     rewarded = hasattr(args.config, "reward_scale") and hasattr(args.config, "gamma")
-    if dataset.metadata.get("unrewarded") and rewarded and not dataset.steps.reward.any():
+    unpaid = args.terminals_are_timeouts or dataset.metadata.get("unrewarded")
+    if unpaid and rewarded and not dataset.steps.reward.any():
         raise ValueError(f"{args.data}: every reward is 0, from which only bc learns")
     return dataset
 
