@@ -118,8 +118,8 @@ def read(
     info = _info(path)
     features = info["features"]
     for name in ("action", *INDICES[:2]):
-        if name not in features:
-            raise ValueError(f"{path / INFO}: features must have {name!r}")
+        if name not in features or not _read(name, features[name]):
+            raise ValueError(f"{path / INFO}: features must have {name!r}, as numbers")
     seen = [k for k in features if k.startswith("observation.") and _read(k, features[k])]
     if not seen:
         raise ValueError(f"{path / INFO}: features must have an observation other than images")
@@ -278,7 +278,9 @@ def _numbers(file: Path, name: str, column: Any, shape: tuple[int, ...]) -> np.n
         raise ValueError(f"{file}: {wanted}")
     flat = name in (*FLAGS, *INDICES, "timestamp", "next.done", "next.truncated", "length")
     flat |= name.startswith(("info.", "signal."))
-    shape = () if flat and shape == (1,) else shape
+    if flat and shape not in ((), (1,)):
+        raise ValueError(f"{file}: column {name!r} has shape {list(shape)}, allowed is [1]")
+    shape = () if flat else shape
     return x.to_numpy(zero_copy_only=False).reshape(rows, *shape)
 
 
@@ -473,8 +475,6 @@ def _frames(dataset: Dataset, path: Path, fps: int) -> dict[str, np.ndarray]:
             columns["next.success"] = x.astype(bool) if np.isin(x, (0, 1)).all() else x
         elif key != "task_index":
             columns[f"info.{key.replace('/', '.')}"] = x
-    if columns.keys() & set(INDICES):
-        raise ValueError(f"{path}: {', '.join(INDICES)} are names of LeRobot's own")
     frame = np.arange(len(dataset)) - np.repeat(dataset.starts, dataset.lengths)
     return columns | {
         "timestamp": (frame / fps).astype(np.float32),

@@ -1,7 +1,9 @@
 """`python -m jaxrl.data IN OUT`: from every format to every format."""
 
 import dataclasses
+import re
 
+import numpy as np
 import pytest
 from test_data_files import assert_equal, made
 
@@ -43,6 +45,18 @@ def test_what_cannot_be_is_one_line(tmp_path, monkeypatch, flags, message):
     with pytest.raises(ValueError, match=message):
         convert.main(["in.npz", *flags.split()])
     assert [p.name for p in tmp_path.iterdir()] == ["in.npz"]
+
+
+@pytest.mark.parametrize("to", OUT)
+def test_a_data_set_is_written_whole_or_not_at_all(tmp_path, to):
+    (tmp_path / "file").write_bytes(b"mine")
+    out = tmp_path / "file" / OUT[to]
+    with pytest.raises(RuntimeError, match=f"^cannot write {re.escape(str(out))}: .+$"):
+        convert.convert(made(), out, to)
+    odd = dataclasses.replace(made(), metadata={"return": np.float32(3.0)})
+    with pytest.raises(ValueError, match="^metadata={'return': .*: must be plain JSON values"):
+        convert.convert(odd, tmp_path / OUT[to], to)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_digest_of_a_folder_changes_with_its_files(tmp_path):

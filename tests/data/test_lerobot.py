@@ -273,6 +273,14 @@ def feature(name, **changes):
             {"info": lambda info: info | {"features": {"action": FEATURES["action"]}}},
             "features must have 'episode_index'",
         ),
+        ({"info": feature("action", dtype="string")}, "features must have 'action', as numbers"),
+        (
+            {
+                "columns": lambda table: table | {"next.reward": [[0.0, 1.0]] * len(LENGTHS)},
+                "info": feature("next.reward", shape=[2]),
+            },
+            r"column 'next.reward' .*\[2\]",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line_that_names_it(root, options, message):
