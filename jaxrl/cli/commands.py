@@ -17,6 +17,7 @@ COMMANDS = {
     "plot": ("jaxrl.plot", "draws learning curves of runs"),
     "record": ("experiments/record.py", "records data sets with a run's policies"),
     "demos": ("experiments/demos.py", "records a scripted expert"),
+    "convert": ("jaxrl.data", "converts a data set: robomimic, LeRobot, OGBench, .npz"),
     "imitate": ("experiments/imitate.py", "clones demonstrations"),
     "residual": ("experiments/residual.py", "refines a clone"),
     "refine": ("experiments/refine.py", "does the last three in one command"),

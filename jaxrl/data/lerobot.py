@@ -124,6 +124,11 @@ def read(
     if not seen:
         raise ValueError(f"{path / INFO}: features must have an observation other than images")
     wanted = {k: tuple(f["shape"]) for k, f in features.items() if _read(k, f)}
+    for name, shape in wanted.items():
+        if _flat(name) and shape not in ((), (1,)):
+            raise ValueError(
+                f"{path / INFO}: feature {name!r} has shape {list(shape)}, allowed is [1]"
+            )
     columns = _columns(path, "data", wanted)
     order = np.lexsort((columns["frame_index"], columns["episode_index"]))
     columns = {k: x[order] for k, x in columns.items()}
@@ -170,6 +175,12 @@ def _read(name: str, feature: Mapping[str, Any]) -> bool:
     known |= name.startswith(tuple(PREFIXES))
     number = re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", feature["dtype"]) is not None
     return known and number and not _image(feature)
+
+
+def _flat(name: str) -> bool:
+    """Whether a column has one number a row."""
+    known = (*FLAGS, *INDICES, "timestamp", "next.done", "next.truncated", "length")
+    return name in known or name.startswith(("info.", "signal."))
 
 
 def _image(feature: Mapping[str, Any]) -> bool:
@@ -276,11 +287,7 @@ def _numbers(file: Path, name: str, column: Any, shape: tuple[int, ...]) -> np.n
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     if not number or tuple(lengths) not in ({shape, ()} if shape == (1,) else {shape}):
         raise ValueError(f"{file}: {wanted}")
-    flat = name in (*FLAGS, *INDICES, "timestamp", "next.done", "next.truncated", "length")
-    flat |= name.startswith(("info.", "signal."))
-    if flat and shape not in ((), (1,)):
-        raise ValueError(f"{file}: column {name!r} has shape {list(shape)}, allowed is [1]")
-    shape = () if flat else shape
+    shape = () if _flat(name) else shape
     return x.to_numpy(zero_copy_only=False).reshape(rows, *shape)
 
 

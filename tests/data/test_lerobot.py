@@ -275,11 +275,8 @@ def feature(name, **changes):
         ),
         ({"info": feature("action", dtype="string")}, "features must have 'action', as numbers"),
         (
-            {
-                "columns": lambda table: table | {"next.reward": [[0.0, 1.0]] * len(LENGTHS)},
-                "info": feature("next.reward", shape=[2]),
-            },
-            r"column 'next.reward' .*\[2\]",
+            {"info": feature("next.reward", shape=[2])},
+            r"'next.reward' has shape \[2\], allowed is \[1\]",
         ),
     ],
 )
