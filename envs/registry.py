@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import importlib.metadata
 import inspect
 import math
 import numbers
@@ -66,6 +67,7 @@ TASKS: dict[str, Task] = {
     "walker2d": Task(GYMNASIUM + ".walker2d", "Walker2d", 1000),
 }
 _registered: dict[str, Callable[..., Env]] = {}
+GROUP = "jaxrl.envs"  # of the entry points by which an installed package names its environments
 
 
 def register(name: str, make: Callable[..., Env]) -> None:
@@ -89,8 +91,48 @@ LARGEST = 3.4028234e38  # that float32 holds
 
 
 def names() -> list[str]:
-    """The registered tasks; other suites are reached as `brax/NAME`, `playground/NAME`, `gymnax/NAME`."""
-    return sorted(TASKS.keys() | _registered.keys())
+    """The tasks of this project, of `register` and of installed packages.
+
+    Other suites are reached as `brax/NAME`, `playground/NAME`, `gymnax/NAME`.
+    """
+    return sorted(TASKS.keys() | _registered.keys() | {point.name for point in _installed()})
+
+
+def _installed() -> list[importlib.metadata.EntryPoint]:
+    """The entry points of the group `jaxrl.envs`; none of them is imported."""
+    found = importlib.metadata.entry_points(group=GROUP)
+    return [point for point in found if not set(point.name) & set("/:")]
+
+
+def _entry(name: str) -> importlib.metadata.EntryPoint | None:
+    """The entry point of that name.
+
+    Raises:
+      ValueError: two packages have it.
+    """
+    # A package that is found in two folders of sys.path has the same entry twice.
+    found = {(point.value, _package(point)): point for point in _installed() if point.name == name}
+    if len(found) > 1:
+        packages = " and ".join(sorted(_package(point) for point in found.values()))
+        raise ValueError(
+            f"env={name!r}: the packages {packages} both have it, give MODULE:FUNCTION"
+        )
+    return next(iter(found.values()), None)
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist else "?"
+
+
+def _from_package(point: importlib.metadata.EntryPoint, overrides: dict[str, Any]) -> Env:
+    """What the function of an entry point returns."""
+    try:
+        build = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"env={point.name!r}: cannot load {point.value!r} of the package {_package(point)} ({error})"
+        ) from None
+    return _built(point.name, point.value, build, overrides)
 
 
 def _remembered(make: Callable[..., Env]) -> Callable[..., Env]:
@@ -125,7 +167,7 @@ def make(name: str, **overrides) -> Env:
     """Builds an environment with its time limit.
 
     Args:
-      name: one of `names()` (ours and those of `register`), `SUITE/NAME` for an installed suite (brax, playground, gymnax), or
+      name: one of `names()` (ours, those of `register`, and entry points `jaxrl.envs` of installed packages), `SUITE/NAME` for an installed suite (brax, playground, gymnax), or
         `MODULE:FUNCTION` for your own: a function, of a module on PYTHONPATH or in the current directory, that returns an
         `Env` and takes the overrides.
       **overrides: fields of the task (reward weights, ranges, ...), `time_limit`
@@ -149,6 +191,8 @@ def make(name: str, **overrides) -> Env:
         return importlib.import_module(f"envs.adapters.{suite}").make(task, **overrides)
     if name in _registered:
         return _built(name, name, _registered[name], overrides)
+    if name not in TASKS and (point := _entry(name)):
+        return _from_package(point, overrides)
     if name not in TASKS:
         raise ValueError(
             f"unknown task {name!r}{nearest(name, names())}; known: {', '.join(names())}"

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.gl import mujoco
-from envs.mjx import batch_last, cholesky, contacts, ignored, runge_kutta
+from envs.mjx import batch_last, cholesky, contacts, ignored, refused, runge_kutta
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints that Warp is not installed
     from mujoco import mjx
@@ -229,6 +229,7 @@ def load(
     mj_model: mujoco.MjModel,
     impl: str = "jax",
     options: dict[str, Any] | None = None,
+    source: Path | None = None,
 ) -> Simulator:
     """Puts a MuJoCo model on the device.
 
@@ -240,9 +241,12 @@ def load(
       impl: MJX implementation, "jax" or "warp" (NVIDIA GPUs only).
       options: fields of `mujoco.MjOption` to set in the copy, e.g. `{"iterations": 1}`; the key
         `disableflags` is or-ed in.
+      source: the model's MJCF file, which messages then name.
 
     Raises:
-      ValueError: unknown `impl`, or an option that `mujoco.MjOption` does not have.
+      ValueError: unknown `impl`, an option that `mujoco.MjOption` does not have, or a model that MJX
+        cannot simulate: one line names the elements and the nearest thing that works, see
+        `envs/mjx/refused.py`.
     """
     if impl not in ("jax", "warp"):
         raise ValueError(f"impl={impl!r}: allowed are 'jax' and 'warp'")
@@ -259,8 +263,11 @@ def load(
     contacts.install()
     _cut_deep_kinematics()
     device = jax.local_devices()[0]  # MJX would take the first of all hosts
-    model = mjx.put_model(mj_model, device, impl)
-    template = mjx.make_data(mj_model, device, impl)
+    try:
+        model = mjx.put_model(mj_model, device, impl)
+        template = mjx.make_data(mj_model, device, impl)
+    except NotImplementedError as error:
+        raise ValueError(refused.message(mj_model, error, source)) from error
     return Simulator(model=model, template=template, mj_model=mj_model)
 
 
@@ -286,6 +293,9 @@ BALANCED: dict[str, Any] = {
 }
 
 
+LEVELS: dict[str, dict[str, Any]] = {"accurate": {}, "balanced": BALANCED, "fast": FAST}
+
+
 def load_gymnasium(
     xml: str,
     physics: str = "accurate",
@@ -306,7 +316,7 @@ def load_gymnasium(
     Raises:
       ValueError: unknown `physics` or `impl`.
     """
-    levels: dict[str, dict] = {"accurate": {}, "balanced": BALANCED, "fast": fast}
+    levels = LEVELS | {"fast": fast}
     if physics not in levels:
         raise ValueError(f"physics={physics!r}: allowed are 'accurate', 'balanced' and 'fast'")
     path = Path(importlib.util.find_spec("gymnasium").origin).parent / "envs/mujoco/assets" / xml
