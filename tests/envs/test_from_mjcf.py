@@ -96,6 +96,7 @@ def test_the_numbers_of_the_model_are_drawn_by_transforms():
 
 FREE = """
 <mujoco>
+  <compiler angle="radian"/>
   <worldbody>
     <body><freejoint/><geom size=".1" contype="0" conaffinity="0"/>
       <body><joint name="hip" range="-1 1" limited="true"/><geom size=".1" contype="0" conaffinity="0"/></body>
@@ -110,7 +111,8 @@ KEYFRAME = '<keyframe><key qpos="1 2 3 1 0 0 0 1" qvel="0 0 5 0 0 0 1"/></keyfra
 def test_the_default_reset_is_near_the_keyframe_and_within_limits(keyframe):
     sim = load(model(FREE.format(keyframe=keyframe)))
     reset = mjcf.near_keyframe(noise=0.1)
-    qpos, qvel = jax.vmap(lambda key: reset(key, sim))(jax.random.split(jax.random.key(0), 64))
+    starts = jax.jit(jax.vmap(lambda key: reset(key, sim)))
+    qpos, qvel = starts(jax.random.split(jax.random.key(0), 64))
     home = [1, 2, 3, 1, 0, 0, 0] if keyframe else [0, 0, 0, 1, 0, 0, 0]
     np.testing.assert_array_equal(qpos[:, :7], np.tile(home, (64, 1)))
     hip = qpos[:, 7]
