@@ -69,8 +69,12 @@ class Task:
     remember_fn: Remember | None = struct.field(pytree_node=False)
     control_fn: Control = struct.field(pytree_node=False)
     frame_skip: int = struct.field(pytree_node=False)
-    observation_space: Space = struct.field(pytree_node=False)
+    spaces: Box | tuple[tuple[str, Box], ...] = struct.field(pytree_node=False)  # hashable
     terms: tuple[str, ...] = struct.field(pytree_node=False)  # of the reward
+
+    @property
+    def observation_space(self) -> Space:
+        return dict(self.spaces) if isinstance(self.spaces, tuple) else self.spaces
 
     @property
     def action_space(self) -> Box:
@@ -223,9 +227,9 @@ def from_mjcf(
     memory = _check_reset(reset, sim)
     still = jax.ShapeDtypeStruct((model.nu,), jnp.float32)
     now = Moment(sim.template, still, still, memory, sim)
-    space, terms = _check_functions(now, observe, reward, terminate, remember, action)
+    spaces, terms = _check_functions(now, observe, reward, terminate, remember, action)
     task = Task(
-        sim, reset, observe, reward, terminate, remember, action, num_substeps, space, terms
+        sim, reset, observe, reward, terminate, remember, action, num_substeps, spaces, terms
     )
     return limited(task, time_limit)
 
@@ -352,8 +356,8 @@ def _check_reset(reset: Any, sim: Simulator) -> Any:
 
 def _check_functions(
     now: Moment, observe: Any, reward: Any, terminate: Any, remember: Any, action: Any
-) -> tuple[Space, tuple[str, ...]]:
-    """The observation space and the names of the reward's terms."""
+) -> tuple[Any, tuple[str, ...]]:
+    """The observation spaces and the names of the reward's terms."""
     nu = now.action.shape[0]
 
     def look_obs(obs: Any) -> Any:
@@ -385,11 +389,12 @@ def _check_functions(
     if remember is not None:
         _traced("remember", "remember(now)", remember, look_memory, now)
     obs = _traced("observe", "observe(now)", observe or joints, look_obs, now)
-    space = jax.tree.map(lambda x: Box(x.shape), obs)
+    spaces = jax.tree.map(lambda x: Box(x.shape), obs)
+    spaces = tuple(spaces.items()) if isinstance(spaces, dict) else spaces
     terms = _traced("reward", "reward(now)", reward, look_reward, now)
     if terminate is not None:
         _traced("terminate", "terminate(now)", terminate, look_end, now)
-    return space, tuple(name for name in terms if name)
+    return spaces, tuple(name for name in terms if name)
 
 
 def _traced(name: str, form: str, f: Any, look: Callable[[Any], Any], *args: Any) -> Any:

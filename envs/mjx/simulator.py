@@ -267,6 +267,8 @@ def load(
         model = mjx.put_model(mj_model, device, impl)
         template = mjx.make_data(mj_model, device, impl)
     except NotImplementedError as error:
+        if impl != "jax":
+            raise
         raise ValueError(refused.message(mj_model, error, source)) from error
     return Simulator(model=model, template=template, mj_model=mj_model)
 

@@ -60,6 +60,8 @@ def test_an_episode_follows_the_functions_and_newton():
         frame_skip=SKIP,
         time_limit=None,
     )
+    assert env.observation_space == {"obs": envs.Box((1,)), "command": envs.Box((1,))}
+    assert isinstance(hash(jax.tree.structure(env)), int)  # an argument of compiled functions
     state = jax.jit(env.reset)(jax.random.key(0))
     assert float(state.obs["command"][0]) == 5.0
     step = jax.jit(env.step)
