@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs.types import Box
 from jaxrl.loops.algorithm import Algorithm, Batch, Obs
@@ -48,3 +49,21 @@ def built(module: ModuleType, config: Any, obs: int = 1, actions: Any = LINE):
     traced = jax.tree.map(jnp.asarray, config)
     example = jnp.zeros((1, obs))
     return algorithm, algorithm.init(KEY, Obs(example, example), traced), traced
+
+
+def drawn(shapes, seed=0):
+    """A state with these shapes, such as `eval_shape` of `init`, without compiling `init`.
+
+    Its numbers are drawn: weights so that layers keep the size of their inputs, vectors positive.
+    """
+    random = np.random.default_rng(seed)
+
+    def one(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.key(1)
+        value = random.normal(size=x.shape)
+        if x.ndim < 2:
+            return jnp.asarray(0.1 + 0.2 * np.abs(value) if x.ndim else 1, x.dtype)
+        return jnp.asarray(value / np.sqrt(x.shape[0]), x.dtype)
+
+    return jax.tree.map(one, shapes)

@@ -15,6 +15,7 @@ COMMANDS = {
     "sweep": ("experiments/sweep.py", "trains PPO with several learning rates in one program"),
     "play": ("jaxrl.play", "evaluates a run and films an episode"),
     "plot": ("jaxrl.plot", "draws learning curves of runs"),
+    "export": ("jaxrl.export", "writes a run's policy for a robot or another program"),
     "record": ("experiments/record.py", "records data sets with a run's policies"),
     "demos": ("experiments/demos.py", "records a scripted expert"),
     "convert": ("jaxrl.data", "converts a data set: robomimic, LeRobot, OGBench, .npz"),
