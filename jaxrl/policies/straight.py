@@ -91,6 +91,10 @@ def _operation(eqn: Any, values: list[Any], made_by: dict[Any, Any]) -> list[Any
         return [DRAWS[name](*values, params)]
     if name == "bitcast_convert_type" and _is_fraction(eqn, made_by):
         return [1.0 + (values[0] & np.uint32(FRACTION)).astype(jnp.float32) * np.float32(2.0**-23)]
+    if name == "select_n" and not isinstance(values[0], jax.core.Tracer):
+        which = np.unique(values[0])
+        if len(which) == 1:  # such as `deterministic`: the other case need not be computed
+            return [values[1 + int(which[0])]]
     apply = lambda *xs: eqn.primitive.bind(*xs, **params)
     if any(_is_key(var) for var in (*eqn.invars, *eqn.outvars)):  # moves keys
         # The words are an axis more, so the operation is done for each of the two.

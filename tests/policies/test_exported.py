@@ -34,6 +34,8 @@ MADE = {
         chunks.Config(hidden=(8,), horizon=4, execute=3, denoise_steps=3, history=2),
     ),
 }
+MADE["gaussian"] = (chunks, MADE["flow"][1].replace(head="gaussian"))
+EXPORTED = ("ppo", "gru", "sac", "flow")
 STEPS = 200
 
 
@@ -67,7 +69,7 @@ def actions_of(policy, obs, deterministic=True, restart=None):
 # --- The program ---
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_the_program_acts_as_the_policy(name):
     policy, obs = policy_of(name), observations(steps=8)
     program = exported.exported(policy, PLAIN)
@@ -89,6 +91,7 @@ def test_only_what_actions_need_is_kept():
     assert names(mlp, PLAIN) == ["obs"]
     assert names(mlp, PLAIN, False) == ["obs", "key"]  # it samples
     assert names(policy_of("flow"), PLAIN)[-1] == "key"  # it starts from noise
+    assert "key" not in names(policy_of("gaussian"), PLAIN)
 
 
 def test_a_residual_is_exported_with_its_base():
@@ -224,7 +227,7 @@ def onnx_or_skip():
     pytest.importorskip("onnxruntime", reason="pip install 'jaxrl[export]'")
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_onnx_runtime_acts_as_the_policy(tmp_path, name):
     onnx_or_skip()
     policy, obs = policy_of(name), observations()
