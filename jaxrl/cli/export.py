@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxrl import __version__
 from jaxrl.cli import runs
 from jaxrl.policies import exported
 from jaxrl.policies.contract import describe
@@ -53,7 +54,7 @@ def _about(run: runs.Run, seed_index: int) -> dict[str, Any]:
     steps = {"unit": run.config.get("unit", "env steps"), "steps": run.env_steps}
     return {
         "trained": trained | steps | {"seed_index": seed_index},
-        "versions": runs.versions(),
+        "versions": {"jaxrl": __version__} | runs.versions(),
     }
 
 

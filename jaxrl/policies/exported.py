@@ -14,6 +14,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def write(program: Exported, to: str, out: Path, about: dict[str, Any]) -> dict[
     """
     check_format(to)
     check_out(out)
-    part = out.with_name(f".{out.name}.part")
+    part = out.absolute().with_name(f".{out.absolute().name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -267,6 +268,7 @@ def _fill(program: Exported, to: str, folder: Path, about: dict[str, Any]) -> di
     _write_json(folder / CONTRACT, contract)
     if to == "onnx":
         shutil.copy(run_policy.__file__, folder / "run_policy.py")
+        contract["converted_by"] = {name: metadata.version(name) for name in NEEDED}
         contract["checked"] = _check(program, folder)
         _write_json(folder / CONTRACT, contract)
     return contract
