@@ -37,7 +37,7 @@ FORMATS = {  # and the file of each
     "npz": "policy.npz",
 }
 CONTRACT, START = "contract.json", "start.npz"
-NEEDED = ("jax2onnx", "onnxruntime")
+NEEDED = {"onnx": ("jax2onnx", "onnxruntime"), "jax": ("flatbuffers",)}  # packages
 PLATFORMS = ("cpu", "cuda", "tpu")  # of a serialised JAX program
 CHECKED_STEPS = 50  # that ONNX Runtime and JAX act side by side before a file is written
 TOLERANCE = 1e-3  # between their actions, as a share of the action's range
@@ -210,9 +210,9 @@ def check_format(to: str) -> None:
     """Raises ValueError for an unknown format, or one whose packages are not installed."""
     if to not in FORMATS:
         raise ValueError(f"to={to!r}: must be one of {', '.join(FORMATS)}")
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if to == "onnx" and missing:
-        raise ValueError(f"--to onnx needs {' and '.join(missing)}: pip install 'jaxrl[export]'")
+    missing = [x for x in NEEDED.get(to, ()) if importlib.util.find_spec(x) is None]
+    if missing:
+        raise ValueError(f"--to {to} needs {' and '.join(missing)}: pip install 'jaxrl[export]'")
 
 
 def check_out(out: Path) -> None:
@@ -268,7 +268,7 @@ def _fill(program: Exported, to: str, folder: Path, about: dict[str, Any]) -> di
     _write_json(folder / CONTRACT, contract)
     if to == "onnx":
         shutil.copy(run_policy.__file__, folder / "run_policy.py")
-        contract["converted_by"] = {name: metadata.version(name) for name in NEEDED}
+        contract["converted_by"] = {name: metadata.version(name) for name in NEEDED[to]}
         contract["checked"] = _check(program, folder)
         _write_json(folder / CONTRACT, contract)
     return contract

@@ -283,7 +283,9 @@ def test_a_learner_that_extends_another_takes_what_its_preset_says():
 
 def test_a_learner_that_a_script_does_not_know_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sac.py", "--learner", "ppo"])
-    with pytest.raises(ValueError, match="learner='ppo': allowed are sac, sac_320k, dsac, mdpo, pmoe"):
+    with pytest.raises(
+        ValueError, match="learner='ppo': allowed are sac, sac_320k, dsac, mdpo, pmoe"
+    ):
         sac.main()
     monkeypatch.setattr(sys, "argv", ["train.py", "--learner", "reinforce"])
     with pytest.raises(ValueError, match="learner='reinforce': allowed are bc, "):
