@@ -210,13 +210,15 @@ def test_what_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    "to, names", [("onnx", "jax2onnx and onnxruntime"), ("jax", "flatbuffers")]
+)
+def test_a_missing_package_is_named(monkeypatch, to, names):
     monkeypatch.setattr(exported.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"jax2onnx and onnxruntime: pip install 'jaxrl\[export\]'"
-    ):
-        exported.check_format("onnx")
-    exported.check_format("stablehlo")  # needs neither
+    message = rf"--to {to} needs {names}: pip install 'jaxrl\[export\]'"
+    with pytest.raises(ValueError, match=message):
+        exported.check_format(to)
+    exported.check_format("stablehlo")  # needs nothing more
 
 
 # --- ONNX: the packages of the extra `export`, which holds others back, are not in `test` ---
