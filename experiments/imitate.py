@@ -5,7 +5,7 @@
     python experiments/imitate.py --data data/t.npz --mode streaming
 
 It calls experiments/train.py. The environment is the one that the data set names, unless --env gives
-another.
+another. The settings of the clone default to those of experiments/refine.py for that environment.
 """
 
 from __future__ import annotations

@@ -64,17 +64,17 @@ def defaults(
     if learner not in presets.names():
         raise ValueError(f"learner={learner!r}: allowed are {', '.join(presets.names())}")
     takes = registry.takes(presets.VARIANTS.get(learner, learner))
-    recorded = {}
-    if data is not None and takes == "prior" and Path(data).exists():
-        dataset = data_files.load(data)
-        env = env or dataset.metadata.get("env", "")
-        recorded = script.recorded_options(dataset, env)
-    preset = presets.of(learner, env)
+    recorded = data_files.metadata_of(data) if data is not None and Path(data).exists() else {}
+    task = env or recorded.get("env", "")
+    preset = presets.of(learner, task)
     config, steps = preset.config, float(total_steps or preset.total_steps)
-    if hasattr(config, "schedule_steps") and takes == "dataset":
+    if hasattr(config, "schedule_steps") and takes == "dataset" and learner not in presets.ROAD:
         config = config.replace(schedule_steps=steps)
     base = {"prior": PriorArgs, "dataset": DataArgs}.get(takes, Args)
-    options = {k: str(v) for k, v in preset.env.items()} | recorded
+    options = {k: str(v) for k, v in preset.env.items()}
+    if takes == "dataset" and task == recorded.get("env"):
+        options = {}  # a policy is measured as it was recorded
+    options |= script.recorded_options(recorded, task)
     flags = {"env": env, "learner": learner, "env_options": options} | preset.flags
     return script.with_config(base, config, total_steps=preset.total_steps, **flags)
 
@@ -111,7 +111,7 @@ def main(learner: str = "ppo", env: str = "", allowed: tuple[str, ...] = ()) -> 
         args, registry.default_devices(args.config, args.seeds, args.eval_episodes)
     )
     if takes == "dataset":
-        as_recorded = script.recorded_options(dataset, args.env) == args.env_options
+        as_recorded = script.recorded_options(dataset.metadata, args.env) == args.env_options
         same = args.env == dataset.metadata.get("env") and as_recorded
         scale = data_stats.references(dataset) if same else None
         about = {name: getattr(args, name) for name in READ_AS}

@@ -115,7 +115,10 @@ def prepare(root: Path) -> list[Read]:
         Read("finished/config.json", (lambda _: collect.entry(root / "finished"),)),
         Read("run/checkpoints/000000000016/manifest.json", (newest,)),
         Read("run/checkpoints/000000000016/about.json", (newest, lambda _: _same_shape(run))),
-        Read("data.npz", (lambda path: script.recorded_options(data_files.load(path), TASK),)),
+        Read(
+            "data.npz",
+            (lambda path: script.recorded_options(data_files.load(path).metadata, TASK),),
+        ),
         Read(
             "results.json",
             (lambda path: collect.table([("", r) for r in _read(path, collect.Result)]),),

@@ -55,10 +55,11 @@ ANY_TASK = {
     "fast_td3": Preset(10_240_000, td3.FAST),
     "ppo_1m": Preset(MILLION, FEW_STEPS),
     "sac_320k": Preset(320_000, sac.Config(**OFF_POLICY)),
-    "imitation": Preset(10_000, None, flags={"num_evals": 5, "eval_episodes": 128}),
 }
 STEPS = {"on_policy": 1024 * 16 * 61, "off_policy": 1_000_000}  # by family, for any task
 UPDATES = 100_000  # of an offline learner
+# Learners whose preset for any task is that of experiments/refine.py, schedules included.
+ROAD = {"imitation": {"num_evals": 5, "eval_episodes": 128}}
 
 
 def names() -> list[str]:
@@ -79,9 +80,10 @@ def of(learner: str, env: str) -> Preset:
     module = registry.module(VARIANTS.get(learner, learner))
     family = module.__name__.split(".")[-2]
     steps = STEPS.get(family, UPDATES)
+    if learner in ROAD:
+        return dataclasses.replace(road(env), flags=ROAD[learner])
     if learner in ANY_TASK:
-        preset = ANY_TASK[learner]
-        return preset if preset.config else dataclasses.replace(preset, config=module.Config())
+        return ANY_TASK[learner]
     for name in ("ppo", "sac", "td3"):
         extended = registry.module(name)
         if family in STEPS and env in BY_TASK[name] and issubclass(module.Config, extended.Config):

@@ -1,6 +1,7 @@
 """Demonstrations, and the clone that a refinement starts from, by task.
 
-`experiments/demos.py` and `experiments/refine.py` read their defaults from `road`.
+`experiments/demos.py`, `experiments/imitate.py` and `experiments/refine.py` read their defaults from
+`road`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,6 @@ REFINE: dict[str, Preset] = {
 
 
 def road(task: str) -> Preset:
-    """Returns the preset of a task with an expert. Its `flags` have every entry of `DEMOS`."""
+    """Returns the preset of a task, also of one that has none. Its `flags` have every entry of `DEMOS`."""
     preset = REFINE.get(task, Preset(5_000, imitation.Config()))
     return dataclasses.replace(preset, flags=DEMOS | preset.flags)

@@ -150,16 +150,16 @@ def env_of_data(args: Any, dataset: Any) -> None:
     if not args.env and "/" not in named and named not in envs.names():
         raise ValueError(f"{args.data}: metadata env={named!r}: no such task; add --env")
     args.env = args.env or named
-    recorded = recorded_options(dataset, args.env)
-    args.from_data = recorded.keys() - args.env_options.keys()
+    recorded = recorded_options(dataset.metadata, args.env)
     args.env_options = recorded | args.env_options
+    args.from_data = {k for k, v in recorded.items() if args.env_options[k] == v}
 
 
-def recorded_options(dataset: Any, env: str) -> dict[str, str]:
-    """Returns the options of the recording, if it is of that environment."""
-    if env != dataset.metadata.get("env"):
+def recorded_options(metadata: dict[str, Any], env: str) -> dict[str, str]:
+    """Returns the options of the recording that has these metadata, if it is of `env`."""
+    if env != metadata.get("env"):
         return {}
-    return {k: str(v) for k, v in dataset.metadata.get("env_overrides", {}).items()}
+    return {k: str(v) for k, v in metadata.get("env_overrides", {}).items()}
 
 
 def prepare(args: Args, default_devices: int) -> Any:

@@ -207,6 +207,28 @@ def load(
     )
 
 
+def metadata_of(path: str | Path) -> dict[str, Any]:
+    """Returns the metadata of a file without reading its arrays; {} if it has none.
+
+    Raises:
+      ValueError: the file is missing, damaged or of an unknown format, or an entry has another type.
+    """
+    path = Path(path)
+    kind = "HDF5" if _reader(path) is _read_hdf5 else ".npz"
+    try:
+        if kind == "HDF5":
+            with _h5py().File(path, "r") as file:
+                text = file.attrs.get("metadata")
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                text = file["metadata"] if "metadata" in file.files else None
+    except ImportError:
+        raise
+    except Exception as error:  # any exception, see `_read_npz` and `_read_hdf5`
+        raise _damaged(path, kind, None, error) from None
+    return _metadata(path, text)
+
+
 def _extras(arrays: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
     """The task's metrics among the arrays, [T] numbers each."""
     return {

@@ -263,6 +263,35 @@ def test_demonstrations_are_of_the_task_that_a_road_refines(monkeypatch):
         assert envs.make(task, **script.numbers(demos.defaults(task).env_options))
 
 
+def recorded_of(task, path, **options):
+    """A data file that says it was recorded in `task`."""
+    rows, ends = np.zeros((4, 2)), np.array([False, False, False, True])
+    about = {"env": task, "env_overrides": options}
+    made = data.from_arrays(rows, rows, rows[:, 0], rows, ends, ends & ~ends, metadata=about)
+    data_files.save(made, path)
+    return str(path)
+
+
+def test_a_clone_has_the_settings_of_the_road_that_refines_it(monkeypatch, tmp_path):
+    for number, task in enumerate((*presets.REFINE, "point_maze_open", "hopper")):
+        recorded, road = demos.defaults(task), refine.defaults(task)
+        file = recorded_of(task, tmp_path / f"{number}.npz", **recorded.env_options)
+        for flags in (["--env", task], ["--data", file], ["--env", task, "--data", file]):
+            monkeypatch.setattr(sys, "argv", ["imitate.py", *flags])
+            args = script.parse(train.defaults, learner="imitation", env="", data=None)
+            assert (args.config, args.total_steps) == (road.base, road.bc_updates), task
+            assert args.env_options == road.env_options, task
+
+
+def test_a_clone_is_measured_in_the_task_as_it_was_recorded(monkeypatch, tmp_path):
+    file = recorded_of("peg_insertion", tmp_path / "plain.npz")
+    assert refine.defaults("peg_insertion").env_options
+    monkeypatch.setattr(sys, "argv", ["imitate.py", "--data", file])
+    args = script.parse(train.defaults, learner="imitation", env="", data=None)
+    script.env_of_data(args, data_files.load(file))
+    assert (args.env, args.env_options) == ("peg_insertion", {})
+
+
 @pytest.mark.parametrize("name", presets.names())
 def test_every_learner_has_flags_by_its_name(name):
     args = train.defaults(name, "hopper")
@@ -270,7 +299,7 @@ def test_every_learner_has_flags_by_its_name(name):
     assert type(args.config) is registry.module(learner).Config
     assert hasattr(args, "weighted") == (registry.takes(learner) == "dataset")
     assert hasattr(args, "data") == bool(registry.takes(learner))
-    assert args.total_steps >= 10_000
+    assert args.total_steps >= 5_000
 
 
 def test_a_learner_that_extends_another_takes_what_its_preset_says():
@@ -365,6 +394,15 @@ def test_an_environment_that_data_cannot_name_is_one_line_with_the_file(metadata
     assert args.env == "hopper"
 
 
+@pytest.mark.parametrize("learner", ["rlpd", "imitation"])
+def test_a_data_set_chooses_no_code_for_any_learner(monkeypatch, tmp_path, learner):
+    file = recorded_of("os:abort", tmp_path / "data.npz", gravity=1.0)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", file])
+    args = script.parse(train.defaults, learner=learner, env="", data=None)
+    with pytest.raises(ValueError, match="metadata env='os:abort' is code, .*cannot choose"):
+        script.env_of_data(args, data_files.load(file))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -372,10 +410,13 @@ def test_an_environment_that_data_cannot_name_is_one_line_with_the_file(metadata
         ({"max_start_angle": "much"}, "max_start_angle='much'"),
     ],
 )
+@pytest.mark.parametrize("in_defaults", [False, True])  # as of learners with presets
 def test_an_option_that_the_environment_of_data_does_not_take_names_the_file(
-    monkeypatch, options, message
+    monkeypatch, options, message, in_defaults
 ):
     args, dataset = of_data(env="pendulum_swingup", env_overrides=options)
+    if in_defaults:
+        args.env_options = script.recorded_options(dataset.metadata, "pendulum_swingup")
     script.env_of_data(args, dataset)
     monkeypatch.setattr(script.runtime, "setup", lambda *_, **__: None)
     with pytest.raises(ValueError, match=f"^data/x.npz: metadata env_overrides: .*{message}"):

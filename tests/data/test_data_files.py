@@ -63,6 +63,7 @@ def test_a_file_comes_back_bit_for_bit(tmp_path, suffix, dict_obs):
     dataset, path = made(dict_obs), tmp_path / "new" / f"data{suffix}"
     data_files.save(dataset, path)
     again = data_files.load(str(path))
+    assert data_files.metadata_of(path) == again.metadata
     assert_equal(again, dataset)
     assert again.metadata == dataset.metadata
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -282,6 +283,10 @@ def refused(path, **options) -> str:
         data_files.load(path, **options)
     message = str(error.value)
     assert message.startswith(str(path)) and "\n" not in message
+    try:
+        assert isinstance(data_files.metadata_of(path), dict)
+    except ValueError as error:  # the same file, read for its metadata alone
+        assert str(error).startswith(str(path)) and "\n" not in str(error)
     return message
 
 
