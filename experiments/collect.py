@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from envs.adapters.originals import ORIGINALS
 from experiments import papers
 from experiments.claims import common
-from jaxrl.cli import runs, script
+from jaxrl.cli import flags, runs, script
 from jaxrl.originals import EPISODES, evaluate_on_original
 from jaxrl.report import log, terminal
 from jaxrl.report.files import Option, Schema
@@ -248,7 +248,7 @@ def pages() -> dict[str, str]:
 
 
 def main() -> int:
-    args = tyro.cli(Args)
+    args = flags.read(Args)
     results = common.read(args.out, Result)
     new = [entry(run) for run in args.runs]
     replaced = {r["env"] for r in new}

@@ -29,7 +29,7 @@ import tyro
 
 from envs.transforms.residual import Residual
 from envs.types import sample_space
-from jaxrl.cli import plot, runs, script
+from jaxrl.cli import flags, plot, runs, script
 from jaxrl.data import dataset as data
 from jaxrl.data import describe as data_stats
 from jaxrl.data import files as data_files
@@ -126,7 +126,7 @@ def recorded(args: Args, kind: str) -> data.Dataset:
 
 
 def main() -> int:
-    args = tyro.cli(Args)
+    args = flags.read(Args)
     if not 0.0 <= args.medium <= 1.0:
         raise ValueError(f"medium={args.medium}: must be 0 .. 1")
     if args.episodes < 1:

@@ -35,11 +35,10 @@ from typing import Any
 import jax
 import mutations
 import numpy as np
-import tyro
 from bench import write
 
 import envs
-from jaxrl.cli import script
+from jaxrl.cli import flags, script
 from jaxrl.data import dataset as data
 from jaxrl.data import files as data_files
 from jaxrl.learners import registry
@@ -163,13 +162,13 @@ def one(drawn: Drawn) -> str:
 
 
 def refused(drawn: Drawn, text: str) -> str:
-    named = re.findall(r"\w+", re.split("[=:]", text)[0])
+    named = re.findall(r"\w+", re.split("[=:]", text)[0].replace("-", "_").lstrip("_"))
     if not {*NAMES, *vars(drawn.config())} & set(named):
         raise RuntimeError(f"names no setting: {text}")
     return "refused: " + text.split("=")[0][:60]
 
 
-def flags(drawn: Drawn) -> list[str]:
+def flags_of(drawn: Drawn) -> list[str]:
     """Every field, since a script's defaults are those of a preset; a sweep has its own script."""
     try:
         steps = 2 * drawn.make().steps_per_iteration
@@ -187,7 +186,7 @@ def flags(drawn: Drawn) -> list[str]:
 
 def by_script(drawn: Drawn, seconds: float) -> str:
     """As `one`, through the command line."""
-    words = [sys.executable, "experiments/train.py", "--learner", drawn.learner, *flags(drawn)]
+    words = [sys.executable, "experiments/train.py", "--learner", drawn.learner, *flags_of(drawn)]
     with tempfile.TemporaryDirectory() as folder:
         words += ["--run-dir", f"{folder}/run"]
         if drawn.prior or drawn.learner in OFFLINE:
@@ -253,7 +252,7 @@ def hangs(said: str) -> None:
 
 
 def main() -> int:
-    args = tyro.cli(Args)
+    args = flags.read(Args)
     if args.files:
         return mutate_files(args)
     runtime.setup(2)

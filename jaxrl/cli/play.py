@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
@@ -20,7 +19,7 @@ from envs.adapters.originals import check_original
 from envs.render import renderer, seconds_per_step
 from envs.transforms.residual import Residual
 from envs.types import Env, State
-from jaxrl.cli import runs
+from jaxrl.cli import flags, runs
 from jaxrl.episodes import episode_limit, evaluate, film
 from jaxrl.originals import EPISODES, evaluate_on_original
 from jaxrl.report import terminal
@@ -313,7 +312,7 @@ def _summary(values: np.ndarray) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         "python -m jaxrl.play", description="Evaluate a trained policy and film an episode."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")

@@ -6,7 +6,6 @@ has one curve per config. Several runs share the axes.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from envs import nearest
+from jaxrl.cli import flags
 from jaxrl.data import dataset as data
 from jaxrl.data import describe as data_stats
 from jaxrl.report import files, log, terminal
@@ -295,7 +295,7 @@ def _decorate(axes: Axes, x_label: str, y_label: str, title: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m jaxrl.plot", description="Draw learning curves.")
+    parser = flags.Parser("python -m jaxrl.plot", description="Draw learning curves.")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a run directory")
     parser.add_argument("--metric", default="return", help="any in metrics.jsonl")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import itertools
 import math
@@ -19,7 +18,7 @@ import numpy as np
 import tyro
 
 import envs
-from jaxrl.cli import play, plot, runs
+from jaxrl.cli import flags, play, plot, runs
 from jaxrl.data import describe as data_stats
 from jaxrl.data.files import digest
 from jaxrl.report.files import cannot_write
@@ -82,15 +81,18 @@ def parse(defaults: Callable[..., Any], prefixes: bool = False, **peek: str) -> 
     `defaults(env=...)` with what --env says, which returns the arguments dataclass filled in.
     So `--help` shows a preset's values. Fields of a nested config are flags of their own
     (`--learning-rate`), or with `prefixes` begin with its name (`--base.learning-rate`).
+
+    Raises:
+      ValueError: see `flags.read`.
     """
     words = command_line()
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = flags.Parser(add_help=False, allow_abbrev=False)
     for name, value in peek.items():
         first.add_argument(f"--{name.replace('_', '-')}", default=value)
     args = defaults(**vars(first.parse_known_args(words)[0]))
     config = () if prefixes else (tyro.conf.OmitArgPrefixes,)
     options = args.env_options
-    args = tyro.cli(type(args), args=words, default=args, config=config)
+    args = flags.read(type(args), words, default=args, config=config)
     args.env_options = options | args.env_options
     return args
 
@@ -99,7 +101,7 @@ def command_line() -> list[str]:
     """Returns the command line. With --resume: the stored one of that run, then the new flags."""
     script, *given = [Path(sys.argv[0]).name, *sys.argv[1:]]
     words = [_dashed(word) for word in given]
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = flags.Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--run-dir", type=Path)
     first.add_argument("--resume", action="store_true")
     known = first.parse_known_args(words)[0]
