@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forks
 import numpy as np
 import pytest
 
+from experiments.bench import forks
 from jaxrl.report import log
 from jaxrl.run import checkpoint
 
