@@ -1,43 +1,45 @@
-"""Random settings of every learner: each trains two steps or is refused in one line.
+"""Random settings of every learner, and hostile inputs: each works or is refused in one line.
 
     python experiments/bench/fuzz.py --configs 500 --out fuzz.json
 
 About one field of a small configuration is replaced, by a good value or a bad one; some runs share
-two devices, some learners have prior data. A refusal is a ValueError of one line, raised by our own
-code, that names a setting before its first = or colon. Every `--cli`th configuration is given to the
-learner's script as flags instead, which must end with exit code 0 or 2 and no traceback. Anything
-else (another exception, a hang) counts against us, and is printed with the settings that show it
-again: `--first 17 --configs 1`. Exit code 1 if there was any.
+two devices, some learners have prior data. Each trains two steps or is refused. A refusal is a
+ValueError of one line, raised by our own code, that names a setting before its first = or colon. Every
+`--cli`th configuration is given to the learner's script as flags instead, which must end with exit code
+0 or 2 and no traceback.
 
-    python experiments/bench/fuzz.py --files 2000
+    python experiments/bench/fuzz.py --hostile 2000 --out fuzz_hostile.json
 
-instead mutates the files of a run, of a data set and of results, one entry each, by another type
-(`mutations.py`), and reads them as the commands do, in this process.
+tries hostile inputs of the kinds in `hostile/` instead: files of a run, of a data set and of results
+mutated by type, HDF5 that leads to other files.
+
+Each input runs in a fork of this process, which has imported everything. Another exception, a hang and a
+death count against us, and are printed with their number, which shows it again: `--first 17 --hostile 1`.
+Exit code 1 if there was any.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import importlib
 import math
 import os
 import re
-import subprocess
-import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
 import jax
-import mutations
 import numpy as np
 from bench import write
 
 import envs
+from experiments.bench import forks
 from jaxrl.cli import flags, script
 from jaxrl.data import dataset as data
 from jaxrl.data import files as data_files
@@ -69,6 +71,9 @@ SMALL = {
     "width": 8,
     "layers": 1,
 }
+# Kinds of hostile inputs, and how many of a hundred are of each.
+KINDS = {"files": 60, "links": 40}
+BATCH = 100  # inputs of one fork at most; every compiled program holds memory
 CHANGED = 1.0  # fields, on average
 NUMBERS = (0.0, -1.0, 1e-3, 0.5, 0.95, 1.0, 3.0, 1e6, math.inf, math.nan)
 COUNTS = (-1, 0, 1, 2, 3, 4, 8, 16)
@@ -79,15 +84,19 @@ WORDS = ("", "nonsense") + tuple(
 )
 # What a refusal may name, besides a field of the learner's configuration.
 NAMES = "seeds num_evals eval_episodes devices sweep total_steps action_space data".split()
+NAMES += ["env", "num_agents", "signals"]  # what an environment lacks
+OWN = {"her": "point_maze_open", "ippo": "meeting", "ppo_lagrangian": "cruise"}  # tasks for these
 TASKS = ("point_maze_open", "pendulum_swingup", "gymnax/Pendulum-v1", "gymnax/CartPole-v1")
+Groups = Iterator[tuple[str, Callable[[], Callable[[int], str]], Iterable[int]]]
 
 
 @dataclass
 class Args:
-    configs: int = 500
-    files: int = 0  # mutated files instead of settings
+    configs: int = 500  # random settings
+    hostile: int = 0  # hostile inputs instead of settings
+    kinds: tuple[str, ...] = tuple(KINDS)  # of hostile inputs, see `hostile/`
     first: int = 0
-    seconds: int = 300  # for one of them, until it counts as a hang, which ends this
+    seconds: int = 300  # for one of them, until it counts as a hang
     tasks: tuple[str, ...] = TASKS
     cli: int = 20  # every how many configurations one goes through a script; 0: none
     out: Path | None = None  # JSON file for the outcomes
@@ -121,6 +130,7 @@ def draw(number: int, tasks: tuple[str, ...]) -> Drawn:
     pick = lambda values: values[rng.integers(len(values))]
     task = pick(tasks)
     name = "ppo" if "CartPole" in task and rng.random() < 0.8 else pick(LEARNERS)  # discrete
+    task = OWN[name] if name in OWN and rng.random() < 0.8 else task
     config = module_of(name).Config()
     settings = {k: v for k, v in SMALL.items() if hasattr(config, k)}
     prior = name in WITH_PRIOR and rng.random() < 0.2
@@ -186,18 +196,17 @@ def flags_of(drawn: Drawn) -> list[str]:
 
 def by_script(drawn: Drawn, seconds: float) -> str:
     """As `one`, through the command line."""
-    words = [sys.executable, "experiments/train.py", "--learner", drawn.learner, *flags_of(drawn)]
+    words = ["experiments/train.py", "--learner", drawn.learner, *flags_of(drawn)]
     with tempfile.TemporaryDirectory() as folder:
         words += ["--run-dir", f"{folder}/run"]
         if drawn.prior or drawn.learner in OFFLINE:
             data_files.save(recorded(envs.make(drawn.task)), f"{folder}/data.npz")
             words += ["--data", f"{folder}/data.npz"]
         quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        pipes = {"capture_output": True, "text": True}
-        done = subprocess.run(words, cwd=ROOT, env=quick, timeout=0.9 * seconds, **pipes)
+        done = forks.run(words, ROOT, quick, 0.9 * seconds)
         last = (done.stderr.strip().splitlines() or [""])[-1].replace(f"{folder}/data.npz", "data")
     if done.returncode not in (0, 2) or "Traceback" in done.stderr:
-        raise RuntimeError(f"{' '.join(words[1:])}: exit code {done.returncode}: {last}")
+        raise RuntimeError(f"{' '.join(words)}: exit code {done.returncode}: {last}")
     if done.returncode == 2 and last.startswith("error: "):
         return f"by script, {refused(drawn, last.removeprefix('error: '))}"
     return f"by script, {'a flag refused' if done.returncode else 'trained'}"
@@ -215,73 +224,87 @@ def recorded(env: Any) -> data.Dataset:
     return data.from_arrays(obs, action, np.ones(size), obs, no, ends)
 
 
-def mutate_files(args: Args) -> int:
-    """Reads `args.files` mutated files, and reports as `main`."""
-    runtime.setup(1)
+def try_all(args: Args, name: str, numbers: Groups) -> int:
+    """Tries inputs group by group, prints what became of them, and returns the exit code.
+
+    Args:
+      args, name: of the results file.
+      numbers: for each group its kind, what `forks.each` starts with, and the numbers of its inputs.
+    """
     started, outcomes, bad = time.time(), collections.Counter(), []
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        reads = mutations.prepare(root)
-        for number in range(args.first, args.first + args.files):
-            drawn = mutations.draw(number, root, reads)
-            said = f"{number}: {drawn.file.path}: {drawn.what}"
-            watchdog = threading.Timer(args.seconds, hangs, (said,))
-            watchdog.start()
-            try:
-                outcome = mutations.outcome(drawn, root)
-            except Exception as error:
-                outcome = f"broke: {type(error).__name__}"
-                why = terminal.reason(error)
-                bad.append({"number": number, "outcome": outcome, "what": drawn.what, "why": why})
-                print(f"{said}: {outcome}: {why}", flush=True)
-            watchdog.cancel()
-            outcomes[f"{drawn.file.path}: {outcome}"] += 1
-            if number % 100 == 99:
-                jax.clear_caches()
-    rows = [{"outcome": k, "files": v} for k, v in sorted(outcomes.items())]
-    write(args.out, "fuzz_files", args, rows + bad, {})
-    title = f"Mutated files, {time.time() - started:.0f} s"
-    terminal.table(title, ["outcome", "how many"], [[*r.values()] for r in rows])
+    for kind, start, those in numbers:
+        for number, outcome, wrong in forks.each(start, those, args.seconds, BATCH):
+            if wrong:
+                outcome = f"broke: {wrong.split(':')[0]}"
+                bad.append({"number": number, "outcome": outcome, "why": wrong})
+                print(f"{number}: {kind}: {wrong}", flush=True)
+            outcomes[kind, outcome] += 1
+        done, seconds = outcomes.total(), time.time() - started
+        print(f"{done} tried, {len(bad)} broke, {seconds:.0f} s", flush=True)
+    rows = [{"kind": k, "outcome": v, "inputs": n} for (k, v), n in sorted(outcomes.items())]
+    write(args.out, name, args, rows + bad, {})
+    terminal.table(f"{time.time() - started:.0f} s", [*rows[0]], [[*r.values()] for r in rows])
     return 1 if bad else 0
 
 
-def hangs(said: str) -> None:
-    """Ends the process; from a thread, since XLA lets no signal through."""
-    print(f"hangs: {said}", flush=True)
-    os._exit(1)
+def settings(args: Args) -> Groups:
+    """Random settings, in the order of their numbers."""
+
+    def start() -> Callable[[int], str]:
+        runtime.setup(2)
+        jax.config.update("jax_disable_most_optimizations", True)  # half of the time to compile
+        jax.config.update("jax_traceback_filtering", "off")  # to see who refused
+
+        def call(number: int) -> str:
+            drawn = draw(number, args.tasks)
+            by_cli = args.cli and number % args.cli == args.cli - 1
+            try:
+                return by_script(drawn, args.seconds) if by_cli else one(drawn)
+            except Exception as error:
+                raise RuntimeError(f"{terminal.reason(error)}, with {drawn}") from error
+
+        return call
+
+    yield "settings", start, range(args.first, args.first + args.configs)
+
+
+def inputs(args: Args) -> Groups:
+    """Hostile inputs, in order of their kinds."""
+    of_kind = collections.defaultdict(list)
+    for number in range(args.first, args.first + args.hostile):
+        of_kind[kind_of(number, args.kinds)].append(number)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, numbers in of_kind.items():
+            kind = importlib.import_module(f"experiments.bench.hostile.{name}")
+
+            def start(kind: Any = kind) -> Callable[[int], str]:
+                runtime.setup(1)
+                made = kind.prepare(Path(tempfile.mkdtemp(dir=folder)))
+
+                def call(number: int) -> str:
+                    case = made(number)
+                    try:
+                        return case.outcome()
+                    except Exception as error:
+                        text = f"{case.what}: {type(error).__name__}: {terminal.reason(error)}"
+                        raise RuntimeError(text) from error
+
+                return call
+
+            yield name, start, sorted(numbers, key=getattr(kind, "group", lambda number: 0))
+
+
+def kind_of(number: int, kinds: tuple[str, ...]) -> str:
+    """The kind of the hostile input of this number, always the same one."""
+    shares = np.array([KINDS[kind] for kind in kinds])
+    return str(np.random.default_rng([number, 21]).choice(kinds, p=shares / shares.sum()))
 
 
 def main() -> int:
     args = flags.read(Args)
-    if args.files:
-        return mutate_files(args)
-    runtime.setup(2)
-    jax.config.update("jax_disable_most_optimizations", True)  # half of the time to compile
-    jax.config.update("jax_traceback_filtering", "off")  # to see who refused
-    started, outcomes, bad = time.time(), collections.Counter(), []
-
-    for number in range(args.first, args.first + args.configs):
-        drawn = draw(number, args.tasks)
-        by_cli = args.cli and number % args.cli == args.cli - 1
-        watchdog = threading.Timer(args.seconds, hangs, (f"{number}: {drawn}",))
-        watchdog.start()
-        try:
-            outcome = by_script(drawn, args.seconds) if by_cli else one(drawn)
-        except Exception as error:
-            outcome = f"broke: {type(error).__name__}"
-            why = terminal.reason(error)
-            bad.append({"number": number, "outcome": outcome, "why": why})
-            print(f"{number}: {outcome}: {why}\n  {drawn}", flush=True)
-        watchdog.cancel()
-        outcomes[outcome] += 1
-        if number % 20 == 19:
-            jax.clear_caches()
-            done = number + 1 - args.first
-            print(f"{done}: {dict(outcomes)}, {time.time() - started:.0f} s", flush=True)
-    rows = [{"outcome": k, "configs": v} for k, v in sorted(outcomes.items())]
-    write(args.out, "fuzz", args, rows + bad, {})
-    terminal.table("Random settings", ["outcome", "how many"], [[*r.values()] for r in rows])
-    return 1 if bad else 0
+    if args.hostile:
+        return try_all(args, "fuzz_hostile", inputs(args))
+    return try_all(args, "fuzz", settings(args))
 
 
 if __name__ == "__main__":

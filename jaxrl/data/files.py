@@ -30,6 +30,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
 
 from jaxrl.data import lerobot, ogbench, robomimic
 from jaxrl.data.dataset import REAL, Dataset, few_entries, from_arrays
@@ -336,9 +337,11 @@ def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("metadata")
             found = datasets_of(file)
+            _check_places(file, found)
             for name, x in found.items():
                 fits = not name.startswith("infos/") or x.ndim == 1
                 if _used(name) and fits:
+                    _check_size(name, x)
                     arrays[name] = np.asarray(x[()])
             if not {"actions", "rewards", "terminals"} & arrays.keys():
                 raise Refused(str(_missing(path, "actions", found)))
@@ -348,6 +351,22 @@ def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     except Exception as error:  # h5py raises any exception on a damaged file
         raise damaged(path, "HDF5", name, error) from None
     return arrays, parse_metadata(path, text)
+
+
+def _check_places(file: Any, found: dict[str, Any]) -> None:
+    """Raises Refused where something else than an array has the name of one that is read."""
+    holds = lambda name: any(k.startswith(f"{name}/") for k in found)
+    for name in (*FLAT, "observations", "next_observations"):
+        if name in file and name not in found and not (name not in FLAT and holds(name)):
+            raise Refused(f"{name!r} is {type(file[name]).__name__}, must be an array")
+
+
+def _check_size(name: str, x: Any) -> None:
+    """Raises Refused if an array needs more than the free memory: a file may declare any shape."""
+    if x.size is not None and x.size * x.dtype.itemsize > psutil.virtual_memory().available:
+        raise Refused(
+            f"array {name!r} has shape {x.shape}, which is more than the free memory holds"
+        )
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], rows: int) -> None:

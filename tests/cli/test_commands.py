@@ -12,7 +12,7 @@ from jaxrl.report import log
 
 
 @pytest.fixture(scope="module")
-def folder(folder_factory):
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("anywhere")
 
 

@@ -465,6 +465,35 @@ def test_hdf5_that_leads_to_other_files_is_refused_by_name(tmp_path, add, messag
     assert message in refused(path)
 
 
+@needs_h5py
+@pytest.mark.parametrize(
+    ("name", "add", "message"),
+    [
+        ("timeouts", lambda file: file.create_group("timeouts"), "'timeouts' is Group, must be an"),
+        (
+            "next_observations",
+            lambda file: file.create_group("next_observations"),
+            "'next_observations' is Group, must be an array",
+        ),
+        (
+            "valid",
+            lambda file: file.__setitem__("valid", np.dtype("f4")),
+            "'valid' is Datatype, must be an array",
+        ),
+        (
+            "rewards",
+            lambda file: file.create_dataset("rewards", (2**45,), "f4", chunks=True),
+            "array 'rewards' has shape (35184372088832,), which is more than the free memory holds",
+        ),
+    ],
+)
+def test_hdf5_that_holds_no_array_where_one_is_read_is_refused(tmp_path, name, add, message):
+    path = write(tmp_path / "data.hdf5", arrays(**{name: None}))
+    with h5py.File(path, "a") as file:
+        add(file)
+    assert message in refused(path)
+
+
 def virtual(secret):
     layout = h5py.VirtualLayout((6,), "f4")
     layout[:] = h5py.VirtualSource(secret, "rewards", (6,))

@@ -1,13 +1,12 @@
 """Files of a run, of a data set and of results with one entry changed, and what reads them.
 
-Used by `fuzz.py --files N`. Every mutation must be refused by one line that names the file, or be
-harmless: an entry whose value has become one of another kind is never accepted where it is read.
+A refusal names the file. An entry whose value has become one of another kind is never accepted where it
+is read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -20,20 +19,24 @@ from typing import Any
 import jax
 import numpy as np
 
-import envs
 from experiments import collect, record
+from experiments.bench.hostile import (
+    OPTIONS,
+    TASK,
+    VALUES,
+    Case,
+    Draw,
+    kind_of,
+    numbered,
+    outcome,
+    small_run,
+)
 from jaxrl.cli import plot, runs, script
 from jaxrl.data import dataset as data
 from jaxrl.data import files as data_files
-from jaxrl.learners.on_policy import ppo
-from jaxrl.report import log
 from jaxrl.run import checkpoint, folder
 from jaxrl.run.resume import check_shape
 
-VALUES = (
-    *(None, True, False, 0, 1, -5, 3, 1.0, 2.5, -0.5, 1e39, 10**30, float("inf"), float("nan")),
-    *("", "nonsense", "5", "inf", [], [1], ["a"], [[1.0, [2.0]]], [None], {}, {"a": 1}, {"": {}}),
-)
 GARBAGE = (
     b"",
     b"{",
@@ -45,7 +48,6 @@ GARBAGE = (
     b"\n\n",
     b"{}",
 )
-TASK, OPTIONS = "point_maze_open", {"time_limit": 12, "reward": "dense"}
 # Entries where a value of another kind is as good: options, and what nothing reads.
 FREE = ("env_overrides", "settings", "versions", "hardware", "command", "notes", "about")
 
@@ -68,24 +70,18 @@ class Mutation:
     nonsense: bool  # it must not be accepted
 
 
-def prepare(root: Path) -> list[Read]:
+def prepare(root: Path) -> Draw:
+    reads = write(root)
+    return lambda number: case(draw(number, root, reads), root)
+
+
+def case(mutation: Mutation, root: Path) -> Case:
+    return Case(f"{mutation.file.path}: {mutation.what}", lambda: outcome_of(mutation, root))
+
+
+def write(root: Path) -> list[Read]:
     """Writes an untrained run, a data set and results below `root`; what there is to mutate."""
-    run = root / "run"
-    env = envs.make(TASK, **OPTIONS)
-    small = {"num_envs": 4, "unroll_length": 2, "num_minibatches": 1}
-    config = ppo.Config(**small, actor_hidden=(4,), critic_hidden=(4,))
-    learner = ppo.make(env, config)
-    train = {"total_steps": 16, "seeds": 2, "seed": 0, "num_evals": 2, "eval_episodes": 2}
-    train |= {"devices": 1, "sweep": {"gamma": [0.9]}, "weighted": 0.5}
-    about = folder.describe("ppo", TASK, OPTIONS, config, train)
-    folder.write_config(run, about | {"command": ["ppo.py", "--seeds", "2"]})
-    state = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), 2))
-    with log.Logger(run, 16, seeds=2, quiet=True, tensorboard=False) as out:
-        for step in (0, 8, 16):
-            returns = np.array([1.0, 2.0]) * step
-            out.log("eval", step, step / 8, 1.0, {"return": returns, "success": returns})
-    for step in (8, 16):
-        checkpoint.save(run / "checkpoints", step, {"learner": state}, about={"num_envs": 4})
+    run, saved = small_run(root, sweep={"gamma": [0.9]}, weighted=0.5)
     _save_data(root / "data.npz", {"env": TASK, "env_overrides": OPTIONS, "random_return": 0.5})
     result = collect.entry(_finished(run, root)) | {"notes": ""}
     (root / "results.json").write_text(json.dumps([result]))
@@ -93,7 +89,7 @@ def prepare(root: Path) -> list[Read]:
     claim |= {"steps": [0, 8], "values": [[0.0, 1.0], [2.0, 3.0]], "config": {}}
     (root / "claim.json").write_text(json.dumps([claim]))
 
-    like = {"learner": jax.eval_shape(lambda: state)}
+    like = jax.eval_shape(lambda: saved[16])
     newest = lambda _: _undamaged(*checkpoint.restore_newest(run / "checkpoints", like))
     return [
         Read(
@@ -187,8 +183,7 @@ def _arrays(made: data.Dataset) -> dict[str, np.ndarray]:
 
 def draw(number: int, root: Path, reads: list[Read]) -> Mutation:
     """The same mutation for the same number."""
-    rng = np.random.default_rng([number, 16])
-    pick = lambda values: values[int(rng.integers(len(values)))]
+    rng, pick = numbered(number, 16)
     file = pick(reads)
     path = root / file.path
     if rng.random() < 0.08 and path.suffix != ".npz":
@@ -240,11 +235,6 @@ def _change(value: Any, place: tuple, new: Any, drop: bool) -> Any:
     return old
 
 
-def _kind(value: Any) -> str:
-    kinds = ((bool, "bool"), (int, "number"), (float, "number"), (str, "text"), (list, "list"))
-    return next((name for of, name in kinds if isinstance(value, of)), type(value).__name__)
-
-
 def _is_nonsense(place: tuple, old: Any, new: Any) -> bool:
     """Whether a value of this kind can stand for nothing here."""
     if set(place) & set(FREE):
@@ -255,15 +245,15 @@ def _is_nonsense(place: tuple, old: Any, new: Any) -> bool:
     if place[-1] == "env" and new is None:  # plotting needs none; `load` says so
         return False
     if old is None:
-        return new is not None and _kind(new) != "number"
-    if {_kind(old), _kind(new)} == {"number", "text"} and "inf" in (old, new):  # no limit
+        return new is not None and kind_of(new) != "number"
+    if {kind_of(old), kind_of(new)} == {"number", "text"} and "inf" in (old, new):  # no limit
         return False
     if isinstance(new, float) and not np.isfinite(new):
         return True
     counts = ("seeds", "seed", "total_steps", "num_evals", "eval_episodes", "devices", "env_steps")
     if place[-1] in counts and "config" not in place and type(new) is not int:
         return True
-    return _kind(old) != _kind(new) or (place[-1] in counts and new < 0)
+    return kind_of(old) != kind_of(new) or (place[-1] in counts and new < 0)
 
 
 @contextlib.contextmanager
@@ -304,28 +294,8 @@ def _clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def outcome(mutation: Mutation, root: Path) -> str:
-    """What became of it: "accepted" by all readers, or "refused".
-
-    Raises:
-      RuntimeError: nonsense was accepted, or a refusal was not one line that names the file.
-    """
-    refusals = []
-    with applied(mutation, root) as path, contextlib.redirect_stdout(io.StringIO()):
-        for reader in mutation.file.readers:
-            try:
-                reader(path)
-            except (ValueError, RuntimeError) as error:
-                if isinstance(error, jax.errors.JAXTypeError):
-                    raise
-                refusals.append(str(error))
-    for text in refusals:
-        if "\n" in text or not set(Path(mutation.file.path).parts) & set(_words(text)):
-            raise RuntimeError(f"not one line that names the file: {text}")
-    if mutation.nonsense and not refusals:
-        raise RuntimeError("nonsense was accepted")
-    return "refused" if refusals else "accepted"
-
-
-def _words(text: str) -> list[str]:
-    return text.replace("/", " ").replace(":", " ").replace(",", " ").split()
+def outcome_of(mutation: Mutation, root: Path) -> str:
+    """What became of it, see `hostile.outcome`."""
+    with applied(mutation, root) as path:
+        readers = [lambda read=read: read(path) for read in mutation.file.readers]
+        return outcome(readers, Path(mutation.file.path).parts, mutation.nonsense)

@@ -1,0 +1,86 @@
+"""Hostile inputs of every kind are refused in one line or harmless; `bench/fuzz.py --hostile` tries more."""
+
+from collections import Counter
+
+import pytest
+
+from experiments.bench import hostile
+from experiments.bench.hostile import files, links
+
+
+def outcomes(kind, root, numbers) -> Counter:
+    """What became of the inputs of these numbers. Raises for the first that is not as it should be."""
+    draw = kind.prepare(root)
+    return Counter(draw(number).outcome() for number in numbers)
+
+
+# --- Files of another type ---
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mutated")
+    return root, files.write(root)
+
+
+def test_the_files_are_read_as_they_were_written(folder):
+    root, reads = folder
+    for file in reads:
+        for reader in file.readers:
+            reader(root / file.path)
+
+
+def test_no_mutation_is_a_traceback_or_accepted_nonsense(folder):
+    root, reads = folder
+    became = Counter()
+    for number in range(100):
+        became[files.case(files.draw(number, root, reads), root).outcome()] += 1
+    assert became["refused"] > 50 and became["accepted"] > 5
+
+
+def test_nonsense_that_a_reader_lets_through_counts_against_us(folder):
+    root, reads = folder
+    file = files.Read("run/config.json", (lambda path: None,))
+    mutation = files.Mutation(file, "all of it", b"{}", nonsense=True)
+    before = (root / file.path).read_bytes()
+    with pytest.raises(RuntimeError, match="nonsense was accepted"):
+        files.outcome_of(mutation, root)
+    assert (root / file.path).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ("run/config.json: seeds=None: must be a whole number", {"config.json"}),
+        ("num_evals=100: must be at most 10", {"num_evals"}),
+        ("cannot read a/b-c.npz.", {"b-c.npz"}),
+    ],
+)
+def test_a_refusal_is_one_line_that_names_what_is_wrong(text, names):
+    hostile.check_line(text, names)
+    for bad in (text + "\nand more", text.replace(*names, "it")):
+        with pytest.raises(RuntimeError, match="not one line that names"):
+            hostile.check_line(bad, names)
+
+
+# --- HDF5 that leads elsewhere ---
+
+
+def test_a_data_set_that_leads_out_of_its_file_is_refused_by_name(tmp_path):
+    became = outcomes(links, tmp_path, range(80))
+    assert became["refused"] > 50 and became["accepted"] > 3
+
+
+def test_bytes_of_another_file_that_are_read_count_against_us(tmp_path, monkeypatch):
+    draw = links.prepare(tmp_path)
+    monkeypatch.setattr(links.data_files, "datasets_of", trusting)
+    number = next(
+        i for i in range(999) if draw(i).what.startswith("rewards is an external link (o")
+    )
+    with pytest.raises(AssertionError, match="another file was read"):
+        draw(number).outcome()
+
+
+def trusting(file):
+    """Every array, wherever it lies."""
+    return {name: file[name] for name in links.ARRAYS}
