@@ -69,7 +69,7 @@ def save(
     }
     try:
         temporary.mkdir(parents=True)
-        with _quiet_orbax(), _checkpointer() as checkpointer:
+        with _quiet_orbax(temporary), _checkpointer() as checkpointer:
             full = {name: x for name, x in arrays.items() if x.size}  # Orbax refuses empty ones
             checkpointer.save((temporary / "arrays").absolute(), full)
         (temporary / "manifest.json").write_text(json.dumps(manifest))
@@ -102,21 +102,38 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
+def _quiet_orbax(path: Path) -> Iterator[None]:
     """Silences Orbax, which logs every save and every error that it raises.
 
     After an error in the block, other threads of Orbax fail, too, at once or later. Their messages
-    are dropped for good.
+    about the checkpoint `path` are dropped for good.
     """
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     sys.unraisablehook = _without_echo(hook)
+    echo = _Echo(str(path.absolute()))
+    logging.getLogger("asyncio").addFilter(echo)
     try:
         yield
         sys.unraisablehook = hook
+        logging.getLogger("asyncio").removeFilter(echo)
     finally:
         logger.setLevel(level)
+
+
+class _Echo(logging.Filter):
+    """Drops what asyncio logs of the other reads of a checkpoint that failed with the first one.
+
+    It logs them when it frees them, which may be at the end of the process.
+    """
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._path = path
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._path not in record.getMessage()
 
 
 def _without_echo(hook: Any) -> Any:
@@ -180,7 +197,7 @@ def _restore(path: Path, like: Any) -> Any:
         restore_args = {
             name: ocp.RestoreArgs(restore_type=np.ndarray) for name in manifest if name not in empty
         }
-        with _quiet_orbax(), _checkpointer() as checkpointer:
+        with _quiet_orbax(path), _checkpointer() as checkpointer:
             arrays = checkpointer.restore(
                 (path / "arrays").absolute(),
                 args=ocp.args.PyTreeRestore(restore_args=restore_args),

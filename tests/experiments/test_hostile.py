@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from experiments.bench import hostile
-from experiments.bench.hostile import files, links
+from experiments.bench.hostile import checkpoints, files, links
 
 
 def outcomes(kind, root, numbers) -> Counter:
@@ -84,3 +84,25 @@ def test_bytes_of_another_file_that_are_read_count_against_us(tmp_path, monkeypa
 def trusting(file):
     """Every array, wherever it lies."""
     return {name: file[name] for name in links.ARRAYS}
+
+
+# --- Folders of checkpoints ---
+
+
+def test_the_newest_whole_checkpoint_is_used_whatever_lies_beside_it(tmp_path):
+    became = outcomes(checkpoints, tmp_path, range(30))
+    assert became["the newest"] > 15 and became["the one before"] > 3
+
+
+def test_a_checkpoint_that_is_passed_over_counts_against_us(tmp_path, monkeypatch):
+    draw = checkpoints.prepare(tmp_path)
+    newest = checkpoints.checkpoint.restore_newest
+
+    def careless(folder, like):
+        step, tree, complaints = newest(folder, like)
+        return 8, checkpoints.checkpoint.restore(folder, 8, like), complaints
+
+    monkeypatch.setattr(checkpoints.checkpoint, "restore_newest", careless)
+    number = next(i for i in range(99) if "000000000008" not in draw(i).what)
+    with pytest.raises(RuntimeError, match="was used, though 16 was whole"):
+        draw(number).outcome()

@@ -314,6 +314,19 @@ def test_importing_and_saving_leave_the_log_of_others_alone(folder):
     assert logging.getLogger("absl").level == level
 
 
+def test_reads_that_fail_after_the_first_one_are_not_logged(folder, caplog):
+    """asyncio logs them when it frees them, on a busy machine and as late as at the end."""
+    bad = folder / f"{20:012d}"
+    cut(bad)
+    step, _, (complaint,) = checkpoint.restore_newest(folder, LIKE)
+    assert step == 10 and "is damaged" in complaint
+    told = "Future exception was never retrieved\nfuture: <Future finished exception={}>"
+    others = [folder / f"{10:012d}" / "arrays", "of another program"]
+    for about in (bad / "arrays" / "manifest.ocdbt", *others):
+        logging.getLogger("asyncio").error(told.format(about))
+    assert caplog.text.count("never retrieved") == len(others) and str(bad) not in caplog.text
+
+
 def test_a_half_written_checkpoint_of_a_killed_run_is_not_seen_and_is_overwritten(folder):
     half = folder / f"{20:012d}.tmp"
     (half / "arrays").mkdir(parents=True)
