@@ -20,6 +20,7 @@ from envs.types import (
     MultiDiscrete,
     Space,
     State,
+    check_instance,
     check_single_agent,
     num_agents_of,
 )
@@ -70,12 +71,7 @@ def check(env: Env) -> Env:
         )
     if _SOUND.get(id(env)) is env:
         return env
-    name = type(env).__name__
-    if hasattr(env, "num_envs") and hasattr(env, "env"):
-        raise ValueError(f"env: {name} is vectorised already, expected one instance")
-    for member in ("reset", "step", "observation_space", "action_space"):
-        if not hasattr(env, member):
-            raise ValueError(f"env: {name} has no {member!r}, expected the members of envs.Env")
+    check_instance(env)
     env = _with_own_spaces(env)
     _check_action_space(env.action_space)
     first, new = _traced(env)

@@ -16,9 +16,10 @@ import numpy as np
 from envs import gl
 from envs.gl import mujoco
 from envs.transforms.action_repeat import ActionRepeat
-from envs.transforms.base import Transform
-from envs.types import Env, State
+from envs.transforms.base import Transform, check_count
+from envs.types import Env, State, check_instance
 
+MOST_PIXELS = 2**14  # along a side; OpenGL draws no larger picture
 CAMERAS = ("main", "track")  # preferred to the free camera, in this order
 
 
@@ -26,6 +27,8 @@ class Renderer:
     """Draws states of one environment with one GL context; see `renderer`."""
 
     def __init__(self, env: Env, width: int, height: int, camera: str | int | None):
+        check_instance(env, ())
+        check_size(width, height)
         self._env, self._width, self._height = env, width, height
         self._mujoco = None
         if hasattr(env, "render"):
@@ -80,7 +83,7 @@ def renderer(
         the model has one, else a free camera that follows the root if the root can move away.
 
     Raises:
-      ValueError: unknown camera, a camera for a task that draws itself, or neither a MuJoCo
+      ValueError: a size that is no whole number in 1 .. `MOST_PIXELS`, unknown camera, a camera for a task that draws itself, or neither a MuJoCo
         model nor a `render` method.
       RuntimeError: this machine cannot draw; one line says why and how to mend it.
     """
@@ -93,6 +96,14 @@ def render(
     """One picture, uint8 [height, width, 3]; see `renderer`."""
     with renderer(env, width, height, camera) as draw:
         return draw(state)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ValueError unless a picture can have this size in pixels."""
+    for name, pixels in (("width", width), ("height", height)):
+        check_count(name, pixels, 1)
+        if pixels > MOST_PIXELS:
+            raise ValueError(f"{name}={pixels}: must be at most {MOST_PIXELS} pixels")
 
 
 def mj_model(env: Env) -> mujoco.MjModel:

@@ -66,6 +66,7 @@ class MultiDiscrete:
 
 
 Space = Box | Discrete | MultiDiscrete | dict[str, Box]
+MEMBERS = ("reset", "step", "observation_space", "action_space")  # of `Env`
 MAX_MAGNITUDE = 1e8  # of observations and rewards, see `is_sound`
 
 
@@ -207,6 +208,16 @@ def check_single_agent(env: Any) -> None:
     agents = num_agents_of(env)
     if agents is not None:
         raise ValueError(f"num_agents={agents}: this acts for one agent without an agent axis")
+
+
+def check_instance(env: Any, members: tuple[str, ...] = MEMBERS) -> None:
+    """Raises ValueError unless `env` is one instance of an environment, with these members."""
+    name = type(env).__name__
+    if hasattr(env, "num_envs") and hasattr(env, "env"):
+        raise ValueError(f"env: {name} is vectorised already, expected one instance")
+    for member in members:
+        if not hasattr(env, member):
+            raise ValueError(f"env: {name} has no {member!r}, expected the members of envs.Env")
 
 
 def team_reward(reward: jax.Array, batch_ndim: int) -> jax.Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.contract import check
+from envs.transforms.base import check_count
 from envs.types import Env, State, is_sound, summed, team_reward, typed_key
 
 POOL_PERIOD = 16  # steps in which every restart state is renewed once
@@ -163,8 +164,7 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
       ValueError: `num_envs` < 1, unknown `resets`, `stagger` without a time limit, or an
         environment that does not keep the contract (`envs.check`).
     """
-    if num_envs < 1:
-        raise ValueError(f"num_envs={num_envs}: must be at least 1")
+    check_count("num_envs", num_envs, 1)
     if resets not in ("pool", "fresh", "cached"):
         raise ValueError(f"resets={resets!r}: allowed are 'pool', 'fresh', 'cached'")
     if stagger and not hasattr(env, "stagger"):

@@ -165,7 +165,7 @@ def _number(name: str, value: Any) -> np.ndarray | None:
     """`value` in float64 after rounding to float32; None for a tracer."""
     if isinstance(value, jax.core.Tracer):
         return None
-    if isinstance(value, str | bytes | bool):  # which NumPy would read as a number
+    if isinstance(value, str | bytes | bool | list | tuple):  # which NumPy would read, too
         raise ValueError(f"{name}={value!r}: must be a number")
     try:
         with np.errstate(over="ignore"):  # a number that float32 cannot hold counts as infinite

@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs.types import Env, State, acting_key, is_sound, summed, team_reward
+from envs.types import (
+    Env,
+    State,
+    acting_key,
+    check_instance,
+    is_sound,
+    summed,
+    team_reward,
+)
 from jaxrl.types import Policy
 
 DEFAULT_MAX_STEPS = 1000  # for an environment without a time limit
@@ -83,6 +91,7 @@ def run(
       max_steps: cut episodes here; by default the time limit of `env`, or 1000.
       num_policies: how many policies; None: a single one without the axis.
     """
+    check_instance(env)
     max_steps = max_steps or episode_limit(env)
     keys = jax.random.clone(keys)  # the caller may run the same episodes again
     several = num_policies is not None

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.transforms.base import Transform, check_count
-from envs.types import ACTION_SIGNALS, Env, State
+from envs.types import ACTION_SIGNALS, Env, State, check_instance
 
 
 @struct.dataclass
@@ -53,5 +53,6 @@ def action_repeat(env: Env, n: int) -> ActionRepeat:
     Raises:
       ValueError: `n` < 1.
     """
+    check_instance(env)
     check_count("n", n, 1)
     return ActionRepeat(env, repeats=n)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.transforms.base import Transform, check_count
-from envs.types import Env, State
+from envs.types import Env, State, check_instance
 
 
 @struct.dataclass
@@ -50,6 +50,7 @@ def delay(env: Env, obs_steps: int = 0, reward_steps: int = 0) -> Delay:
     Raises:
       ValueError: a negative number of steps.
     """
+    check_instance(env)
     check_count("obs_steps", obs_steps, 0)
     check_count("reward_steps", reward_steps, 0)
     return Delay(env, obs_steps=obs_steps, reward_steps=reward_steps)

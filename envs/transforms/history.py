@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform, box, check_count
-from envs.types import Box, Discrete, Env, MultiDiscrete, Space, State
+from envs.types import Box, Discrete, Env, MultiDiscrete, Space, State, check_instance
 
 
 @struct.dataclass
@@ -82,6 +82,7 @@ def history(env: Env, n: int, actions: bool = False) -> History:
       ValueError: `n` < 1; an observation is a scalar or an integer; `actions` without a vector
         observation "obs" to append them to.
     """
+    check_instance(env)
     check_count("n", n, 1)
     entries = _entries(env.observation_space)
     for name, entry in entries.items():

@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform
-from envs.types import Box, Env, Space, State
+from envs.types import Box, Env, Space, State, check_instance
 
 
 @struct.dataclass
@@ -78,6 +78,7 @@ def noise(env: Env, obs_std: Any = 0.0, reward_std: Any = 0.0, action_std: Any =
       ValueError: a negative standard deviation, an `obs_std` that does not fit the
         observation, or noise on discrete actions.
     """
+    check_instance(env)
     new = Noise(env, obs_std=obs_std, reward_std=reward_std, action_std=action_std)
     for name in ("obs_std", "reward_std", "action_std"):
         for std in jax.tree.leaves(getattr(new, name)):

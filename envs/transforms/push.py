@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.transforms.base import Transform, check_count, on_task
-from envs.types import Env, State, check_range
+from envs.types import Env, State, check_instance, check_range
 
 
 @struct.dataclass
@@ -63,6 +63,7 @@ def push(env: Env, body: str, force: float, period: int, duration: int = 1) -> P
       ValueError: a number out of range, an unknown body, or a task that MJX does not simulate or
         that sets `xfrc_applied` itself.
     """
+    check_instance(env)
     check_count("period", period, 1)
     check_count("duration", duration, 1)
     if duration > period:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.transforms.base import Transform, on_task
-from envs.types import Env, State
+from envs.types import Env, State, check_instance
 
 Sample = Callable[[jax.Array, Env], Env]
 
@@ -57,6 +57,7 @@ def randomise(env: Env, sample: Sample) -> Randomise:
       ValueError: `sample` replaces nothing, changes a leaf's shape, or returns something
         that is not `env` with other leaves (a static field changed, say).
     """
+    check_instance(env)
     nominal, structure = _leaves(env), jax.tree.structure(env)
     paths: list[str] = []
 

@@ -10,7 +10,16 @@ import numpy as np
 from flax import struct
 
 from envs.transforms.base import Transform
-from envs.types import ACTION_SIGNALS, Box, Env, Space, State, acting_key, check_single_agent
+from envs.types import (
+    ACTION_SIGNALS,
+    Box,
+    Env,
+    Space,
+    State,
+    acting_key,
+    check_instance,
+    check_single_agent,
+)
 
 
 @struct.dataclass
@@ -99,6 +108,7 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
     Raises:
       ValueError: `scale` <= 0, unbounded actions, or a base that does not fit the environment.
     """
+    check_instance(env)
     check_single_agent(env)
     space = env.action_space
     if (
@@ -106,8 +116,8 @@ def residual(env: Env, base: Any, scale: float = 0.1, deterministic: bool = True
         or not np.isfinite([*space.lows.ravel(), *space.highs.ravel()]).all()
     ):
         raise ValueError(f"residual: the action space is {space}: must be a bounded Box")
-    if not scale > 0:
-        raise ValueError(f"scale={scale}: must be above 0")
+    if not 0 < scale <= np.finfo(np.float32).max:
+        raise ValueError(f"scale={scale}: must be above 0, and finite")
     state = jax.eval_shape(env.reset, jax.random.key(0))
     try:
         action = jax.eval_shape(

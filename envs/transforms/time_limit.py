@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs.transforms.base import Transform, check_count
-from envs.types import Env, State
+from envs.types import Env, State, check_instance
 
 
 @struct.dataclass
@@ -40,5 +40,6 @@ def time_limit(env: Env, limit: int) -> TimeLimit:
     Raises:
       ValueError: `limit` < 1.
     """
+    check_instance(env)
     check_count("time_limit", limit, 1)
     return TimeLimit(env, limit=limit)

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from envs.adapters.originals import check_original
-from envs.render import renderer, seconds_per_step
+from envs.render import check_size, renderer, seconds_per_step
+from envs.transforms.base import check_count
 from envs.transforms.residual import Residual
 from envs.types import Env, State
 from jaxrl.cli import flags, runs
@@ -151,9 +152,8 @@ def play(
     Raises:
       ValueError: no such run, checkpoint, seed or override.
     """
-    for name, value in (("episodes", episodes), ("width", width), ("height", height)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+    check_count("episodes", episodes, 1)
+    check_size(width, height)
     keys = episode_keys(seed, episodes)
     run = runs.load(run_dir, step, **(overrides or {}))
     policy = run.policy(seed_index)

@@ -14,6 +14,7 @@ import jax
 
 import envs
 from envs.transforms import residual
+from envs.transforms.base import check_count
 from jaxrl.learners import registry
 from jaxrl.policies.deployed import deployed
 from jaxrl.report.terminal import reason
@@ -129,6 +130,8 @@ def load(run_dir: str | Path, step: int | None = None, env: Any = None, **overri
         jaxrl wrote the run.
     """
     run_dir = Path(run_dir)
+    if step is not None:
+        check_count("step", step, 0)
     path = run_dir / folder.FILE
     config = folder.read_config(run_dir)
     folder.check_version(config, run_dir)

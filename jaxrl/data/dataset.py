@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.types import ACTION_SIGNALS, Box, Discrete, Env, MultiDiscrete
+from jaxrl.config import Real
 from jaxrl.data.replay import Trajectories
 from jaxrl.nn import spaces as acting
 from jaxrl.ops.moments import Moments
@@ -202,7 +203,12 @@ class Dataset:
           ValueError: no episode is chosen, one does not exist, or the mask is not [E].
         """
         count = len(self.ends)
-        chosen = np.atleast_1d(np.asarray(episodes))
+        try:
+            chosen = np.atleast_1d(np.asarray(episodes))
+        except ValueError:  # lists of several lengths
+            chosen = np.array([None])
+        if chosen.ndim != 1 or not (chosen.dtype.kind in "biu" or not chosen.size):
+            raise ValueError(f"{self.name}: episodes={episodes!r}: must be numbers or a mask")
         if chosen.dtype == bool:
             if chosen.shape != (count,):
                 raise ValueError(
@@ -246,8 +252,9 @@ class Dataset:
         Raises:
           ValueError: a temperature that is not positive, a baseline that is not [E] finite numbers.
         """
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: must be above 0")
+        Real(0.0, above=True).check("temperature", temperature)
+        if np.ndim(temperature):
+            raise ValueError(f"temperature={temperature}: must be one number")
         score = self.returns
         if baseline is not None:
             if why := fault(baseline, len(score), flat=True):

@@ -32,6 +32,7 @@ import jax
 import numpy as np
 import psutil
 
+from envs.transforms.base import check_count
 from jaxrl.data import lerobot, ogbench, robomimic
 from jaxrl.data.dataset import REAL, Dataset, few_entries, from_arrays
 from jaxrl.data.reading import (
@@ -145,8 +146,7 @@ def load(
     """
     path = Path(path)
     read = _reader(path, split, images, say)
-    if cut_at < 0:
-        raise ValueError(f"cut_at={cut_at}: must be at least 1, or 0 for no cut")
+    check_count("cut_at", cut_at, 0)
     arrays, metadata = read(path)
     if ogbench.recognised(arrays) and path.suffix == ".npz" and not terminals_are_timeouts:
         terminals_are_timeouts = True
@@ -218,7 +218,7 @@ def metadata_of(path: str | Path) -> dict[str, Any]:
     kind = "HDF5" if _reader(path) is _read_hdf5 else ".npz"
     try:
         if kind == "HDF5":
-            with _h5py().File(path, "r") as file:
+            with h5py_package().File(path, "r") as file:
                 text = file.attrs.get("metadata")
         else:
             with np.load(path, allow_pickle=False) as file:
@@ -226,8 +226,8 @@ def metadata_of(path: str | Path) -> dict[str, Any]:
     except ImportError:
         raise
     except Exception as error:  # any exception, see `_read_npz` and `_read_hdf5`
-        raise _damaged(path, kind, None, error) from None
-    return _metadata(path, text)
+        raise damaged(path, kind, None, error) from None
+    return parse_metadata(path, text)
 
 
 def _extras(arrays: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.broken import what_breaks
+from envs.transforms.base import check_count
 from envs.transforms.residual import Residual
-from envs.types import ACTION_SIGNALS, Env, State
+from envs.types import ACTION_SIGNALS, Env, State, check_instance
 from jaxrl import episodes
 from jaxrl.data.dataset import Dataset, from_arrays
 from jaxrl.episodes import Step, View, episode_limit
@@ -34,11 +35,12 @@ def record(
     episode ends before that step.
 
     Raises:
-      ValueError: `num_episodes` < 1.
+      ValueError: `num_episodes` or `num_envs` < 1, or `env` is not one instance.
       RuntimeError: an episode was non-finite from its first step.
     """
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes={num_episodes}: must be at least 1")
+    check_instance(env)
+    check_count("num_episodes", num_episodes, 1)
+    check_count("num_envs", num_envs, 1)
     limit = episode_limit(env)
 
     def transition(step: Step) -> tuple[Transition, dict[str, jax.Array]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from envs.types import Env
+from envs.transforms.base import check_count
+from envs.types import Env, check_instance
+from jaxrl.config import Real
+from jaxrl.episodes import episode_limit
 from jaxrl.nn import spaces as acting
 from jaxrl.types import Policy
 
@@ -31,14 +33,17 @@ def scripted(
       mode: which of the expert's `env.num_modes` strategies. None: drawn for each episode.
 
     Raises:
-      ValueError: the task has no expert or no such mode, or a number is negative.
+      ValueError: the task has no expert or no such mode, or a number is out of range.
     """
+    check_instance(env, ("action_space",))
     if not hasattr(env, "expert"):
         raise ValueError("this task has no scripted expert")
-    for name, value in (("noise", noise), ("bias", bias), ("delay", delay)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name}={value}: must be at least 0, and finite")
-    if mode is not None and not 0 <= mode < env.num_modes:
+    for name, value in (("noise", noise), ("bias", bias)):
+        Real(0.0).check(name, value)
+    check_count("delay", delay, 0)
+    if delay > (most := episode_limit(env)):
+        raise ValueError(f"delay={delay}: must be at most the {most} steps of an episode")
+    if mode is not None and mode not in range(env.num_modes):
         raise ValueError(f"mode={mode}: this task has 0 .. {env.num_modes - 1}")
     to_env, from_env = acting.to_env(env.action_space), acting.from_env(env.action_space)
     size = from_env(jnp.zeros(env.action_space.shape)).size
@@ -66,5 +71,7 @@ def scripted(
         carry = {"begun": jnp.ones((), bool), "mode": chosen, "bias": error, "late": line[1:]}
         return to_env(jnp.clip(action, -1.0, 1.0)), carry
 
-    faults: dict[str, Any] = {"noise": jnp.asarray(noise), "bias": jnp.asarray(bias)}
+    faults: dict[str, Any] = {
+        k: jnp.asarray(v, jnp.float32) for k, v in (("noise", noise), ("bias", bias))
+    }
     return Policy(faults, init_carry, apply)

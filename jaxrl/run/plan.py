@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 import psutil
 
 from jaxrl.compose.family import PREFIX, number_of, with_numbers
@@ -17,6 +18,7 @@ from jaxrl.types import Learner
 
 MOST_EVALS = 10_000  # each is a line of metrics.jsonl
 MOST_RUNS = 65_536  # in one program
+FEW_EPISODES = 10_000  # at once, which fit into any memory
 
 
 def validate(
@@ -32,6 +34,8 @@ def validate(
     make: Any = None,
 ) -> int:
     """Returns the number of iterations. Raises the ValueErrors of `train`."""
+    if not isinstance(learner, Learner):
+        raise ValueError(f"learner={learner!r}: must be what `make` of a learner returns")
     for name, value, low in (
         ("seeds", seeds, 1),
         ("devices", devices, 1),
@@ -40,8 +44,12 @@ def validate(
         ("keep_checkpoints", keep_checkpoints, 0),
         ("total_steps", total_steps, 1),
     ):
-        if not float(value).is_integer() or value < low:
-            raise ValueError(f"{name}={value}: must be a whole number, at least {low}")
+        check_whole(name, value, low)
+    several = list | tuple | np.ndarray | jax.Array
+    if not isinstance(sweep, dict | None) or not all(
+        isinstance(values, several) for values in (sweep or {}).values()
+    ):
+        raise ValueError(f"sweep={sweep!r}: must be a dict of a list of values for each number")
     if num_evals > MOST_EVALS:
         raise ValueError(f"num_evals={num_evals}: must be at most {MOST_EVALS}")
     runtime.check_seed(seed, seeds)
@@ -81,7 +89,15 @@ def validate(
         check(learner.config.replace(**dict(zip(own, values, strict=True))))
     hosts.devices(devices)
     _check_memory(learner, num_runs, devices)
+    _check_episodes(learner, num_runs, devices, eval_episodes)
     return iterations
+
+
+def check_whole(name: str, value: float, low: int) -> None:
+    """Raises ValueError unless `value` is a whole number of at least `low`; 1e6 is one."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not float(value).is_integer() or value < low:
+        raise ValueError(f"{name}={value!r}: must be a whole number, at least {low}")
 
 
 def rounded_up(steps: float, per_iteration: int, unit: str = "env steps") -> tuple[int, str]:
@@ -133,14 +149,32 @@ def _check_memory(learner: Learner, num_runs: int, devices: int) -> None:
     whole = jax.tree.map(lambda _: -1, state)
     axes = whole if learner.sharing is None else learner.sharing.env_axis(state)
     needed = sum(jax.tree.leaves(jax.tree.map(of_one, state, axes)))
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    else:  # CPU devices share the main memory
-        free = psutil.virtual_memory().available * jax.process_count() // devices
-    if needed > free:
+    if needed > (free := _free_bytes(devices)):
         size = getattr(learner.config, "replay_size", None)
         what = f"{num_runs} runs" + (f" with replay_size={size}" if size else "")
         raise ValueError(
             f"{what} need {needed:,} bytes on each of {devices} devices, which have {free:,} free"
         )
+
+
+def _check_episodes(learner: Learner, num_runs: int, devices: int, episodes: int) -> None:
+    """Raises ValueError if the states of all episodes of an evaluation need more memory."""
+    if num_runs * episodes < FEW_EPISODES:
+        return
+    one = jax.eval_shape(learner.env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one))
+    needed = size * num_runs * episodes // devices
+    if needed > (free := _free_bytes(devices)):
+        raise ValueError(
+            f"eval_episodes={episodes}: {num_runs} runs need {needed:,} bytes on each of {devices}"
+            f" devices, which have {free:,} free"
+        )
+
+
+def _free_bytes(devices: int) -> int:
+    """The free memory of each of `devices`."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    # CPU devices share the main memory.
+    return psutil.virtual_memory().available * jax.process_count() // devices

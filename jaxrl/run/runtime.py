@@ -156,8 +156,8 @@ def num_processes() -> int:
 
 def check_seed(seed: int, seeds: int = 1) -> None:
     """Raises ValueError unless `seed` .. `seed + seeds - 1` give different keys."""
-    if not 0 <= seed <= 2**32 - seeds:
-        raise ValueError(f"seed={seed}: must be 0 .. {2**32 - seeds}")
+    if type(seed) is bool or not hasattr(seed, "__index__") or not 0 <= seed <= 2**32 - seeds:
+        raise ValueError(f"seed={seed!r}: must be 0 .. {2**32 - seeds}, whole")
 
 
 def default_devices(num_runs: int, samples: int = 0, parts: int = 8) -> int:

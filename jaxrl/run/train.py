@@ -22,13 +22,14 @@ import numpy as np
 
 from envs.broken import what_breaks
 from jaxrl.compose.family import PREFIX, FamilyState, Make, family
+from jaxrl.config import Real
 from jaxrl.episodes import COUNTED
 from jaxrl.report.files import plain
 from jaxrl.report.log import FILE, Logger, set_aside
 from jaxrl.run import checkpoint, folder, hosts
 from jaxrl.run.health import Health, with_shares
 from jaxrl.run.interrupt import Interrupt
-from jaxrl.run.plan import validate
+from jaxrl.run.plan import check_whole, validate
 from jaxrl.run.program import Program, configs_of
 from jaxrl.run.resume import check_same, check_shape, evals_until, shaping
 from jaxrl.types import Learner, Metrics
@@ -144,6 +145,9 @@ def train(
         seed,
         make,
     )
+    _check_other(num_logs, stop_at_return, evaluate=evaluate, make=make)
+    if not (isinstance(hooks, Sequence) and all(map(callable, hooks))):
+        raise ValueError(f"hooks={hooks!r}: must be a list of functions")
     shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
     num_runs = math.prod(shape)
     for name, path in (("run_dir", run_dir), ("profile", profile)):
@@ -372,6 +376,16 @@ def _started(start: Any, like: Any, configs: Any) -> Any:
                 f" {x.dtype}{list(x.shape)}; leaves have the leading axis configs * seeds"
             )
     return start
+
+
+def _check_other(num_logs: int, stop_at_return: float | None, **functions: Any) -> None:
+    """Raises ValueError for arguments of `train` that would be used late or never."""
+    check_whole("num_logs", num_logs, 0)
+    if stop_at_return is not None:
+        Real(finite=False).check("stop_at_return", stop_at_return)
+    for name, function in functions.items():
+        if not (function is None or callable(function)):
+            raise ValueError(f"{name}={function!r}: must be a function or None")
 
 
 def _evenly(total: int, parts: int) -> list[int]:

@@ -157,7 +157,7 @@ def test_a_flag_out_of_range_is_named_before_jax_starts(monkeypatch, flags, mess
     [
         ("--rl-steps 0", "rl_steps=0: must be at least 1"),
         ("--bc-updates 0", "bc_updates=0: must be at least 1"),
-        ("--noise inf", "noise=inf: must be at least 0, and finite"),
+        ("--noise inf", "noise=inf: must be finite"),
         ("--scale 0", "scale=0.0: must be above 0"),
         ("--episodes 0", "episodes=0: must be at least 1"),
         ("--demos 0", "demos=0: must be at least 1"),

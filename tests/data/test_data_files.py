@@ -538,7 +538,7 @@ def test_cut_at_ends_episodes_by_the_clock(path):
 
 def test_a_cut_below_0_is_refused(path):
     write(path, arrays())
-    with pytest.raises(ValueError, match="^cut_at=-1: must be at least 1, or 0 for no cut$"):
+    with pytest.raises(ValueError, match="^cut_at=-1: must be an integer, at least 0"):
         data_files.load(path, cut_at=-1)
 
 

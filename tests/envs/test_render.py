@@ -90,6 +90,9 @@ class Grey:
     def reset(self, key):
         return first_state((), jnp.zeros(1))
 
+    def step(self, state, action):
+        return state
+
 
 class Drawn(Grey):
     def render(self, state, width, height):
@@ -113,6 +116,9 @@ def test_mistakes_are_named(hopper):
         renderer(hopper[0], camera="top")
     with pytest.raises(ValueError, match="camera=0: Drawn draws itself and has no cameras"):
         renderer(time_limit(Drawn(), 5), camera=0)
+    for name, pixels in (("width", 0), ("height", -5), ("width", 2.5), ("height", 10**6)):
+        with pytest.raises(ValueError, match=f"^{name}={pixels}: must be "):
+            renderer(Drawn(), **{name: pixels})
     with pytest.raises(ValueError, match="cannot draw Grey"):
         render(Grey(), Grey().reset(jax.random.key(0)))
     with pytest.raises(ValueError, match="cannot draw Fast"):

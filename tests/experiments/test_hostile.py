@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from experiments.bench import hostile
-from experiments.bench.hostile import checkpoints, files, links
+from experiments.bench.hostile import calls, checkpoints, files, links
 
 
 def outcomes(kind, root, numbers) -> Counter:
@@ -106,3 +106,56 @@ def test_a_checkpoint_that_is_passed_over_counts_against_us(tmp_path, monkeypatc
     number = next(i for i in range(99) if "000000000008" not in draw(i).what)
     with pytest.raises(RuntimeError, match="was used, though 16 was whole"):
         draw(number).outcome()
+
+
+# --- Calls with arguments of another type ---
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory):
+    return {call.name: call for call in calls.made(tmp_path_factory.mktemp("called"))}
+
+
+def test_no_call_accepts_an_argument_of_another_type(called):
+    became = Counter(calls.draw(number, list(called.values())).outcome() for number in range(150))
+    assert became["refused"] > 100 and became["accepted"] > 5
+
+
+@pytest.mark.parametrize(
+    "name, argument, value",
+    [
+        ("ppo.Config", "learning_rate", "3e-4"),
+        ("sac.Config", "gamma", [0.9]),
+        ("train", "run_dir", ""),
+        ("train", "profile", 5),
+        ("train", "seeds", True),
+        ("train", "seeds", "2"),
+        ("train", "hooks", 5),
+        ("train", "stop_at_return", float("nan")),
+        ("renderer", "width", 0),
+        ("renderer", "height", 10**6),
+        ("vectorize", "num_envs", 2.5),
+        ("scripted", "delay", 10**9),
+        ("record", "num_episodes", "2"),
+        ("load", "cut_at", 1e39),
+        ("residual", "scale", float("inf")),
+    ],
+)
+def test_misuse_is_refused_in_one_line(called, name, argument, value):
+    assert calls.case(called[name], argument, value).outcome() == "refused"
+
+
+def test_an_environment_that_is_vectorised_already_is_refused_wherever_one_is_expected(called):
+    given = [call for call in called.values() if "env" in call.good]
+    assert len(given) >= 8
+    for call in given:
+        several = calls.vectorize(call.good["env"], 2)
+        with pytest.raises(ValueError, match="^env: VecEnv is vectorised already"):
+            call.function(**call.good | {"env": several})
+
+
+def test_an_argument_that_is_accepted_against_its_kind_counts_against_us(called):
+    careless = calls.Call("careless", lambda n: n, {"n": 2})
+    with pytest.raises(RuntimeError, match="nonsense was accepted"):
+        calls.case(careless, "n", "two").outcome()
+    assert calls.case(careless, "n", 3).outcome() == "accepted"
