@@ -209,13 +209,17 @@ def load(
 
 
 def metadata_of(path: str | Path) -> dict[str, Any]:
-    """Returns the metadata of a file without reading its arrays; {} if it has none.
+    """Returns the metadata of a file; {} if it has none. The arrays of our own formats are not read.
 
     Raises:
       ValueError: the file is missing, damaged or of an unknown format, or an entry has another type.
     """
     path = Path(path)
-    kind = "HDF5" if _reader(path) is _read_hdf5 else ".npz"
+    quiet = lambda _: None
+    read = _reader(path, "", False, quiet)
+    if read not in (_read_hdf5, _read_npz):
+        return load(path, say=quiet).metadata
+    kind = "HDF5" if read is _read_hdf5 else ".npz"
     try:
         if kind == "HDF5":
             with h5py_package().File(path, "r") as file:
