@@ -120,7 +120,7 @@ def mj_model(env: Env) -> mujoco.MjModel:
     )
     if model is None:
         raise ValueError(
-            f"cannot draw {_task_name(env)}: it has neither a MuJoCo model nor a `render` method"
+            f"env={_task_name(env)}: cannot be drawn, it has neither a MuJoCo model nor a `render` method"
         )
     return model
 

@@ -119,9 +119,9 @@ def test_mistakes_are_named(hopper):
     for name, pixels in (("width", 0), ("height", -5), ("width", 2.5), ("height", 10**6)):
         with pytest.raises(ValueError, match=f"^{name}={pixels}: must be "):
             renderer(Drawn(), **{name: pixels})
-    with pytest.raises(ValueError, match="cannot draw Grey"):
+    with pytest.raises(ValueError, match="env=Grey: cannot be drawn"):
         render(Grey(), Grey().reset(jax.random.key(0)))
-    with pytest.raises(ValueError, match="cannot draw Fast"):
+    with pytest.raises(ValueError, match="env=Fast: cannot be drawn"):
         env = make("brax/fast")
         render(env, env.reset(jax.random.key(0)))
 
