@@ -98,7 +98,9 @@ def make(task: str, *, time_limit: int | None = DEFAULT, **overrides) -> Env:
         check_name(f"option of gymnax/{task}", name, fields.keys() | build.keys() | {"time_limit"})
     check_kinds(f"gymnax/{task}", overrides, fields)
     limit = int(params.max_steps_in_episode) if time_limit is DEFAULT else time_limit
-    params = params.replace(**{k: v for k, v in overrides.items() if k in fields})
+    # A whole number in place of a real one would be an int32, which holds less.
+    real = lambda k, v: float(v) if isinstance(fields[k], float) and isinstance(v, int) else v
+    params = params.replace(**{k: real(k, v) for k, v in overrides.items() if k in fields})
     if limit is not None:  # one task (BernoulliBandit) needs it to stay a float
         check_count("time_limit", limit, 1)
         params = params.replace(max_steps_in_episode=type(params.max_steps_in_episode)(limit))

@@ -196,13 +196,17 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
 
 
 def check_kinds(suite_task: str, options: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Raises ValueError where `options` has something else than the number that is the default."""
+    """Raises ValueError where `options` has something else than the number that is the default, or a
+    whole number that an int32 does not hold."""
     for name, value in options.items():
         default = defaults.get(name)
         if is_number(default) and not is_number(value):
             raise ValueError(
                 f"option of {suite_task}: {name}={value!r}: must be a number, by default {default!r}"
             )
+        whole = isinstance(default, int) and isinstance(value, int)
+        if whole and not isinstance(default, bool) and abs(value) >= 2**31:
+            raise ValueError(f"option of {suite_task}: {name}={value}: must be below 2^31 in size")
 
 
 def _model_name(suite: Any) -> str | None:

@@ -107,6 +107,12 @@ def test_gymnax_episodes_end_by_fall_or_by_clock_and_restart_afresh():
     assert not s.nonfinite.any()
 
 
+def test_a_real_option_takes_a_whole_number_that_an_int32_does_not_hold():
+    env = make("gymnax/Pendulum-v1", g=3 * 10**9)
+    assert env.params.g == 3e9 and isinstance(env.params.g, float)
+    assert jnp.isfinite(jax.jit(env.reset)(jax.random.key(0)).obs).all()
+
+
 def test_gymnax_random_dynamics_draw_a_new_key_each_step():
     env = make("gymnax/Asterix-MinAtar")
     step = jax.jit(lambda s: env.step(s, jnp.zeros((), jnp.int32)))
@@ -295,6 +301,7 @@ def test_playground_says_in_one_line_that_robot_models_are_missing(fake_playgrou
         ("brax/fast", {"n_frames": 4}, "unknown option of brax/fast 'n_frames'"),
         ("gymnax/CartPole-v1", {"time_limit": "abc"}, "time_limit='abc': must be an integer"),
         ("gymnax/CartPole-v1", {"gravity": (1, 2)}, r"gravity=\(1, 2\): must be a number"),
+        ("gymnax/DeepSea-bsuite", {"size": 2**31}, "size=2147483648: must be below 2.31 in size"),
         ("gymnax/DeepSea-bsuite", {"size": "abc"}, "size='abc': must be a number, by default 8"),
         ("brax/ant", {"ctrl_cost_weight": "abc"}, "brax/ant: ctrl_cost_weight='abc': must be"),
         ("brax/inverted_pendulum", {"n_frames": "abc"}, "n_frames='abc': must be a number"),

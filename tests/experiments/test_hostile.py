@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from experiments.bench import hostile
-from experiments.bench.hostile import calls, checkpoints, files, links
+from experiments.bench.hostile import calls, checkpoints, files, links, options
 
 
 def outcomes(kind, root, numbers) -> Counter:
@@ -159,3 +159,27 @@ def test_an_argument_that_is_accepted_against_its_kind_counts_against_us(called)
     with pytest.raises(RuntimeError, match="nonsense was accepted"):
         calls.case(careless, "n", "two").outcome()
     assert calls.case(careless, "n", 3).outcome() == "accepted"
+
+
+# --- Options of environments ---
+
+
+def test_an_option_beyond_what_a_number_holds_is_refused_by_name(tmp_path):
+    became = outcomes(options, tmp_path, range(60))
+    assert became["refused"] > 40 and became["accepted"] > 3
+
+
+@pytest.mark.parametrize(
+    "text, nonsense",
+    [
+        ("1e39", True),
+        ("1" * 400, True),
+        ("1e400", True),
+        ("3e9", False),
+        ("nan", False),  # a word, which only options of text take
+        ("1e20", False),
+        ("nonsense", False),
+    ],
+)
+def test_a_number_that_float32_does_not_hold_is_nonsense(text, nonsense):
+    assert options.is_nonsense(text) == nonsense
