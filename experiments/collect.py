@@ -39,8 +39,24 @@ RESULTS = ROOT / "experiments/results"
 CLAIMS = ROOT / "experiments/claims"
 PRESETS = ("ppo", "ppo_1m", "sac", "sac_320k", "td3")  # results files of README.md's first table
 GPU = ("gpu_ppo", "gpu_sac")  # and of its second one
+# Mean returns in Gymnasium's tasks after as many steps. PPO after a million: Tianshou's MuJoCo benchmark
+# (ten seeds, v2 and v3, the maximum of the curve), for swimmer Stable-Baselines3's zoo (one run, v3). SAC
+# after 320,000: the baselines in SimbaV2's repository (v4).
+PUBLISHED = {
+    "ppo_1m": {
+        "ant": 3258,
+        "half_cheetah": 5784,
+        "hopper": 2609,
+        "inverted_double_pendulum": 9231,
+        "reacher": -4.1,
+        "swimmer": 282,
+        "walker2d": 3588,
+    },
+    "sac_320k": {"half_cheetah": 8715, "hopper": 2212},
+}
 PAGES = {
     "results": ROOT / "README.md",
+    "published": ROOT / "README.md",
     "gpu": ROOT / "README.md",
     "papers": ROOT / "README.md",
     "claims": CLAIMS / "README.md",
@@ -171,6 +187,18 @@ def table(results: list[tuple[str, dict]]) -> str:
     return "\n".join(lines)
 
 
+def beside_published(results: list[tuple[str, dict]]) -> str:
+    """A Markdown table: mean returns in Gymnasium v5, of all seeds and the worst, and published ones."""
+    lines = ["| preset | task | mean | worst seed | seeds | published mean |", "|---" * 6 + "|"]
+    for name, r in sorted(results, key=lambda row: (row[0], row[1]["env"])):
+        x = np.array(r["original"]["return"], float)
+        d, told = terminal.digits(x), PUBLISHED[name][r["env"]]
+        lines.append(
+            f"| {name} | {r['env']} | {x.mean():.{d}f} | {x.min():.{d}f} | {len(x)} | {told} |"
+        )
+    return "\n".join(lines)
+
+
 def scores(seeds: list[float | None]) -> list[str]:
     """IQM, 95% interval and worst of the seeds' returns; null: undefined."""
     x = np.array(seeds, float)
@@ -240,6 +268,7 @@ def pages() -> dict[str, str]:
     papers.check(rows, found)
     return {
         "results": table(results_of(PRESETS)),
+        "published": beside_published(results_of(PUBLISHED)),
         "gpu": table(results_of(GPU)),
         "papers": papers.summary(rows, found),
         "claims": claims_page(found),
