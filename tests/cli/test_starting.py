@@ -26,7 +26,7 @@ def start(code, **environment):
 
 
 def test_ctrl_c_while_importing_is_one_line():
-    code = "import jaxrl.cli.starting; print('here', flush=True); import time; time.sleep(60)"
+    code = "import jaxrl.cli.starting; import time; print('here', flush=True)\nwhile True: time.sleep(0.1)"
     process = start(code)
     assert process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGINT)
@@ -40,13 +40,14 @@ from jaxrl.report import terminal
 
 def step(x):
     print("here", flush=True)
-    time.sleep(60)  # an environment that takes long to trace
+    for _ in range(600):
+        time.sleep(0.1)  # an environment that takes long to trace
 
 terminal.run(lambda: jax.jit(step).lower(1.0).compile())
 """
 COMPILING = """
 import jaxrl.cli.starting
-import time
+import os, time
 from jaxrl.report import terminal
 from jaxrl.run import program
 from jaxrl.run.interrupt import Interrupt
@@ -56,7 +57,7 @@ class Slow:
         return self
 
     def compile(self):
-        print("here", flush=True)
+        os.write(1, b"here\\n")  # at once, as others do
         time.sleep(60)  # in a thread, as XLA compiles there
 
 def main():

@@ -513,13 +513,15 @@ def test_a_schedule_without_its_length_is_refused():
 
 def test_mdpo_finds_the_better_action_in_ever_smaller_steps():
     env = Probe(pays_goal=1.0, goal=0.5)
+    # At larger rates, or without a bonus for entropy, rounding decides the divergence.
+    base = mdpo.Config(**vars(TINY)).replace(entropy_coef=0.01, learning_rate=3e-3)
     kl = {}
     for length in (100, 10**6):  # the weight of the KL divergence grows to 100, or stays 1
-        config = mdpo.Config(**vars(TINY)).replace(schedule_steps=32.0 * 4 * length)
-        # Without a bonus for entropy the deviation shrinks until rounding decides the divergence.
-        state, metrics = run(env, config.replace(entropy_coef=0.01), 100)
-        kl[length] = float(metrics["kl"])
-        assert best_action(env, config, state) == pytest.approx(0.5, abs=0.15)
+        config = base.replace(schedule_steps=32.0 * 4 * length)
+        runs = [run(env, config, 100, seed) for seed in range(2)]
+        kl[length] = sum(float(metrics["kl"]) for _, metrics in runs)
+        for state, _ in runs:
+            assert best_action(env, config, state) == pytest.approx(0.5, abs=0.15)
     assert kl[100] < 0.5 * kl[10**6]
 
 
