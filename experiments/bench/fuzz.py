@@ -38,6 +38,7 @@ from typing import Any
 import jax
 import numpy as np
 from bench import write
+from jax._src import xla_bridge
 
 import envs
 from experiments.bench import forks
@@ -234,6 +235,8 @@ def try_all(args: Args, name: str, numbers: Groups) -> int:
     """
     started, outcomes, bad = time.time(), collections.Counter(), []
     for kind, start, those in numbers:
+        if xla_bridge.backends_are_initialized():  # a fork would wait for its threads' locks
+            raise AssertionError(f"{kind}: this process must not use JAX")
         for number, outcome, wrong in forks.each(start, those, args.seconds, BATCH):
             if wrong:
                 outcome = f"broke: {wrong.split(':')[0]}"

@@ -1,6 +1,9 @@
 """Hostile inputs of every kind are refused in one line or harmless; `bench/fuzz.py --hostile` tries more."""
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,20 @@ def outcomes(kind, root, numbers) -> Counter:
     """What became of the inputs of these numbers. Raises for the first that is not as it should be."""
     draw = kind.prepare(root)
     return Counter(draw(number).outcome() for number in numbers)
+
+
+def test_importing_the_kinds_starts_no_device():
+    """`fuzz.py` imports them before it forks, and a fork waits for ever for the locks of threads."""
+    folder = Path(hostile.__file__).parent
+    names = [p.stem for p in folder.glob("*.py") if p.stem != "__init__"]
+    code = "import importlib\nfrom jax._src import xla_bridge\n"
+    code += (
+        f"for name in {names}:\n    importlib.import_module('experiments.bench.hostile.' + name)\n"
+    )
+    code += "print(xla_bridge.backends_are_initialized())"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=folder.parents[2], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 # --- Files of another type ---
