@@ -27,7 +27,7 @@ from presets import LONGER, RESIDUAL, road
 import envs
 from envs.transforms import residual
 from jaxrl.cli import play, plot, runs, script
-from jaxrl.config import check
+from jaxrl.config import Whole, check
 from jaxrl.data import describe as data_stats
 from jaxrl.data import files as data_files
 from jaxrl.data import recording
@@ -194,8 +194,7 @@ def check_refined(success: np.ndarray, run_dir: Path) -> None:
 def validate(args: Args, rl: ppo.Config) -> None:
     """Raises ValueErrors of later stages now, before minutes of earlier stages."""
     for name in ("demos", "episodes", "bc_updates", "rl_steps"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name}={getattr(args, name)}: must be at least 1")
+        Whole(1).check(name, getattr(args, name))
     if args.devices < 0:
         raise ValueError(f"devices={args.devices}: must be at least 0, which means what suits")
     if not args.scale > 0:

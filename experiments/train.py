@@ -67,7 +67,7 @@ def defaults(
     recorded = data_files.metadata_of(data) if data is not None and Path(data).exists() else {}
     task = env or recorded.get("env", "")
     preset = presets.of(learner, task)
-    config, steps = preset.config, float(total_steps or preset.total_steps)
+    config, steps = preset.config, _number(total_steps) or preset.total_steps
     if hasattr(config, "schedule_steps") and takes == "dataset" and learner not in presets.ROAD:
         config = config.replace(schedule_steps=steps)
     base = {"prior": PriorArgs, "dataset": DataArgs}.get(takes, Args)
@@ -77,6 +77,14 @@ def defaults(
     options |= script.recorded_options(recorded, task)
     flags = {"env": env, "learner": learner, "env_options": options} | preset.flags
     return script.with_config(base, config, total_steps=preset.total_steps, **flags)
+
+
+def _number(text: str | None) -> float | None:
+    """Returns the number, or None where it is none, which the parser of all flags refuses."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
 
 
 def main(learner: str = "ppo", env: str = "", allowed: tuple[str, ...] = ()) -> int:

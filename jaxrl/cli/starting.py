@@ -25,10 +25,13 @@ def _stop(*_) -> None:
 
 def _one_line(kind: type, error: BaseException, trace: TracebackType | None) -> None:
     """Values of the environment that JAX refuses when it is imported."""
-    named = [name for name in os.environ if name.startswith("JAX_") and name in str(error)]
+    words = {word.strip("'\"").upper() for word in str(error).split()}  # flags are in lower case
+    named = [name for name in os.environ if name.startswith("JAX_") and name in words]
     if not (issubclass(kind, ValueError) and named):
         return sys.__excepthook__(kind, error, trace)
     print(f"error: {named[0]}={os.environ[named[0]]!r}: {error}".splitlines()[0], file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(2)  # as for any mistake of the user; Python's own code is 1 here
 
 
 def _open_streams() -> None:

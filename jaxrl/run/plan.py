@@ -95,8 +95,9 @@ def validate(
 
 def check_whole(name: str, value: float, low: int) -> None:
     """Raises ValueError unless `value` is a whole number of at least `low`; 1e6 is one."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not float(value).is_integer() or value < low:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole = whole or isinstance(value, float | np.floating) and float(value).is_integer()
+    if not whole or value < low:
         raise ValueError(f"{name}={value!r}: must be a whole number, at least {low}")
 
 

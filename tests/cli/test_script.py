@@ -152,15 +152,23 @@ def test_a_flag_out_of_range_is_named_before_jax_starts(monkeypatch, flags, mess
         script.prepare(args, 1)
 
 
+@pytest.mark.parametrize("text", ["0x10", "many", ""])
+def test_steps_that_are_no_number_are_refused_by_their_flag(monkeypatch, text):
+    monkeypatch.setattr(sys, "argv", ["ppo.py", f"--total-steps={text}"])
+    with pytest.raises(ValueError, match=f"^--total-steps='{text}': must be a number$"):
+        script.parse(train.defaults, learner="ppo", env="hopper", data=None, total_steps=None)
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ("--rl-steps 0", "rl_steps=0: must be at least 1"),
-        ("--bc-updates 0", "bc_updates=0: must be at least 1"),
+        ("--rl-steps 0", "rl_steps=0: must be a whole number, at least 1"),
+        ("--bc-updates 0", "bc_updates=0: must be a whole number, at least 1"),
         ("--noise inf", "noise=inf: must be finite"),
         ("--scale 0", "scale=0.0: must be above 0"),
-        ("--episodes 0", "episodes=0: must be at least 1"),
-        ("--demos 0", "demos=0: must be at least 1"),
+        ("--episodes 0", "episodes=0: must be a whole number, at least 1"),
+        ("--demos 0", "demos=0: must be a whole number, at least 1"),
+        (f"--bc-updates {10**30}", f"bc_updates={10**30}: must be a whole number, at most"),
         ("--seed -1", "seed=-1: must be 0 .. "),
         ("--noise -1", "noise=-1.0: must be at least 0"),
         ("--env pendulum_swingup", "this task has no scripted expert"),

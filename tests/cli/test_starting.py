@@ -108,10 +108,23 @@ def test_a_closed_output_is_not_the_next_file_that_is_opened(tmp_path):
     assert process.communicate(timeout=20) == ("", "True\n")
 
 
-def test_a_setting_that_jax_refuses_is_one_line():
-    process = start("import jaxrl.cli.starting; import jax", JAX_ENABLE_X64="maybe")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "JAX_ENABLE_X64",
+        "JAX_DEFAULT_PRNG_IMPL",
+        "JAX_DEFAULT_MATMUL_PRECISION",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+    ],
+)
+def test_a_setting_that_jax_refuses_is_one_line(name):
+    process = start("import jaxrl.cli.starting; import jax", **{name: "maybe"})
     _, said = process.communicate(timeout=60)
-    assert said.startswith("error: JAX_ENABLE_X64='maybe': ") and said.count("\n") == 1
+    assert said.startswith(f"error: {name}='maybe': ") and said.count("\n") == 1
+    assert process.returncode == 2
+
+
+def test_another_error_while_importing_is_a_traceback():
     _, said = start("import jaxrl.cli.starting; 1 / 0").communicate(timeout=20)
     assert "Traceback" in said and "ZeroDivisionError" in said  # ours
 

@@ -42,7 +42,7 @@ def test_a_fork_that_hangs_is_killed_and_the_next_one_runs(script):
 
 def test_a_command_that_cannot_import_runs_by_itself(script):
     done = script("import jaxrl.cli.starting, jax", env={"JAX_ENABLE_X64": "maybe"})
-    assert done.returncode == 1 and done.stderr.startswith("error: JAX_ENABLE_X64='maybe'")
+    assert done.returncode == 2 and done.stderr.startswith("error: JAX_ENABLE_X64='maybe'")
 
 
 def test_streams_are_closed_limits_set_and_signals_sent(script):

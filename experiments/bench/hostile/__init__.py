@@ -88,7 +88,7 @@ def outcome(
 def check_line(text: str, names: Iterable[str]) -> None:
     """Raises RuntimeError unless `text` is one line with one of `names` among its words."""
     words = re.split(r"[^\w.+-]+", text)
-    if "\n" in text.strip() or not set(names) & {*words, *(w.strip(".") for w in words)}:
+    if "\n" in text.strip() or not set(names) & {*words, *(w.strip(".-") for w in words)}:
         raise RuntimeError(f"not one line that names {' or '.join(sorted(names))}: {text}")
 
 
