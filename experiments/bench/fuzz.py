@@ -12,7 +12,8 @@ ValueError of one line, raised by our own code, that names a setting before its 
 
 tries hostile inputs of the kinds in `hostile/` instead: files of a run, of a data set and of results
 mutated by type, HDF5 that leads to other files, folders of checkpoints after a kill, functions that are
-called with arguments of another type, options of environments beyond what a number holds.
+called with arguments of another type, options of environments and flags beyond what a number holds,
+surroundings of a command. On two quiet cores 2,000 take some ten minutes.
 
 Each input runs in a fork of this process, which has imported everything. Another exception, a hang and a
 death count against us, and are printed with their number, which shows it again: `--first 17 --hostile 1`.
@@ -74,7 +75,15 @@ SMALL = {
     "layers": 1,
 }
 # Kinds of hostile inputs, and how many of a hundred are of each.
-KINDS = {"files": 35, "links": 15, "checkpoints": 15, "calls": 25, "options": 10}
+KINDS = {
+    "files": 30,
+    "links": 12,
+    "checkpoints": 14,
+    "calls": 22,
+    "options": 10,
+    "commands": 6,
+    "surroundings": 6,
+}
 BATCH = 100  # inputs of one fork at most; every compiled program holds memory
 CHANGED = 1.0  # fields, on average
 NUMBERS = (0.0, -1.0, 1e-3, 0.5, 0.95, 1.0, 3.0, 1e6, math.inf, math.nan)

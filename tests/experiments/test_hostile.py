@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments.bench import hostile
-from experiments.bench.hostile import calls, checkpoints, files, links, options
+from experiments.bench import forks, hostile
+from experiments.bench.hostile import (
+    calls,
+    checkpoints,
+    commands,
+    files,
+    links,
+    options,
+    surroundings,
+)
 
 
 def outcomes(kind, root, numbers) -> Counter:
@@ -200,3 +208,72 @@ def test_an_option_beyond_what_a_number_holds_is_refused_by_name(tmp_path):
 )
 def test_a_number_that_float32_does_not_hold_is_nonsense(text, nonsense):
     assert options.is_nonsense(text) == nonsense
+
+
+# --- Flags and surroundings of commands ---
+
+
+def test_a_flag_takes_what_is_in_its_range():
+    flag = commands.Flag("x", "seeds", int, 1, 8)
+    assert flag.takes("1") and flag.takes("8")
+    assert not any(flag.takes(text) for text in ("0", "9", "1e8", "nan", "", "2.5", "9" * 400))
+
+
+def ended(code, errors):
+    return subprocess.CompletedProcess([], code, "", errors)
+
+
+@pytest.mark.parametrize(
+    "code, errors, must, message",
+    [
+        (1, "Traceback (most recent call last):\nValueError: x", False, "traceback: ValueError: x"),
+        (0, "Exception ignored in: <x>", False, "traceback"),
+        (0, "", True, "nonsense was accepted"),
+        (-6, "what(): bad", False, "exit code -6"),
+        (2, "error: seeds=0: bad\nand more", True, "not one line"),
+        (2, "usage: ppo.py", True, "not one line"),
+        (2, "error: gamma=2: bad", True, "not one line that names seeds"),
+    ],
+)
+def test_a_command_that_ends_otherwise_counts_against_us(code, errors, must, message):
+    with pytest.raises(RuntimeError, match=message.replace("(", r"\(")):
+        commands.check(ended(code, errors), {"seeds"}, must)
+
+
+def test_a_command_that_works_or_is_refused_in_one_line_does_not():
+    assert commands.check(ended(0, "warning: slow"), {"seeds"}, False) == "ran"
+    assert commands.check(ended(2, "error: --seeds='x': bad\n"), {"seeds"}, True) == "refused"
+
+
+@pytest.mark.slow
+def test_flags_beyond_their_range_are_refused_by_name(tmp_path):
+    assert outcomes(commands, tmp_path, range(6)) == {"refused": 6}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "around, became",
+    [
+        (surroundings.Surrounding(given=forks.Given(closed=(1,))), "ran"),
+        (surroundings.Surrounding(given=forks.Given(out="/dev/full"), ends=""), "refused"),
+        (surroundings.Surrounding(given=forks.Given(out="|"), ends=""), "refused"),
+        (
+            surroundings.Surrounding(given=forks.Given(limits={"RLIMIT_NOFILE": 20}), ends=""),
+            "refused",
+        ),
+        (surroundings.Surrounding(surroundings.POSIX, folder="läuft ü"), "ran"),
+    ],
+)
+def test_a_command_works_in_its_surroundings_or_is_refused(tmp_path, around, became):
+    run, _ = hostile.small_run(tmp_path)
+    assert surroundings.case("plot", around, tmp_path, run).outcome() == became
+
+
+def test_a_command_that_stops_for_harmless_surroundings_counts_against_us(tmp_path, monkeypatch):
+    refuse = lambda *_: ended(2, "error: TERM='dumb': bad")
+    monkeypatch.setattr(surroundings, "run_command", refuse)
+    (around,) = surroundings.of("TERM", "dumb")
+    with pytest.raises(RuntimeError, match="^refused: error: TERM"):
+        surroundings.case("plot", around, tmp_path, tmp_path).outcome()
+    (around,) = surroundings.of("TERM", "dumb", ends="")
+    assert surroundings.case("plot", around, tmp_path, tmp_path).outcome() == "refused"
