@@ -146,7 +146,7 @@ def train(
         make,
     )
     _check_other(num_logs, stop_at_return, evaluate=evaluate, make=make)
-    if not (isinstance(hooks, Sequence) and all(map(callable, hooks))):
+    if not (isinstance(hooks, list | tuple) and all(map(callable, hooks))):
         raise ValueError(f"hooks={hooks!r}: must be a list of functions")
     shape = (math.prod(len(v) for v in sweep.values()), seeds) if sweep else (seeds,)
     num_runs = math.prod(shape)
