@@ -146,7 +146,7 @@ def _check_field(name: str, value: Any, hint: Any) -> None:
         kind, *ranges = typing.get_args(hint)
     if typing.get_origin(kind) is Literal:
         allowed = typing.get_args(kind)
-        if value not in allowed:
+        if not any(type(value) is type(x) and value == x for x in allowed):
             raise ValueError(f"{name}={value!r}: allowed are {', '.join(map(repr, allowed))}")
     elif kind is float and not ranges:
         Real().check(name, value)

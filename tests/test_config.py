@@ -99,11 +99,11 @@ def test_what_is_allowed_passes():
         ("scale", math.inf, "must be finite"),
         ("limit", 0.0, "must be above 0"),
         ("duration", -1.0, "must be at least 0"),
-        ("kind", "c", "allowed are 'a', 'b'"),
+        *(("kind", x, "allowed are 'a', 'b'") for x in ("c", ["a"], np.ones(2), None)),
         ("flag", 1, "must be True or False"),
         ("names", "ab", "must be a tuple of names"),
         ("low", 2.0, "must be at most high=1.0"),
-        *(("rate", x, "must be a number") for x in ("fast", "0.5", True, {}, 10**400)),
+        *(("rate", x, "must be a number") for x in ("fast", "0.5", True, {}, [0.5], (1,), 10**400)),
         ("rate", [1.0, [2.0]], "must be a number"),
     ],
 )

@@ -111,6 +111,9 @@ def check_flags(flags: str) -> None:
     from jax._src import xla_bridge
     from jaxlib import xla_client
 
+    count = re.search(r"--xla_force_host_platform_device_count=(-?\d+)", flags)
+    if count and int(count[1]) < 1:
+        raise ValueError(f"XLA_FLAGS={flags!r}: the number of devices must be at least 1")
     if not flags or not hasattr(os, "fork") or xla_bridge.backends_are_initialized():
         return
     reader, writer = os.pipe()

@@ -129,7 +129,14 @@ def test_another_error_while_importing_is_a_traceback():
     assert "Traceback" in said and "ZeroDivisionError" in said  # ours
 
 
-@pytest.mark.parametrize("flag", ["--xla_nonsense=3", "--xla_cpu_enable_fast_math=maybe"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--xla_nonsense=3",
+        "--xla_cpu_enable_fast_math=maybe",
+        "--xla_force_host_platform_device_count=0",
+    ],
+)
 def test_flags_that_xla_refuses_are_one_line(flag):
     code = "from jaxrl.report import terminal; from jaxrl.run import runtime; terminal.run(runtime.setup)"
     process = start(code, XLA_FLAGS=flag, JAX_PLATFORMS="cpu")
