@@ -132,7 +132,7 @@ def train(
         were not finite, all updates were skipped, or the parameters are not finite. The last good
         checkpoint stays.
     """
-    sweep = sweep or {}
+    sweep = {} if sweep is None else sweep
     total_iterations = validate(
         learner,
         total_steps,

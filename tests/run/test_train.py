@@ -407,6 +407,7 @@ for a, b in zip(one.evals, two.evals, strict=True):
         (dict(profile=5), r"profile=5: must be the path of a folder, or None"),
         (dict(keep_checkpoints=-(10**400)), r"keep_checkpoints=-10+: must be a whole number"),
         (dict(eval_episodes=10**12), r"eval_episodes=10+: 1 runs need [\d,]+ bytes"),
+        (dict(sweep=np.ones(2)), r"sweep=array.*: must be a dict of a list of values"),
         (dict(sweep={"gamma": 0.9}), r"sweep=\{'gamma': 0.9\}: must be a dict of a list of values"),
         (dict(hooks=""), r"hooks='': must be a list of functions"),
         (dict(hooks=5), r"hooks=5: must be a list of functions"),

@@ -141,7 +141,7 @@ def made(root: Path) -> list[Call]:
         Call("action_repeat", action_repeat, {"env": env, "n": 2}),
         Call("history", history, {"env": env, "n": 2}),
         Call("residual", residual, {"env": env, "base": policy, "scale": 0.1}),
-        Call("envs.make", envs.make, {"name": TASK, "time_limit": 5, "mass": 1.0, "layout": "open"}, what=("env",)),
+        Call("envs.make", envs.make, {"name": TASK, "time_limit": 5, "mass": 1.0, "layout": "open"}, unlimited, what=("env",)),
         Call("renderer", renderer, {"env": env, "width": 32, "height": 32}),
         Call("scripted", scripted, {"env": env, "noise": 0.1, "bias": 0.1, "delay": 1, "mode": 0}),
         Call("load", data_files.load, {"path": root / "data.npz", "cut_at": 2}, of_a_path),
@@ -197,6 +197,11 @@ def of_a_path(name: str, value: Any) -> bool:
     return name in ("path", "run_dir", "profile", "run") and isinstance(value, str) and value != ""
 
 
+def unlimited(name: str, value: Any) -> bool:
+    """Infinity means no limit in many places; others refuse it."""
+    return isinstance(value, float) and value > 3.5e38
+
+
 def of_config(learner: str) -> Call:
     """The settings of a learner, as `make` checks them."""
     from jaxrl.config import check
@@ -205,7 +210,6 @@ def of_config(learner: str) -> Call:
     defaults = module.Config()
     defaults = defaults.scheduled(100) if hasattr(defaults, "scheduled") else defaults
     good = {field.name: getattr(defaults, field.name) for field in fields(defaults)}
-    unlimited = lambda name, value: isinstance(value, float) and value > 3.5e38
     return Call(f"{learner}.Config", lambda **given: check(module.Config(**given)), good, unlimited)
 
 
