@@ -180,6 +180,8 @@ def make(name: str, **overrides) -> Env:
       ValueError: unknown name or override, with the nearest matches, or a value of the wrong
         kind.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"env={name!r}: must be text")
     if ":" in name:
         return _own(name, overrides)
     if "/" in name:

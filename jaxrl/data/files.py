@@ -98,7 +98,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
 
 def check_new(path: Path) -> None:
     """Raises ValueError if `save` cannot write a file there. Call it before a long recording."""
-    if path.exists():
+    if os.path.exists(path):  # False for a name that is too long, where `Path` raises
         raise ValueError(f"{path} exists: choose another name")
     if path.suffix not in (".npz", *HDF5):
         raise ValueError(f"{path}: must end in .npz, .hdf5 or .h5")
@@ -266,13 +266,13 @@ def _reader(
     path: Path, split: str, images: bool, say: Callable[[str], None]
 ) -> Callable[[Path], tuple[dict[str, np.ndarray], dict]]:
     """Returns the function that reads this format. Other formats raise ValueError with advice."""
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / lerobot.INFO).exists():
             raise ValueError(f"{path}: {_folder(path)}")
         return partial(lerobot.read, split=split, say=say)
-    if not path.exists():
+    if not os.path.exists(path):
         raise ValueError(f"{path}: no such file")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"{path}: is no regular file")
     if path.suffix not in (".npz", *HDF5):
         hint = OTHERS.get(path.suffix.lower(), "an unknown format")

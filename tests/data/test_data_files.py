@@ -369,6 +369,13 @@ def test_metadata_of_the_wrong_types_name_the_file_and_the_entry(path, metadata,
     assert line.startswith(f"{path}: metadata: {message}")
 
 
+def test_a_name_that_is_too_long_is_no_file(tmp_path):
+    path = tmp_path / f"{'x' * 300}.npz"
+    assert refused(path).endswith("no such file")
+    with pytest.raises(RuntimeError, match="^cannot write .*: File name too long$"):
+        data_files.save(made(), path)
+
+
 def test_no_file_is_one_line(path):
     assert "no such file" in refused(path)
     path.mkdir()

@@ -55,6 +55,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, message):
         ("pendulum_swingup", {"frame_skip": 0}, "frame_skip=0: must be an integer, at least 1"),
         ("pendulum_swingup", {"frame_skip": True}, "frame_skip=True: must be an integer"),
         ("point_maze", {"goal_radius": "inf"}, "goal_radius='inf': must be a number, by default"),
+        ((0, 0), {}, r"env=\(0, 0\): must be text"),
         ("point_maze", {"mass": True}, "mass=True: must be a number"),
         ("point_maze", {"continuing": 1}, "continuing=1: must be True or False"),
         ("point_maze", {"layout": 3}, "layout=3: rows must be"),

@@ -146,7 +146,7 @@ def made(root: Path) -> list[Call]:
         Call("scripted", scripted, {"env": env, "noise": 0.1, "bias": 0.1, "delay": 1, "mode": 0}),
         Call("load", data_files.load, {"path": root / "data.npz", "cut_at": 2}, of_a_path),
         Call("save", lambda path: data_files.save(dataset, path), {"path": root / "new.npz"}, of_a_path),
-        Call("take", dataset.take, {"episodes": [0]}, what=("episode", "episodes", "mask")),
+        Call("take", dataset.take, {"episodes": [0]}, one_episode, what=("episode", "episodes", "mask")),
         Call("weighted", dataset.weighted, {"temperature": 0.5}),
         Call("runs.load", runs.load, {"run_dir": run, "step": 8}, of_a_path),
         Call(
@@ -195,6 +195,10 @@ def made(root: Path) -> list[Call]:
 def of_a_path(name: str, value: Any) -> bool:
     """Any text that is not empty may name a file."""
     return name in ("path", "run_dir", "profile", "run") and isinstance(value, str) and value != ""
+
+
+def one_episode(name: str, value: Any) -> bool:
+    return isinstance(value, int)
 
 
 def unlimited(name: str, value: Any) -> bool:
