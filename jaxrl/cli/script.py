@@ -312,17 +312,18 @@ def report(
     shown = ("return", "normalised score", "success", "success_at_end")
     measured = [k for k in shown if final and k in final]
     for name, i in itertools.product(measured, range(len(settings))):
+        label = f"{name} {settings[i]}".rstrip()
         all_seeds = np.atleast_2d(final[name])[i]
         values = all_seeds[np.isfinite(all_seeds)]
         if not values.size:
-            rows.append([f"{name} {settings[i]}", "undefined: it broke", "", ""])
+            rows.append([label, "undefined: it broke", "", ""])
             continue
         broken = all_seeds.size - values.size
         low, high = bootstrap_interval(values)
         digits = decimals(values) if name == "return" else 3
         rows.append(
             [
-                f"{name} {settings[i]}" + f", {broken} undefined" * (broken > 0),
+                label + f", {broken} undefined" * (broken > 0),
                 f"{iqm(values):.{digits}f}",
                 f"{low:.{digits}f} .. {high:.{digits}f}" if values.size > 1 else "one seed",
                 f"{values.min():.{digits}f} .. {values.max():.{digits}f}",

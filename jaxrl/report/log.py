@@ -16,9 +16,9 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -44,6 +44,23 @@ class Record(Schema):
     steps_per_second: Annotated[float, Field(ge=0)] | None
 
 
+class Sink(Protocol):
+    """Another place that a run's metrics go to, such as MLflow: `train(..., sinks=[sink])`."""
+
+    def log(self, kind: str, env_steps: int, scalars: dict[str, float]) -> None:
+        """Records one point.
+
+        Args:
+          kind: "train" or "eval".
+          env_steps: done so far, per seed.
+          scalars: by tag, such as "eval/return": means over the seeds, and one value per seed as
+            "eval/return/seed_0". Undefined ones are left out. A resumed run repeats steps.
+        """
+
+    def close(self) -> None:
+        """The run has ended or was stopped."""
+
+
 class Logger:
     """Records one run; a context manager. See the module for the file it writes.
 
@@ -58,6 +75,7 @@ class Logger:
       quiet: print nothing.
       tensorboard: write `run_dir/tensorboard`.
       wandb: Weights & Biases project, or None.
+      sinks: other places that the metrics go to. Their errors end the run.
       config: what W&B shows as the run's configuration.
 
     Raises:
@@ -77,12 +95,14 @@ class Logger:
         tensorboard: bool = True,
         wandb: str | None = None,
         config: dict[str, Any] | None = None,
+        sinks: Sequence[Sink] = (),
     ):
         self._shape = (seeds,) if configs is None else (configs, seeds)
         self._sinks: list[Any] = []
         run_dir = None if run_dir is None else Path(run_dir)
-        # W&B is first: if it cannot be used, no file has been written yet.
-        services = [_WandB(wandb, run_dir, config)] if wandb else []
+        # These are first: if one cannot be used, no file has been written yet.
+        services: list[Any] = [_Foreign(sink) for sink in sinks]
+        services += [_WandB(wandb, run_dir, config)] if wandb else []
         if run_dir is not None:
             truncate(run_dir, start_steps)
             self._sinks.append(_Jsonl(run_dir / FILE))
@@ -317,6 +337,21 @@ class _WandB:
 
     def close(self) -> None:
         self._run.finish()
+
+
+class _Foreign:
+    """A `Sink` of the user's."""
+
+    def __init__(self, sink: Sink):
+        if not all(callable(getattr(sink, name, None)) for name in ("log", "close")):
+            raise ValueError(f"sinks: {sink!r} must have the methods of jaxrl.report.log.Sink")
+        self._sink = sink
+
+    def log(self, kind: str, env_steps: int, clock: dict, metrics: dict) -> None:
+        self._sink.log(kind, env_steps, _scalars(kind, clock, metrics))
+
+    def close(self) -> None:
+        self._sink.close()
 
 
 def _scalars(kind: str, clock: dict[str, float], metrics: dict[str, np.ndarray]) -> dict:

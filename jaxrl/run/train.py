@@ -124,7 +124,7 @@ def train(
       stop_at_return: end when the mean evaluation return over the seeds, in a sweep that of the
         best setting, is at least this.
       keep_best: the checkpoint of the best mean evaluation return stays beside the newest.
-      **logging: passed to `Logger` (progress, quiet, tensorboard, wandb, config).
+      **logging: passed to `Logger` (progress, quiet, tensorboard, wandb, config, sinks).
 
     Raises:
       ValueError: an argument out of range, more state than memory, or a checkpoint of another run.
@@ -213,7 +213,7 @@ def train(
 
         hosts.by_main("run directory", begin)
     if not hosts.is_main():
-        logging |= {"quiet": True, "wandb": None}
+        logging |= {"quiet": True, "wandb": None, "sinks": ()}
     iteration = int(saved["iterations"]) if saved else 0
     unlogged = int(saved["unlogged"]) if saved else 0
     seconds = float(saved["seconds"]) if saved else 0.0

@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from jaxrl.data import files as data_files
 from jaxrl.learners import registry
 from jaxrl.report import log
 from jaxrl.run import folder, plan
+from jaxrl.run.train import Result
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
@@ -348,6 +350,42 @@ def test_help_says_what_every_kind_of_flag_is(monkeypatch, capsys):
         "random steps before",
     ):
         assert text in said
+
+
+# --- The final report ---
+
+
+@pytest.fixture
+def report(monkeypatch, capsys):
+    """Prints the table of these values of the last evaluation; returns its text and the seed filmed."""
+    filmed = []
+    monkeypatch.setattr(script.plot, "learning_curve", lambda *_, **__: None)
+    film = lambda env, policy, *_, **__: filmed.append(int(policy))
+    monkeypatch.setattr(script.play, "record_video", film)
+    learner = SimpleNamespace(unit="env steps", env=None, policy=lambda state: state["seed"])
+
+    def run(**measured):
+        values = {name: np.array(value, float) for name, value in measured.items()}
+        state = {"seed": np.arange(len(values["return"]))}
+        last = {"env_steps": 8} | values
+        script.report(Path("run"), learner, Result(state, [last], 8, 1.0, 1.0, 1, False))
+        return capsys.readouterr().out, filmed[-1]
+
+    return run
+
+
+def test_rates_have_three_digits_and_returns_one(report):
+    said, _ = report(**{"return": [953.04, 953.04], "success": [0.953, 0.953]})
+    rows = {line.split()[1]: line for line in said.splitlines() if "│" in line}
+    assert "0.953" in rows["success"] and "953.0 " in rows["return"]
+
+
+def test_a_dead_seed_is_undefined_and_not_the_best(report):
+    """Where rewards are negative, the 0 of a dead seed would look perfect."""
+    said, filmed = report(**{"return": [-30.0, float("nan"), -20.0, float("nan")]})
+    assert "return, 2 undefined" in said and "-25.0" in said and filmed == 2
+    said, _ = report(**{"return": [float("nan")] * 2})
+    assert "undefined: it broke" in said
 
 
 # --- Options of the environment ---

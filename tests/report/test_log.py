@@ -282,6 +282,27 @@ def test_wandb_that_fails_is_one_line(tmp_path, monkeypatch):
         logger(tmp_path, wandb="project")
 
 
+def test_a_sink_of_the_users_gets_every_point_and_is_closed(tmp_path):
+    points, closed = [], []
+    sink = types.SimpleNamespace(
+        log=lambda *point: points.append(point), close=lambda: closed.append(True)
+    )
+    with log.Logger(tmp_path, 8, seeds=2, quiet=True, tensorboard=False, sinks=[sink]) as out:
+        out.log("train", 4, 1.0, 2.0, {"loss": np.array([NAN, NAN])})
+        out.log("eval", 8, 1.5, 2.0, {"return": np.array([1.0, 3.0])})
+    assert [point[:2] for point in points] == [("train", 4), ("eval", 8)]
+    assert "train/loss" not in points[0][2]  # undefined
+    scalars = points[1][2]
+    assert (scalars["eval/return"], scalars["eval/return/seed_1"]) == (2.0, 3.0)
+    assert scalars["eval/seconds"] == 1.5 and closed == [True]
+
+
+def test_what_is_no_sink_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="^sinks: 'mlflow' must have the methods of jaxrl.report"):
+        logger(tmp_path, sinks=["mlflow"])
+    assert not list(tmp_path.iterdir())
+
+
 # --- The terminal ---
 
 
