@@ -201,15 +201,15 @@ def _check_state(where: str, state: State, agents: int | None) -> None:
     for name, (want_shape, want_dtype) in expected.items():
         x = getattr(state, name)
         if not hasattr(x, "dtype") or x.shape != want_shape or x.dtype != want_dtype:
-            wanted = _described(jax.ShapeDtypeStruct(want_shape, want_dtype))
-            raise ValueError(f"{name} of {where}: is {_described(x)}, expected {wanted}")
+            wanted = described(jax.ShapeDtypeStruct(want_shape, want_dtype))
+            raise ValueError(f"{name} of {where}: is {described(x)}, expected {wanted}")
     for field in ("metrics", "info", "signals"):
         value = getattr(state, field)
         if not isinstance(value, dict):
-            raise ValueError(f"{field} of {where}: is {_described(value)}, expected a dict")
+            raise ValueError(f"{field} of {where}: is {described(value)}, expected a dict")
     for name, x in state.metrics.items():
         if not hasattr(x, "dtype") or x.shape != ():
-            raise ValueError(f"metrics[{name!r}] of {where}: is {_described(x)}, expected a scalar")
+            raise ValueError(f"metrics[{name!r}] of {where}: is {described(x)}, expected a scalar")
 
 
 def _check_alike(first: State, new: State) -> None:
@@ -222,7 +222,7 @@ def _check_alike(first: State, new: State) -> None:
     for name, x in a.items():
         if (x.shape, x.dtype) != (b[name].shape, b[name].dtype):
             raise ValueError(
-                f"{name}: is {_described(x)} from reset and {_described(b[name])} from step,"
+                f"{name}: is {described(x)} from reset and {described(b[name])} from step,"
                 " expected the same"
             )
     if jax.tree.structure(first) != jax.tree.structure(new):
@@ -252,8 +252,8 @@ def _check_obs(obs: Any, space: Any) -> None:
             raise ValueError(f"observation_space{name}: is {entry!r}, expected an envs.Box")
         _check_bounds(f"observation_space{name}", entry)
         if x.shape != entry.shape or x.dtype != np.dtype(entry.dtype):
-            declared = _described(jax.ShapeDtypeStruct(entry.shape, np.dtype(entry.dtype)))
-            raise ValueError(f"obs{name}: is {_described(x)}, observation_space says {declared}")
+            declared = described(jax.ShapeDtypeStruct(entry.shape, np.dtype(entry.dtype)))
+            raise ValueError(f"obs{name}: is {described(x)}, observation_space says {declared}")
 
 
 def _leaves(state: State) -> Iterator[tuple[str, Any]]:
@@ -261,8 +261,14 @@ def _leaves(state: State) -> Iterator[tuple[str, Any]]:
         yield jax.tree_util.keystr(path).removeprefix("."), x
 
 
-def _described(x: Any) -> str:
-    """float32[3], or the type of what is no array."""
-    if not hasattr(x, "dtype"):
-        return f"a {type(x).__name__}"
+def described(x: Any) -> str:
+    """float32[3], with the structure around it; a Python value or the type of what is no array."""
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k!r}: {described(v)}" for k, v in x.items()) + "}"
+    if isinstance(x, (tuple, list)):
+        inner = ", ".join(map(described, x))
+        return f"[{inner}]" if isinstance(x, list) else f"({inner})"
+    if not (hasattr(x, "dtype") and hasattr(x, "shape")):
+        plain = isinstance(x, (bool, int, float, str, type(None)))
+        return repr(x) if plain else f"a {type(x).__name__}"
     return f"{x.dtype}[{', '.join(map(str, x.shape))}]"

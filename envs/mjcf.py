@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.contract import described
 from envs.gl import mujoco
 from envs.mjx.refused import located
 from envs.mjx.simulator import LEVELS, Physics, Simulator, load, mjx
@@ -377,9 +378,9 @@ def _check_functions(
             raise _wrong("terminate", found, "bool[]")
 
     def look_memory(new: Any) -> None:
-        described = lambda tree: jax.tree.map(lambda x: jnp.shape(x), tree)
-        if jax.tree.structure(new) != jax.tree.structure(now.memory) or described(new) != described(now.memory):  # fmt: skip
-            raise _wrong("remember", new, f"{_described(now.memory)}, the memory of reset")
+        shapes = lambda tree: (jax.tree.structure(tree), *map(jnp.shape, jax.tree.leaves(tree)))
+        if shapes(new) != shapes(now.memory):
+            raise _wrong("remember", new, f"{described(now.memory)}, the memory of reset")
 
     def look_control(control: Any) -> None:
         if getattr(control, "shape", None) != (nu,):
@@ -437,7 +438,7 @@ def _cause(f: Callable, error: Exception) -> str:
 
 
 def _wrong(name: str, found: Any, expected: str) -> ValueError:
-    return ValueError(f"{name}: returned {_described(found)}, expected {expected}")
+    return ValueError(f"{name}: returned {described(found)}, expected {expected}")
 
 
 def _is_number(x: Any) -> bool:
@@ -445,17 +446,3 @@ def _is_number(x: Any) -> bool:
     if isinstance(x, (bool, int, float, np.generic)):
         return True
     return hasattr(x, "dtype") and hasattr(x, "shape")
-
-
-def _described(x: Any) -> str:
-    """float32[3], with the structure around it."""
-    if isinstance(x, dict):
-        return "{" + ", ".join(f"{k!r}: {_described(v)}" for k, v in x.items()) + "}"
-    if isinstance(x, (tuple, list)):
-        inner = ", ".join(map(_described, x))
-        return f"[{inner}]" if isinstance(x, list) else f"({inner})"
-    if hasattr(x, "dtype") and hasattr(x, "shape"):
-        return f"{x.dtype}[{', '.join(map(str, x.shape))}]"
-    return (
-        repr(x) if isinstance(x, (bool, int, float, str, type(None))) else f"a {type(x).__name__}"
-    )

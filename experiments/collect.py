@@ -192,7 +192,7 @@ def beside_published(results: list[tuple[str, dict]]) -> str:
     lines = ["| preset | task | mean | worst seed | seeds | published mean |", "|---" * 6 + "|"]
     for name, r in sorted(results, key=lambda row: (row[0], row[1]["env"])):
         x = np.array(r["original"]["return"], float)
-        d, told = terminal.digits(x), PUBLISHED[name][r["env"]]
+        d, told = terminal.digits(x), PUBLISHED[name].get(r["env"], "")
         lines.append(
             f"| {name} | {r['env']} | {x.mean():.{d}f} | {x.min():.{d}f} | {len(x)} | {told} |"
         )

@@ -10,12 +10,12 @@ LeRobot folder.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
+from jaxrl.cli import flags
 from jaxrl.data import files, lerobot, robomimic
 from jaxrl.data.dataset import Dataset
 
@@ -50,7 +50,7 @@ def convert(dataset: Dataset, out: Path, to: str = "", fps: int = 0) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m jaxrl.data", description="Convert a data set.")
+    parser = flags.Parser("python -m jaxrl.data", description="Convert a data set.")
     parser.add_argument("source", metavar="IN", type=Path, help="a file or a LeRobot folder")
     parser.add_argument("out", metavar="OUT", type=Path, help="the new file or folder")
     parser.add_argument("--to", default="", choices=FORMATS, help="default: by the suffix of OUT")

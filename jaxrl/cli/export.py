@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxrl import __version__
-from jaxrl.cli import runs
+from jaxrl.cli import flags, runs
 from jaxrl.policies import exported
 from jaxrl.policies.contract import describe
 from jaxrl.run import runtime
@@ -59,10 +58,10 @@ def _about(run: runs.Run, seed_index: int) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = flags.Parser(
         "python -m jaxrl.export", description="Write a trained policy for use without jaxrl."
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    flags.choose_policy(parser)
     parser.add_argument(
         "--to",
         required=True,
@@ -73,11 +72,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="a folder that does not exist"
     )
-    parser.add_argument(
-        "--seed-index", type=int, default=0, help="which of its settings times seeds"
-    )
-    parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
-    parser.add_argument("--stochastic", action="store_true", help="sample actions")
     args = parser.parse_args(argv)
     runtime.setup()
     contract = export(

@@ -8,6 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import tyro
@@ -21,6 +22,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message.removeprefix("argument "))
+
+
+def choose_policy(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that choose one policy of a run: RUN, --seed-index, --step, --stochastic."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument(
+        "--seed-index", type=int, default=0, help="which of its settings times seeds"
+    )
+    parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions")
 
 
 def read(kind: Any, words: Sequence[str] | None = None, **options: Any) -> Any:

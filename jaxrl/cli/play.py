@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = flags.Parser(
         "python -m jaxrl.play", description="Evaluate a trained policy and film an episode."
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    flags.choose_policy(parser)
     parser.add_argument(
         "--on",
         choices=ON,
@@ -324,12 +324,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--episodes", type=int, help=f"default: 16, or {EPISODES} with --on gymnasium"
     )
-    parser.add_argument(
-        "--seed-index", type=int, default=0, help="which of its settings times seeds"
-    )
     parser.add_argument("--seed", type=int, default=0, help="of the episodes")
-    parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
-    parser.add_argument("--stochastic", action="store_true", help="sample actions")
     parser.add_argument(
         "--physics",
         choices=("accurate", "balanced", "fast"),

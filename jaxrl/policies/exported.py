@@ -40,7 +40,7 @@ CONTRACT, START = "contract.json", "start.npz"
 NEEDED = {"onnx": ("jax2onnx", "onnxruntime"), "jax": ("flatbuffers",)}  # packages
 PLATFORMS = ("cpu", "cuda", "tpu")  # of a serialised JAX program
 CHECKED_STEPS = 50  # that ONNX Runtime and JAX act side by side before a file is written
-TOLERANCE = 1e-3  # between their actions, as a share of the action's range
+TOLERANCE = 1e-3  # between their actions, as a share of the action or of 1, whichever is larger
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _needed(program: ClosedJaxpr, num_obs: int, num_carry: int):
 
 def _whole(policy: Policy, env: Env) -> tuple[Policy, Env]:
     """Returns the policy and the environment without the bases that are inside `env`."""
-    if getattr(policy, "sees_state", False):
+    if policy.sees_state:
         raise ValueError(
             "the policy acts on the simulator's state, which a robot does not have: it has no export"
         )
@@ -359,7 +359,7 @@ def _check(program: Exported, folder: Path) -> dict[str, Any]:
 
     Raises:
       ValueError: ONNX Runtime cannot load the file.
-      RuntimeError: the actions differ by more than `TOLERANCE` of their range.
+      RuntimeError: the actions differ by more than `TOLERANCE`.
     """
     try:
         there = run_policy.Policy(folder)

@@ -60,7 +60,7 @@ NESTED = {"robot": {"x": PAIR}}
             r"metrics\['x'\] of step: is float32\[2\], expected a",
         ),
         (Slip({}, {"signals": {"cost": SCALAR}}), r"signals\['cost'\]: is in the State of step"),
-        (Slip({}, {"info": None}), r"info of step: is a NoneType, expected a dict"),
+        (Slip({}, {"info": None}), r"info of step: is None, expected a dict"),
         (
             Slip({}, {"obs": np.zeros(3, np.float32)}),
             r"obs: is float32\[2\] from reset and float32\[",
