@@ -73,6 +73,14 @@ def in_shape(preset: Preset, config: Any, changes: dict[str, Any]) -> Preset:
 CROSSQ = {task: in_shape(p, crossq.Config(), CROSSQ_SHAPE) for task, p in SAC.items()}
 SIMBAV2 = {task: in_shape(p, simbav2.Config(), SIMBAV2_SHAPE) for task, p in SAC.items()}
 
+# The learners of claims/off_policy/critics.py, for any of Gymnasium's tasks.
+CRITICS = {
+    "sac": Preset(102_400, sac.Config(**OFF_POLICY), BALANCED),
+    "td3": Preset(102_400, td3.Config(**OFF_POLICY), BALANCED),
+}
+CRITICS["crossq"] = in_shape(CRITICS["sac"], crossq.Config(), CROSSQ_SHAPE)
+CRITICS["simbav2"] = in_shape(CRITICS["sac"], simbav2.Config(), SIMBAV2_SHAPE)
+
 RLPD: dict[str, Preset] = {
     "point_maze_medium": Preset(
         64_000,
