@@ -26,6 +26,7 @@ from presets import LONGER, RESIDUAL, road
 
 import envs
 from envs.transforms import residual
+from envs.xla import seldom
 from jaxrl.cli import play, plot, runs, script
 from jaxrl.config import Whole, check
 from jaxrl.data import describe as data_stats
@@ -148,7 +149,11 @@ def compare(args: Args, run_dir: Path, seconds: float) -> None:
     measured, rows, summary = {}, [], {"env": args.env, "seconds_of_last_call": round(seconds, 1)}
     for name, run in (("base", base), ("base + residual", refined)):
         policy = run.policy()
-        episodes = jax.device_get(jax.jit(lambda k, r=run, p=policy: evaluate(r.env, p, k))(keys))
+        episodes = jax.device_get(
+            jax.jit(lambda k, r=run, p=policy: evaluate(r.env, p, k), compiler_options=seldom())(
+                keys
+            )
+        )
         measured[name] = np.nan_to_num(episodes["success"])  # a broken episode is a failure
         low, high = wilson(float(measured[name].sum()), args.episodes)
         length = float(np.nanmean(episodes["length"]))

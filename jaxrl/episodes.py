@@ -24,6 +24,7 @@ from envs.types import (
     summed,
     team_reward,
 )
+from envs.xla import seldom
 from jaxrl.types import Policy
 
 DEFAULT_MAX_STEPS = 1000  # for an environment without a time limit
@@ -310,7 +311,7 @@ def film(
     play = lambda policy, key: run(
         env, policy, key[None], View(begin, see), deterministic, max_steps
     )
-    length, states = jax.jit(play)(policy, key)
+    length, states = jax.jit(play, compiler_options=seldom())(policy, key)
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), states), int(length)
 

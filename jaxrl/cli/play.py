@@ -20,6 +20,7 @@ from envs.render import check_size, renderer, seconds_per_step
 from envs.transforms.base import check_count
 from envs.transforms.residual import Residual
 from envs.types import Env, State
+from envs.xla import seldom
 from jaxrl.cli import flags, runs
 from jaxrl.episodes import episode_limit, evaluate, film
 from jaxrl.originals import EPISODES, evaluate_on_original
@@ -157,7 +158,10 @@ def play(
     keys = episode_keys(seed, episodes)
     run = runs.load(run_dir, step, **(overrides or {}))
     policy = run.policy(seed_index)
-    measure = jax.jit(lambda policy, keys: evaluate(run.env, policy, keys, not stochastic))
+    measure = jax.jit(
+        lambda policy, keys: evaluate(run.env, policy, keys, not stochastic),
+        compiler_options=seldom(),
+    )
     measured = jax.device_get(measure(policy, keys))
 
     _print_what(run, seed_index, stochastic)
@@ -216,7 +220,10 @@ def play_on_gymnasium(
     keys = episode_keys(seed, episodes)
     run = runs.load(run_dir, step, **(overrides or {}))
     original, policy = original_of(run.config), run.policy(seed_index)
-    measure = jax.jit(lambda policy, keys: evaluate(run.env, policy, keys, not stochastic))
+    measure = jax.jit(
+        lambda policy, keys: evaluate(run.env, policy, keys, not stochastic),
+        compiler_options=seldom(),
+    )
     own = jax.device_get(measure(policy, keys))
     options = run.config["env_overrides"]
     name = run.config["env"]

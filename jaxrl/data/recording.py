@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from envs.broken import what_breaks
 from envs.transforms.base import check_count
 from envs.transforms.residual import Residual
 from envs.types import ACTION_SIGNALS, Env, State, check_instance
+from envs.xla import seldom
 from jaxrl import episodes
 from jaxrl.data.dataset import Dataset, from_arrays
 from jaxrl.episodes import Step, View, episode_limit
@@ -61,7 +63,7 @@ def record(
         rows, length = kept
         return episodes.put(rows, time, transition(step)), length + step.counts
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=seldom())
     def run(policy, keys):
         """Returns steps and metrics [limit, n, ...], and the length of every episode [n]."""
         kept = View(begin, see, freezes=False)  # steps after `length` are dropped

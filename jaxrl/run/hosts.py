@@ -36,7 +36,7 @@ def devices(count: int) -> list[Any]:
         per = "" if processes == 1 else f" in each of {processes} processes"
         raise ValueError(
             f"devices={count}: JAX sees {fewest}{per} ({available[0].platform});"
-            " on a CPU call jaxrl.runtime.setup(devices) first"
+            " on a CPU call jaxrl.run.runtime.setup(devices) first"
         )
     return [d for mine in of for d in mine[:each]]
 

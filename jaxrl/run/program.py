@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from envs.vector import all_finite
+from envs.xla import seldom
 from jaxrl.episodes import evaluate_runs, summarize
 from jaxrl.run import hosts, key_reuse, shards
 from jaxrl.types import Learner
@@ -152,7 +153,11 @@ class Program:
         alarm.start()
         pool = ThreadPoolExecutor(len(functions))
         try:
-            jobs = {k: pool.submit(f.lower(*like).compile) for k, (f, like) in functions.items()}
+            options = {"step": None, "eval": seldom(), "init": seldom()}
+            jobs = {
+                name: pool.submit(f.lower(*like).compile, options[name])
+                for name, (f, like) in functions.items()
+            }
             self._compiled = {k: job.result() for k, job in jobs.items()}
         finally:
             alarm.cancel()
