@@ -197,11 +197,11 @@ def make(
         chex.assert_equal_shape([log_prob, unroll.log_prob])
         if not judges:
             chex.assert_equal_shape([value, target])
-        mean, advantage = over_minibatch(advantage, unroll.valid, psum)
+        mean, normal = over_minibatch(advantage, unroll.valid, psum)
         sample = Sample(
             params=params,
             unroll=unroll.replace(obs=obs),
-            advantage=advantage,
+            advantage=normal if shapes.normalize_advantages else advantage,
             target=target,
             value=value,
             outputs=outputs,

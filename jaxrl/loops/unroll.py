@@ -72,6 +72,9 @@ class OnPolicy:
     # When advantages and value targets are estimated: once, or before every epoch, with the values
     # that the critic has by then. Final observations of truncated episodes keep their first value.
     advantages: Literal["once", "epoch"] = "once"
+    # To mean 0 and variance 1 in every minibatch. Where a task is solved, that makes large what
+    # differs by chance alone.
+    normalize_advantages: bool = True
 
     def rules(self) -> None:
         """Subclasses add what their fields must satisfy together."""
@@ -146,7 +149,8 @@ class Sample:
 
     params: Any  # of the network: a loss may evaluate parts of it by itself
     unroll: Unroll
-    advantage: jax.Array  # normalised over the minibatch, of every agent or factor by itself
+    # Normalised over the minibatch, of every agent or factor by itself; or as estimated.
+    advantage: jax.Array
     target: Any  # of the value
     value: Any  # as the network gives it
     outputs: Any

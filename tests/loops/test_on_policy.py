@@ -90,3 +90,18 @@ def test_without_a_critic_values_and_targets_must_have_one_shape():
     )
     with pytest.raises(AssertionError, match="shape"):
         jax.eval_shape(learner.step, jax.eval_shape(learner.init, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("normalized, mean, square", [(True, 0.0, 1.0), (False, 2.0, 5.0)])
+def test_advantages_are_normalised_over_a_minibatch_or_left_as_estimated(normalized, mean, square):
+    config = CONFIG.replace(num_minibatches=1, normalize_advantages=normalized)
+    # Half are 1 and half are 3.
+    given = lambda unroll, following, extra, config: (
+        jnp.broadcast_to(jnp.array([1.0, 3.0, 1.0, 3.0]), unroll.reward.shape),
+        unroll.reward,
+    )
+    loss = lambda sample, config: (sample.advantage, {"square": sample.advantage**2})
+    learner = on_policy.make(CLOCKED, config, *ppo.networks(CLOCKED, config), loss, advantage=given)
+    metrics = jax.jit(learner.step)(jax.jit(learner.init)(jax.random.key(0)))[1]
+    np.testing.assert_allclose(metrics["policy_loss"], mean, atol=1e-6)
+    np.testing.assert_allclose(metrics["square"], square, rtol=1e-5)
