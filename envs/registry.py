@@ -24,6 +24,7 @@ from envs.types import Env
 
 CLASSIC, GYMNASIUM = "envs.tasks.classic", "envs.tasks.gymnasium"
 MANIPULATION = "envs.tasks.manipulation"
+LOCOMOTION = "envs.tasks.locomotion"
 
 
 class Task(NamedTuple):
@@ -62,6 +63,7 @@ TASKS: dict[str, Task] = {
     "point_maze_toll": Task(CLASSIC + ".point_maze", "PointMaze", 100, {"layout": "toll"}),
     "push_t": Task(MANIPULATION + ".push_t", "PushT", 200),
     "pusher": Task(GYMNASIUM + ".pusher", "Pusher", 100),
+    "quadruped_velocity": Task(LOCOMOTION + ".velocity", "QuadrupedVelocity", 500),
     "reacher": Task(GYMNASIUM + ".reacher", "Reacher", 50),
     "swimmer": Task(GYMNASIUM + ".swimmer", "Swimmer", 1000),
     "walker2d": Task(GYMNASIUM + ".walker2d", "Walker2d", 1000),

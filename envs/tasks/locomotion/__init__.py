@@ -1,0 +1,1 @@
+"""Robots with legs that walk as they are told."""
