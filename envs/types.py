@@ -135,7 +135,8 @@ class State:
 class Env(Protocol):
     """One environment instance: a frozen pytree whose numbers are leaves.
 
-    What an environment may offer beside this is in `Goals`, `HasExpert`, `Drawable` and `Agents`.
+    What an environment may offer beside this is in `Goals`, `HasExpert`, `CarriesOver`, `Drawable` and
+    `Agents`.
     `max_magnitude`, where it is an attribute, replaces `MAX_MAGNITUDE`.
     """
 
@@ -175,6 +176,23 @@ class HasExpert(Protocol):
 
     def expert(self, obs: Any, mode: jax.Array) -> jax.Array:
         """The expert's action in its way `mode` (0 .. num_modes - 1)."""
+
+
+@runtime_checkable
+class CarriesOver(Protocol):
+    """An environment that hands something of an episode to the next one, such as a level.
+
+    `envs.vectorize` calls it at every step and uses the result where an episode ended. The episodes of
+    `jaxrl.episodes` start from `reset`, so nothing is handed to them.
+    """
+
+    def carry_over(self, ended: State, start: State) -> State:
+        """The first state of the next episode of one instance.
+
+        Args:
+          ended: the state after the last step, with its metrics and flags.
+          start: a state that `reset` returned.
+        """
 
 
 @runtime_checkable

@@ -113,8 +113,11 @@ class VecEnv:
         key, k_reset = jax.random.split(state.key)
         sums = state.episode_signals
         restart = self._renew(state, k_reset)
+        start = restart
+        if hasattr(self.env, "carry_over"):
+            start = jax.vmap(self.env.carry_over)(new, restart)
         return state.replace(
-            now=restart_where(done, new, restart),
+            now=restart_where(done, new, start),
             final_obs=new.obs,
             nonfinite=bad,
             episode_return=jnp.where(was_done, 0.0, state.episode_return)

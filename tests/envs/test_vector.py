@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from toys import Line, assert_trees_equal, random_actions, rollout
 
 from envs.transforms import history, time_limit
+from envs.transforms.base import Transform
 from envs.vector import POOL_PERIOD, vectorize
 
 LIMIT, STEPS, N = 7, 60, 20
@@ -238,3 +240,31 @@ def test_bad_arguments_are_named(arguments, message):
 def test_stagger_needs_a_time_limit():
     with pytest.raises(ValueError, match="stagger=True"):
         vectorize(Line(), 4, stagger=True)
+
+
+@struct.dataclass
+class Odometer(Transform):
+    """Counts the episodes of an environment."""
+
+    def reset(self, key):
+        state = self.env.reset(key)
+        return state.replace(info=state.info | {self.slot: jnp.zeros((), jnp.int32)})
+
+    def step(self, state, action):
+        count = state.info[self.slot]
+        state = self.env.step(state, action)
+        return state.replace(info=state.info | {self.slot: count})
+
+    def carry_over(self, ended, start):
+        return start.replace(info=start.info | {self.slot: ended.info[self.slot] + 1})
+
+
+def test_carry_over_is_used_where_an_episode_ended_and_nowhere_else():
+    actions = jnp.zeros((LIMIT + 3, N, 1))
+    without = rollout(vectorize(ENV, N), KEY, actions)
+    run = rollout(vectorize(Odometer(ENV), N), KEY, actions)
+    count = np.asarray(run.now.info["odometer"])
+    assert count[:, 0].tolist() == [0] * LIMIT + [1] * 4
+    assert (np.asarray(run.restart.info["odometer"]) == 0).all()
+    assert_trees_equal(run.now.data, without.now.data)
+    assert_trees_equal(run.now.obs, without.now.obs)
