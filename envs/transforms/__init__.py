@@ -2,6 +2,7 @@
 
 from envs.transforms.action_repeat import action_repeat
 from envs.transforms.base import Transform, on_task
+from envs.transforms.curriculum import curriculum
 from envs.transforms.delay import delay
 from envs.transforms.history import history
 from envs.transforms.noise import noise
@@ -13,6 +14,7 @@ from envs.transforms.time_limit import time_limit
 __all__ = [
     "Transform",
     "action_repeat",
+    "curriculum",
     "delay",
     "history",
     "noise",
