@@ -200,6 +200,16 @@ def test_delay_delivers_late_and_loses_no_reward():
     np.testing.assert_allclose(paid, rewards[1 : end + 1].sum(), rtol=1e-6)
 
 
+def test_actions_arrive_late_after_zeros():
+    """x moves by the action of two steps before, by nothing at first."""
+    env, actions = (
+        delay(FOREVER, action_steps=2),
+        np.array([[0.1], [0.2], [0.4], [0.8]], np.float32),
+    )
+    x = column(episode(env, KEY, actions), lambda s: s.data.x)
+    np.testing.assert_allclose(x - x[0], [0.0, 0.0, 0.0, 0.1, 0.3], rtol=1e-5)
+
+
 def test_a_time_limit_around_a_delay_loses_what_is_under_way():
     states = episode(time_limit(delay(FOREVER, reward_steps=3), 8), KEY, np.full((8, 1), 0.3))[1:]
     paid, earned = (column(states, read) for read in (lambda s: s.reward, lambda s: s.data.x))
@@ -386,6 +396,7 @@ def test_spaces_match_observations():
         (lambda: history(Line(), 0), "n=0"),
         (lambda: delay(Line(), -1), "obs_steps=-1: must be an integer, at least 0"),
         (lambda: delay(Line(), 0, -2), "reward_steps=-2"),
+        (lambda: delay(Line(), action_steps=-1), "action_steps=-1"),
         (lambda: noise(Line(), obs_std=-0.1), "obs_std=-0.1: must be at least 0"),
         (lambda: noise(Line(), reward_std=float("nan")), "reward_std=nan"),
         (lambda: noise(Line(), obs_std=np.ones(3)), r"obs_std of shape \(3,\): .*\(2,\)"),
