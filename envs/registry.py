@@ -40,6 +40,7 @@ class Task(NamedTuple):
 TASKS: dict[str, Task] = {
     "ant": Task(GYMNASIUM + ".ant", "Ant", 1000),
     "assembly": Task(MANIPULATION + ".assembly", "Assembly", 200),
+    "biped_velocity": Task(LOCOMOTION + ".velocity", "BipedVelocity", 500),
     "cartpole_swingup": Task(CLASSIC + ".cartpole_swingup", "CartpoleSwingup", 500),
     "cruise": Task(CLASSIC + ".cruise", "Cruise", 50),
     "half_cheetah": Task(GYMNASIUM + ".half_cheetah", "HalfCheetah", 1000),

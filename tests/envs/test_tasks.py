@@ -19,7 +19,7 @@ from envs.vector import restart_where
 
 KEY = jax.random.key(0)
 STEPS, N = 6, 3
-LARGE = (registry.GYMNASIUM, registry.MANIPULATION)  # these compile for long
+LARGE = (registry.GYMNASIUM, registry.MANIPULATION, registry.LOCOMOTION)  # these compile for long
 EVERY_TASK = [
     pytest.param(name, marks=pytest.mark.slow) if task.module.startswith(LARGE) else name
     for name, task in registry.TASKS.items()

@@ -317,3 +317,17 @@ class QuadrupedVelocity(LeggedVelocity):
 
     XML: ClassVar[str] = "quadruped_velocity.xml"
     FEET: ClassVar = (("FL_foot",), ("FR_foot",), ("RL_foot",), ("RR_foot",))
+
+
+@struct.dataclass
+class BipedVelocity(LeggedVelocity):
+    """A biped of 9 kg with ten hinges, whose legs are 0.47 m long. See `LeggedVelocity`."""
+
+    command_x: tuple[float, float] = (-0.3, 0.6)
+    command_y: tuple[float, float] = (-0.2, 0.2)
+    command_turn: tuple[float, float] = (-0.6, 0.6)
+    air_target: float = 0.3
+    min_height: float = 0.3  # m
+
+    XML: ClassVar[str] = "biped_velocity.xml"
+    FEET: ClassVar = (("L_toe", "L_heel"), ("R_toe", "R_heel"))
