@@ -153,7 +153,8 @@ def vectorize(env: Env, num_envs: int, resets: str = "pool", stagger: bool = Fal
     """Batches `env` and restarts every episode that ends.
 
     Args:
-      env: one instance.
+      env: one instance. Its `carry_over`, if it has one, hands something to the next episode
+        (`envs.types.CarriesOver`).
       num_envs: how many; >= 1.
       resets: where a new episode starts. "pool": every environment keeps a restart state, which is
         renewed every `POOL_PERIOD` steps. Two episodes that end within one period have the same

@@ -83,7 +83,7 @@ def test_the_reward_of_a_known_moment():
         "torque": -2e-4 * 48.0,
         "smooth": -0.02 * 3.0,
         "pose": -0.1 * 0.12,
-        "feet_air": (0.1 + 0.15) / 0.02,  # of two landings, each over 0.2 s
+        "feet_air": 0.1 + 0.15,  # of two landings, after 0.3 and 0.35 s
         "alive": 0.25,
     }
     for name, x in expected.items():

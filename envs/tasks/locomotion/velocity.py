@@ -276,8 +276,7 @@ class LeggedVelocity:
             "torque": self.torque_weight * rewards.torque(torque),
             "smooth": self.smooth_weight * rewards.action_smoothness(action, before.action),
             "pose": self.pose_weight * jnp.square(physics.qpos[7:] - self.standing).sum(),
-            # A foot lands once, so this term is per landing and not per second.
-            "feet_air": self.feet_air_weight * air * asked / self.dt,
+            "feet_air": self.feet_air_weight * air * asked,
             "alive": self.alive_weight * rewards.alive(fallen),
         }
         whole = self.velocity_weight + self.turn_weight
