@@ -150,6 +150,7 @@ def stepped(state, steps=1, **changes):
     return state
 
 
+@pytest.mark.slow
 def test_every_episode_has_a_robot_of_its_own():
     start, _ = program()
     drawn = start.now.info["randomise"]
@@ -167,6 +168,7 @@ def test_every_episode_has_a_robot_of_its_own():
     assert np.isfinite(np.asarray(state.obs["obs"])).all()
 
 
+@pytest.mark.slow
 def test_commands_are_redrawn_when_they_are_due():
     start, _ = program()
     state = stepped(
@@ -177,6 +179,7 @@ def test_commands_are_redrawn_when_they_are_due():
     assert changed.tolist() == [True, False, True, False]
 
 
+@pytest.mark.slow
 def test_levels_follow_the_share_of_tracking():
     """Episodes of 500 steps that end now; this last step adds at most 1 to the score."""
     start, _ = program()
@@ -190,6 +193,7 @@ def test_levels_follow_the_share_of_tracking():
     assert state.now.info["curriculum"]["score"].tolist() == [0.0] * N
 
 
+@pytest.mark.slow
 def test_the_robot_stands_on_stairs_of_its_own_level():
     """1.5 m from the middle, on the third tread; stairs are 0.1 m high at level 10, 0 at level 0."""
     start, _ = program()
@@ -212,6 +216,7 @@ def test_the_robot_stands_on_stairs_of_its_own_level():
     np.testing.assert_allclose(data.physics.mocap_pos[..., 2].T, [ground] * 4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_push_moves_the_trunk_and_a_fall_ends_the_episode():
     start, _ = program()
     clock = start.now.info["push"]["clock"].at[0].set(0)
