@@ -5,6 +5,7 @@ from envs.transforms.base import Transform, on_task
 from envs.transforms.curriculum import curriculum
 from envs.transforms.delay import delay
 from envs.transforms.history import history
+from envs.transforms.imitate import imitate
 from envs.transforms.noise import noise
 from envs.transforms.push import push
 from envs.transforms.randomise import randomise, scale_physics
@@ -17,6 +18,7 @@ __all__ = [
     "curriculum",
     "delay",
     "history",
+    "imitate",
     "noise",
     "on_task",
     "push",
