@@ -100,6 +100,21 @@ def chunked(
     return init_carry, apply
 
 
+def planned(space: Box, execute: int) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """Returns `plan(params, carry, action)`: the first `execute` actions of a policy's plan.
+
+    They are [execute, *shape] in the environment's units. The carry is that after a step of an
+    open-loop policy of `chunked`; at replan time its plan is what the policy will carry out.
+    """
+    to_env = acting.to_env(space)
+
+    def plan(params, carry, action):
+        restored = params["action"].restore(carry["plan"][:execute])
+        return to_env(jnp.clip(restored, -1.0, 1.0))
+
+    return plan
+
+
 def evaluations_per_action(head: Head, execute: int, mode: str) -> float:
     """Network evaluations per control step. The first plan of an episode is not counted."""
     return {

@@ -24,6 +24,7 @@ from jaxrl.nn import heads, spaces
 from jaxrl.nn.layers import Activation, Ensemble
 from jaxrl.ops import optim
 from jaxrl.ops.optim import Net
+from jaxrl.policies import improve
 from jaxrl.types import Learner, Means
 
 
@@ -99,7 +100,8 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         sample = lambda key: actor.sample(params["actor"], obs.actor[None], key, False)
         chunks = jax.vmap(sample)(jax.random.split(key, config.num_samples))
         seen = jnp.broadcast_to(obs.critic, (len(chunks), *obs.critic.shape))
-        return chunks[pool(values(params["critic"], seen, chunks), 0).argmax()]
+        value = lambda chunks: pool(values(params["critic"], seen, chunks), 0)
+        return improve.best_of(value, chunks)
 
     def keeps(agent: Agent) -> dict[str, Any]:
         return {"actor": agent.actor.params, "critic": agent.critic.params}
