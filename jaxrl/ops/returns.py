@@ -44,3 +44,27 @@ def gae(
         backwards, jnp.zeros_like(value[0]), (delta, decay), reverse=True, unroll=8
     )
     return advantage
+
+
+def to_go(
+    reward: jax.Array, ended: jax.Array, after: jax.Array, gamma: jax.Array | float
+) -> jax.Array:
+    """Discounted returns from each step to the end of its episode.
+
+        R_t = r_t + gamma * (after_t if ended_t else R_{t+1})
+
+    All arrays are [T, ...], episodes one after another; the last step counts as an end. `after` is
+    the value of what comes after an episode's last step: 0 where the MDP terminated, -inf where it
+    is not known.
+    It takes log2(T) passes, because each step is an affine map of the next return.
+    """
+    chex.assert_equal_shape([reward, ended, after])
+    last = ended.at[-1].set(True)
+    decay = jnp.where(last, 0.0, gamma)
+    gain = reward + gamma * jnp.where(last, after, 0.0)
+
+    def compose(later, earlier):
+        rest = jnp.where(earlier[0] == 0.0, 0.0, earlier[0] * later[1])  # later[1] may be -inf
+        return later[0] * earlier[0], earlier[1] + rest
+
+    return jax.lax.associative_scan(compose, (decay, gain), reverse=True)[1]

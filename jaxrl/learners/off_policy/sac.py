@@ -19,7 +19,7 @@ from flax import struct
 from envs.types import Env
 from jaxrl.config import Count, Finite, Fixed, NonNegative, Positive, Share, Sizes, config
 from jaxrl.loops import off_policy
-from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, UpdateOnBatch
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, UpdateOnBatch, Updates
 from jaxrl.nn import spaces
 from jaxrl.nn.layers import MLP, Activation, Ensemble
 from jaxrl.ops import optim
@@ -28,8 +28,8 @@ from jaxrl.types import Learner, Means
 
 
 @config
-class Config(off_policy.Collect):
-    """SAC's settings."""
+class Losses(Updates):
+    """Settings of SAC's networks, losses and updates."""
 
     actor_lr: NonNegative = 3e-4
     critic_lr: NonNegative = 3e-4
@@ -55,6 +55,11 @@ class Config(off_policy.Collect):
                 f"target_critics={self.target_critics}: must be at most"
                 f" num_critics={self.num_critics}"
             )
+
+
+@config
+class Config(Losses, off_policy.Collect):
+    """SAC's settings."""
 
 
 RLPD = Config(
@@ -87,7 +92,7 @@ class Networks:
     act: Callable[..., tuple[jax.Array, Any]]  # for one environment
 
 
-def networks(config: Config, action_size: int, outputs: int = 1) -> Networks:
+def networks(config: Losses, action_size: int, outputs: int = 1) -> Networks:
     """A squashed Gaussian actor, and critics with `outputs` numbers each."""
     actor = MLP(config.actor_hidden, 2 * action_size, config.activation, config.actor_out_scale)
     critic = critics(config, outputs)
@@ -115,14 +120,14 @@ def networks(config: Config, action_size: int, outputs: int = 1) -> Networks:
     return Networks(init, distribution, sample, values, act)
 
 
-def critics(config: Config, outputs: int = 1) -> Ensemble:
+def critics(config: Losses, outputs: int = 1) -> Ensemble:
     """`num_critics` critics with `outputs` numbers each."""
     return Ensemble(
         config.num_critics, config.critic_hidden, outputs, config.activation, config.layer_norm
     )
 
 
-def new_agent(actor: Any, critic: Any, config: Config) -> Agent:
+def new_agent(actor: Any, critic: Any, config: Losses) -> Agent:
     """An agent that starts with these parameters."""
     log_alpha = jnp.log(config.init_alpha)
     return Agent(optim.net(actor), optim.net(critic, target=True), optim.net(log_alpha))
@@ -139,18 +144,8 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
 def critic_update(nets: Networks) -> UpdateOnBatch:
     """The critics regress on the soft value of the next state."""
 
-    def td_target(agent: Agent, batch: Batch, config: Config) -> jax.Array:
-        """r + gamma (min over a random set of target critics - alpha log pi). [B]"""
-        keys, _ = batch.key_pair
-        action, log_prob = nets.sample(agent.actor.params, batch.next_obs, keys)
-        q = nets.values(agent.critic.target, batch.next_obs, action)[..., 0]
-        next_value = q[target_set(config, batch.shared_key)].min(0)
-        if config.backup_entropy:
-            next_value -= jnp.exp(agent.log_alpha.params) * log_prob
-        return batch.reward + batch.discount * next_value
-
     def update_critic(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
-        target = td_target(agent, batch, config)
+        target = td_target(nets, agent, batch, config)
 
         def loss_fn(params):
             q = nets.values(params, batch.obs, batch.action)[..., 0]
@@ -164,14 +159,25 @@ def critic_update(nets: Networks) -> UpdateOnBatch:
     return update_critic
 
 
-def target_set(config: Config, key: jax.Array) -> jax.Array | slice:
+def td_target(nets: Networks, agent: Agent, batch: Batch, config: Losses) -> jax.Array:
+    """r + gamma (min over a random set of target critics - alpha log pi). [B]"""
+    keys, _ = batch.key_pair
+    action, log_prob = nets.sample(agent.actor.params, batch.next_obs, keys)
+    q = nets.values(agent.critic.target, batch.next_obs, action)[..., 0]
+    next_value = q[target_set(config, batch.shared_key)].min(0)
+    if config.backup_entropy:
+        next_value -= jnp.exp(agent.log_alpha.params) * log_prob
+    return batch.reward + batch.discount * next_value
+
+
+def target_set(config: Losses, key: jax.Array) -> jax.Array | slice:
     """Which critics give the targets of this update: a random set of them, as REDQ draws it."""
     if config.target_critics == config.num_critics:
         return slice(None)
     return jax.random.permutation(key, config.num_critics)[: config.target_critics]
 
 
-def actor_value(config: Config, q: jax.Array) -> jax.Array:
+def actor_value(config: Losses, q: jax.Array) -> jax.Array:
     """What the actor climbs, [...], of the critics' values q [num_critics, ...]."""
     return q.min(0) if config.actor_q == "min" else q.mean(0)
 
