@@ -21,6 +21,7 @@ LEARNERS = {
     "dpo": "jaxrl.learners.on_policy.dpo",
     "dqn": "jaxrl.learners.off_policy.dqn",
     "dsac": "jaxrl.learners.off_policy.dsac",
+    "fql": "jaxrl.learners.offline.fql",
     "her": "jaxrl.learners.goals.her",
     "imitation": "jaxrl.learners.imitation.chunks",
     "ippo": "jaxrl.learners.multi_agent.ippo",

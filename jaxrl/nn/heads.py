@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,13 @@ class Head:
     """Pure functions on one example.
 
     `init(key, obs) -> params`. `loss(params, obs, chunk, mask, key) -> []`, where mask [H] says which
-    actions exist. `sample(params, obs, key, deterministic) -> chunk`. Heads that denoise also have
-    `refine(params, obs, chunk, level, next_level) -> chunk`, one network evaluation that takes
-    each action from its level [H] to its next level, and `corrupt(chunk, noise, level)`.
+    actions exist. `sample(params, obs, key, deterministic) -> chunk`. Heads that denoise also have:
+
+    - `refine(params, obs, chunk, level, next_level) -> chunk`, one network evaluation that takes
+      each action from its level [H] to its next level.
+    - `corrupt(chunk, noise, level)`.
+    - `from_noise(params, obs, noise) -> chunk`, the map that `sample` applies to its noise [H, A].
+    - `predict(params, obs, chunk, level) -> [H, A]`, the output of the network.
     """
 
     init: Callable[..., Any]
@@ -38,6 +42,8 @@ class Head:
     evaluations: int  # of the network, per sample
     refine: Callable[..., jax.Array] | None = None
     corrupt: Callable[..., jax.Array] | None = None
+    from_noise: Callable[..., jax.Array] | None = None
+    predict: Callable[..., jax.Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,18 +132,52 @@ def denoising(
         output = network(params, obs, chunk, level)
         return process.step(chunk, output, level[:, None], next_level[:, None])
 
+    def from_noise(params, obs, noise):
+        return denoised(process, lambda x, level: network(params, obs, x, level), noise, steps)
+
     def sample(params, obs, key, deterministic):
         """Draws noise even if deterministic: the noise selects one of many modes."""
-
-        def one(i, chunk):
-            level = jnp.full(horizon, i / steps)
-            return refine(params, obs, chunk, level, level + 1.0 / steps)
-
-        noise = jax.random.normal(key, (horizon, action_size))
-        return jnp.clip(jax.lax.fori_loop(0, steps, one, noise), -1.0, 1.0)
+        return from_noise(params, obs, jax.random.normal(key, (horizon, action_size)))
 
     corrupt = lambda chunk, noise, level: process.mix(chunk, noise, level[:, None])[0]
-    return Head(init, loss, sample, steps, refine, corrupt)
+    return Head(init, loss, sample, steps, refine, corrupt, from_noise, network)
+
+
+def denoised(
+    process: Process,
+    predict: Callable[[jax.Array, jax.Array], jax.Array],
+    noise: jax.Array,
+    steps: int,
+) -> jax.Array:
+    """Returns the chunk [H, A] that `steps` steps of equal size make of `noise` [H, A], clipped.
+
+    `predict(chunk, level [H]) -> [H, A]` is the output of a network, or of several.
+    """
+
+    def one(i, chunk):
+        level = jnp.full(len(noise), i / steps)
+        next_level = level + 1.0 / steps
+        return process.step(chunk, predict(chunk, level), level[:, None], next_level[:, None])
+
+    return jnp.clip(jax.lax.fori_loop(0, steps, one, noise), -1.0, 1.0)
+
+
+Kind = Literal["gaussian", "flow", "diffusion"]
+PROCESSES = {"flow": FLOW, "diffusion": DIFFUSION}
+
+
+def of_kind(
+    kind: Kind,
+    trunk: nn.Module,
+    horizon: int,
+    action_size: int,
+    steps: int,
+    streaming: bool = False,
+) -> Head:
+    """Returns the head of this kind; see `gaussian` and `denoising`."""
+    if kind == "gaussian":
+        return gaussian(trunk, horizon, action_size)
+    return denoising(PROCESSES[kind], trunk, horizon, action_size, steps, streaming)
 
 
 def gaussian(trunk: nn.Module, horizon: int, action_size: int) -> Head:

@@ -37,7 +37,7 @@ class Config:
     ema_decay: Share = 0.999  # of the weights that act, reached within the first updates
     schedule_steps: Duration = 0.0  # updates until the learning rate has fallen to 0; 0: never
 
-    head: Literal["gaussian", "flow", "diffusion"] = "flow"
+    head: heads.Kind = "flow"
     trunk: Literal["mlp", "transformer"] = "mlp"
     history: Count = 1  # observations a plan sees
     horizon: Count = 16  # actions a plan holds
@@ -213,11 +213,9 @@ def head_of(c: Config, action_size: int) -> heads.Head:
         trunk = heads.FlatTrunk(c.hidden, action_size)
     else:
         trunk = heads.TokenTrunk(c.width, c.layers, c.attention_heads, action_size)
-    if c.head == "gaussian":
-        return heads.gaussian(trunk, c.horizon, action_size)
-    process = {"flow": heads.FLOW, "diffusion": heads.DIFFUSION}[c.head]
-    streaming = c.mode == "streaming"
-    return heads.denoising(process, trunk, c.horizon, action_size, c.denoise_steps, streaming)
+    return heads.of_kind(
+        c.head, trunk, c.horizon, action_size, c.denoise_steps, c.mode == "streaming"
+    )
 
 
 def evaluations_per_action(c: Config, env: Env) -> float:
