@@ -21,6 +21,7 @@ LEARNERS = {
     "dpo": "jaxrl.learners.on_policy.dpo",
     "dqn": "jaxrl.learners.off_policy.dqn",
     "dsac": "jaxrl.learners.off_policy.dsac",
+    "expo": "jaxrl.learners.off_policy.expo",
     "fql": "jaxrl.learners.offline.fql",
     "her": "jaxrl.learners.goals.her",
     "imitation": "jaxrl.learners.imitation.chunks",
