@@ -28,6 +28,7 @@ LEARNERS = {
     "ippo": "jaxrl.learners.multi_agent.ippo",
     "iql": "jaxrl.learners.offline.iql",
     "mdpo": "jaxrl.learners.off_policy.mdpo",
+    "pa_rl": "jaxrl.learners.off_policy.pa_rl",
     "pmoe": "jaxrl.learners.off_policy.pmoe",
     "ppo": "jaxrl.learners.on_policy.ppo",
     "ppo_lagrangian": "jaxrl.learners.safe.ppo_lagrangian",
