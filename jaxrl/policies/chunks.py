@@ -32,6 +32,7 @@ def chunked(
     horizon: int,
     execute: int,
     mode: str,
+    see: Callable[[Any, Any], jax.Array] | None = None,
 ) -> tuple[Callable[[], Any], Callable[..., tuple[jax.Array, Any]]]:
     """Returns `init_carry` and `apply` of a `Policy` that plans with `head`.
 
@@ -46,9 +47,12 @@ def chunked(
         this step.
         "streaming": keep a plan whose later actions are noisier. Every step denoises it by one
         network evaluation, executes its first action and appends noise.
+      see: `(params, obs) -> [obs_size]`, what a plan sees of an observation. None: the entries
+        `obs_keys`, normalised.
     """
     to_env = acting.to_env(space)
     size = math.prod(space.shape)
+    see = see or (lambda params, obs: acting.select(params["obs"].normalize(obs), obs_keys, 0))
     levels = (
         1.0 - (jnp.arange(horizon) + 1.0) / horizon
     )  # levels of the streamed plan between two steps
@@ -71,7 +75,7 @@ def chunked(
         }
 
     def apply(params, carry, obs, key, deterministic):
-        now = acting.select(params["obs"].normalize(obs), obs_keys, 0)
+        now = see(params, obs)
         begun, age, plan = carry["begun"], carry["age"], carry["plan"]
         pushed = jnp.concatenate([carry["seen"][1:], now[None]])
         seen = jnp.where(begun, pushed, jnp.broadcast_to(now, pushed.shape))
