@@ -99,7 +99,7 @@ def critic_value(env: Env, config: Updates, state: Any) -> Value:
       env: of the learner.
       config: the learner's, with `critic_hidden`, `activation`, `layer_norm`.
       state: of ONE run, with `agent.critic` and `obs_moments`: SAC's, IQL's or Cal-QL's. A critic of
-        chunks of actions (`loops.chunked`) values chunks [N, h, ...].
+        chunks of actions (`loops.chunked.in_chunks`) values chunks [N, h, ...].
     """
     size = jax.tree.leaves(state.agent.critic.target)[0].shape[0]
     critic = Ensemble(size, config.critic_hidden, 1, config.activation, config.layer_norm)
