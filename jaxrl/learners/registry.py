@@ -24,6 +24,7 @@ LEARNERS = {
     "expo": "jaxrl.learners.off_policy.expo",
     "fql": "jaxrl.learners.offline.fql",
     "her": "jaxrl.learners.goals.her",
+    "idql": "jaxrl.learners.offline.idql",
     "imitation": "jaxrl.learners.imitation.chunks",
     "ippo": "jaxrl.learners.multi_agent.ippo",
     "iql": "jaxrl.learners.offline.iql",
