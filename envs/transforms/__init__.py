@@ -6,6 +6,7 @@ from envs.transforms.curriculum import curriculum
 from envs.transforms.delay import delay
 from envs.transforms.history import history
 from envs.transforms.imitate import imitate
+from envs.transforms.latent import latent
 from envs.transforms.noise import noise
 from envs.transforms.push import push
 from envs.transforms.randomise import randomise, scale_physics
@@ -19,6 +20,7 @@ __all__ = [
     "delay",
     "history",
     "imitate",
+    "latent",
     "noise",
     "on_task",
     "push",
