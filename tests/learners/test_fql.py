@@ -112,7 +112,7 @@ def test_it_finds_the_better_of_two_actions_in_the_data():
     config = fql.Config(
         actor_lr=3e-3,
         critic_lr=3e-3,
-        distill_coef=1.0,
+        distill_coef=0.1,
         denoise_steps=4,
         batch_size=64,
         updates_per_step=300,

@@ -26,7 +26,7 @@ from envs.types import Env
 from jaxrl.config import Count, Finite, NonNegative, Share, Sizes, config
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
-from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, split_each
 from jaxrl.nn import heads, spaces
 from jaxrl.nn.layers import MLP
 from jaxrl.ops import optim
@@ -142,7 +142,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
 
     def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
         _, keys = batch.key_pair
-        k_base, k_edit = jax.vmap(jax.random.split, out_axes=1)(keys)
+        k_base, k_edit = split_each(keys)
         ones = jnp.ones(1)
 
         def base_loss(params):

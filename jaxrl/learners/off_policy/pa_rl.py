@@ -193,7 +193,8 @@ def parts(config: Config, actions: spaces.Actions) -> Parts:
 
     def update_policy(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
         params, (_, keys) = keeps(agent), batch.key_pair
-        k_draw, k_choose, k_loss = jax.vmap(lambda k: jax.random.split(k, 3), out_axes=1)(keys)
+        three = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+        k_draw, k_choose, k_loss = (three[:, i] for i in range(3))
 
         def better(obs, recorded, k_draw, k_choose):
             found = refined(params, obs, k_draw, recorded)

@@ -22,7 +22,7 @@ from flax import struct
 from envs.types import Env
 from jaxrl.config import Count, NonNegative, Share, Sizes, config
 from jaxrl.loops import offline
-from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, Updates
+from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, Updates, split_each
 from jaxrl.nn import heads, spaces
 from jaxrl.nn.layers import MLP, Activation, Ensemble
 from jaxrl.ops import optim
@@ -112,7 +112,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
 
     def update_actor(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
         _, keys = batch.key_pair
-        k_flow, k_noise = jax.vmap(jax.random.split, out_axes=1)(keys)
+        k_flow, k_noise = split_each(keys)
         noise, ones = noises(k_noise), jnp.ones(1)
 
         def flow_loss(params):
