@@ -49,12 +49,12 @@ class Renderer:
         if self._mujoco is None:
             return np.asarray(self._env.render(state, self._width, self._height), np.uint8)
         data = self._data
-        pose = _pose(state)
-        data.qpos[:] = pose.qpos if hasattr(pose, "qpos") else pose.q
-        data.qvel[:] = pose.qvel if hasattr(pose, "qvel") else pose.qd
-        if data.mocap_pos.size and getattr(pose, "mocap_pos", None) is not None:
-            data.mocap_pos[:] = pose.mocap_pos
-            data.mocap_quat[:] = pose.mocap_quat
+        now = pose(state)
+        data.qpos[:] = now.qpos if hasattr(now, "qpos") else now.q
+        data.qvel[:] = now.qvel if hasattr(now, "qvel") else now.qd
+        if data.mocap_pos.size and getattr(now, "mocap_pos", None) is not None:
+            data.mocap_pos[:] = now.mocap_pos
+            data.mocap_quat[:] = now.mocap_quat
         mujoco.mj_forward(self._mujoco.model, data)
         self._mujoco.update_scene(data, self._camera)
         return self._mujoco.render()
@@ -138,8 +138,8 @@ def seconds_per_step(env: Env) -> float | None:
     return None
 
 
-def _pose(state: State) -> Any:
-    """What holds the generalised coordinates in a state of ours, Brax's or Playground's."""
+def pose(state: State) -> Any:
+    """Returns what holds the generalised coordinates in a state of ours, Brax's or Playground's."""
     data = state.data
     for name in ("physics", "pipeline_state", "data"):
         if not hasattr(data, "qpos"):

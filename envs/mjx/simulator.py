@@ -130,6 +130,7 @@ class Physics:
     mocap_pos: jax.Array | None  # [nmocap, 3]
     mocap_quat: jax.Array | None  # [nmocap, 4]
     time: jax.Array  # []
+    exact: jax.Array | None = struct.field(default=None, kw_only=True)  # see envs/mjx/in_c.py
 
 
 @struct.dataclass
@@ -142,7 +143,12 @@ class Simulator:
 
     model: mjx.Model
     template: mjx.Data
-    mj_model: mujoco.MjModel = struct.field(pytree_node=False)
+    mj_model: mujoco.MjModel = struct.field(pytree_node=False)  # with the options of `physics`
+    own_model: mujoco.MjModel | None = struct.field(pytree_node=False, default=None)
+
+    def plain_model(self) -> mujoco.MjModel:
+        """A copy of the compiled model with its own solver options, for C MuJoCo."""
+        return copy.copy(self.mj_model if self.own_model is None else self.own_model)
 
     def data(
         self,
@@ -152,6 +158,7 @@ class Simulator:
     ) -> mjx.Data:
         """A full `mjx.Data`; derived fields are stale until `mjx.forward` or `mjx.step`."""
         fields = {f: x for f, x in vars(compact(physics)).items() if x is not None}
+        fields.pop("exact", None)
         if ctrl is not None:
             fields["ctrl"] = ctrl
         if xfrc_applied is not None:
@@ -164,6 +171,10 @@ class Simulator:
 
     def forward(self, physics: Physics) -> mjx.Data:
         return _forward(self.model, self.data(physics))
+
+    def contact_forces(self, data: mjx.Data) -> jax.Array:
+        """See the function `contact_forces`. [nbody, 6]"""
+        return contact_forces(self.model, data)
 
     def simulate(
         self,
@@ -221,7 +232,7 @@ class TrackedPhysics(Physics):
 
 
 def compact(data: mjx.Data | Physics) -> Physics:
-    leaves = {f: getattr(data, f) for f in Physics.__dataclass_fields__}
+    leaves = {f: getattr(data, f, None) for f in Physics.__dataclass_fields__}
     return Physics(**{f: x if x is not None and x.size else None for f, x in leaves.items()})
 
 
@@ -250,7 +261,7 @@ def load(
     """
     if impl not in ("jax", "warp"):
         raise ValueError(f"impl={impl!r}: allowed are 'jax' and 'warp'")
-    mj_model = copy.copy(mj_model)
+    own_model, mj_model = copy.copy(mj_model), copy.copy(mj_model)
     for name, value in (options or {}).items():
         if not hasattr(mj_model.opt, name):
             raise ValueError(f"options: {name!r} is no field of mujoco.MjOption")
@@ -270,7 +281,7 @@ def load(
         if impl != "jax":
             raise
         raise ValueError(refused.message(mj_model, error, source)) from error
-    return Simulator(model=model, template=template, mj_model=mj_model)
+    return Simulator(model=model, template=template, mj_model=mj_model, own_model=own_model)
 
 
 # The solver settings that make MJX cheap, as MuJoCo Playground uses them: one Newton

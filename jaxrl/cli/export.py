@@ -8,7 +8,9 @@ from typing import Any
 
 from jaxrl import __version__
 from jaxrl.cli import flags, runs
-from jaxrl.policies import exported
+from jaxrl.cli.play import episode_keys
+from jaxrl.originals import EPISODES
+from jaxrl.policies import exported, in_mujoco
 from jaxrl.policies.contract import describe
 from jaxrl.run import runtime
 
@@ -38,13 +40,15 @@ def export(
     Raises:
       ValueError: no such run, checkpoint or seed, an unknown format, a package that is missing, a
         folder that exists, or a policy that cannot be exported.
-      RuntimeError: ONNX Runtime acts in another way than JAX.
+      RuntimeError: ONNX Runtime or NumPy acts in another way than JAX.
     """
     exported.check_format(to)
     exported.check_out(out)
     run = runs.load(run_dir, step)
     program = exported.exported(run.policy(seed_index), run.env, not stochastic)
-    return exported.write(program, to, out, _about(run, seed_index) | describe(run.env))
+    mujoco, files = in_mujoco.files(run.env, episode_keys(0, EPISODES))
+    about = _about(run, seed_index) | describe(run.env) | mujoco
+    return exported.write(program, to, out, about, files)
 
 
 def _about(run: runs.Run, seed_index: int) -> dict[str, Any]:
@@ -66,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--to",
         required=True,
         metavar="FORMAT",
-        help="onnx, with a program that needs NumPy and ONNX Runtime only; jax, which jax.export"
-        " reads; stablehlo; npz, the arrays alone",
+        help="onnx, with a program that needs NumPy and ONNX Runtime only; npz, with a program that"
+        " needs NumPy only; jax, which jax.export reads; stablehlo",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="a folder that does not exist"
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "checked" in contract:
         checked = contract["checked"]
         print(
-            f"ONNX Runtime and JAX differ by {checked['largest_difference']:.2g} at most over"
+            f"{checked['by']} and JAX differ by {checked['largest_difference']:.2g} at most over"
             f" {checked['steps']} steps"
         )
     files = sorted(path.name for path in args.out.iterdir())

@@ -35,7 +35,7 @@ DEFAULT_FPS = 30.0  # if the environment does not define the duration of a step
 TIMED_STEPS = 100  # steps whose latency is measured
 KEY = 0x91A7  # so that episodes differ from those of training and recording with the same seed
 LISTED = 100  # more episodes than this are only summarised
-ON = ("gymnasium",)  # where else than in its own environment a run can be evaluated
+ON = ("gymnasium", "mujoco")  # where else than in its own environment a run can be evaluated
 
 
 def record_video(
@@ -158,11 +158,7 @@ def play(
     keys = episode_keys(seed, episodes)
     run = runs.load(run_dir, step, **(overrides or {}))
     policy = run.policy(seed_index)
-    measure = jax.jit(
-        lambda policy, keys: evaluate(run.env, policy, keys, not stochastic),
-        compiler_options=seldom(),
-    )
-    measured = jax.device_get(measure(policy, keys))
+    measured = _measure(run.env, policy, keys, not stochastic)
 
     _print_what(run, seed_index, stochastic)
     if episodes <= LISTED:
@@ -215,30 +211,80 @@ def play_on_gymnasium(
     Raises:
       ValueError: as `play`, or the run's task is not one of Gymnasium's.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes={episodes}: must be at least 1")
+    check_count("episodes", episodes, 1)
     keys = episode_keys(seed, episodes)
     run = runs.load(run_dir, step, **(overrides or {}))
     original, policy = original_of(run.config), run.policy(seed_index)
-    measure = jax.jit(
-        lambda policy, keys: evaluate(run.env, policy, keys, not stochastic),
-        compiler_options=seldom(),
-    )
-    own = jax.device_get(measure(policy, keys))
+    own = _measure(run.env, policy, keys, not stochastic)
     options = run.config["env_overrides"]
     name = run.config["env"]
     there = evaluate_on_original(name, policy, episodes, seed, not stochastic, **options)
 
     _print_what(run, seed_index, stochastic)
     physics = (options | (overrides or {})).get("physics", "accurate")
-    columns = {f"MJX, {physics}": own, original: there}
+    _print_beside({f"MJX, {physics}": own, original: there})
+    return there
+
+
+def play_on_mujoco(
+    run_dir: Path,
+    *,
+    episodes: int = EPISODES,
+    seed_index: int = 0,
+    step: int | None = None,
+    stochastic: bool = False,
+    overrides: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Evaluates one seed of a run in its own environment, simulated by C MuJoCo.
+
+    Prints the result beside that of MJX from the same start states. C MuJoCo has the model's own
+    solver options, also where the run was trained with `physics="fast"`.
+
+    Args:
+      run_dir: a run on an MJX task of this library, such as `envs.from_mjcf` makes.
+      episodes ... seed: as for `play`. `overrides` change the environment in MJX only.
+
+    Returns:
+      the metrics of `evaluate` in C MuJoCo, arrays [episodes].
+
+    Raises:
+      ValueError: as `play`; the task is not simulated by MJX; the policy plans on MJX's state.
+    """
+    from envs.mjx.in_c import in_c  # imports MJX
+
+    check_count("episodes", episodes, 1)
+    keys = episode_keys(seed, episodes)
+    run = runs.load(run_dir, step, **(overrides or {}))
+    policy, env = run.policy(seed_index), in_c(run.env)
+    if policy.sees_state:
+        raise ValueError("policy: plans on MJX's state, which C MuJoCo does not have")
+    own = _measure(run.env, policy, keys, not stochastic)
+    there = _measure(env, policy, keys, not stochastic)
+
+    _print_what(run, seed_index, stochastic)
+    physics = (run.config["env_overrides"] | (overrides or {})).get("physics")
+    _print_beside({f"MJX, {physics}" if physics else "MJX": own, "C MuJoCo": there})
+    return there
+
+
+def _measure(env: Env, policy: Policy, keys: jax.Array, deterministic: bool) -> dict:
+    measure = jax.jit(
+        lambda policy, keys: evaluate(env, policy, keys, deterministic), compiler_options=seldom()
+    )
+    return jax.device_get(measure(policy, keys))
+
+
+def _print_beside(columns: dict[str, dict[str, np.ndarray]]) -> None:
+    """A table with the results of the same policy in several simulators, by their names."""
     rows = []
-    for what in ("return", "length", "terminated"):
+    shared = set.intersection(*map(set, columns.values()))
+    for what in (x for x in ("return", "length", "terminated", "success") if x in shared):
         cells = [_summary(measured[what])[:2] for measured in columns.values()]
         rows.append([what, *(cell for pair in cells for cell in pair)])
     heads = [text for name in columns for text in (name, "95 % interval")]
+    episodes = len(next(iter(columns.values()))["return"])
     terminal.table(f"{episodes} episode" + "s" * (episodes > 1), ["mean of", *heads], rows)
-    return there
 
 
 def _print_what(run: runs.Run, seed_index: int, stochastic: bool) -> None:
@@ -326,11 +372,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--on",
         choices=ON,
-        help="evaluate in Gymnasium's own environment, too, without a film; the v5 MuJoCo tasks only",
+        help="evaluate in C MuJoCo, too, without a film: in the run's own task (mujoco), or in"
+        " Gymnasium's own environment (gymnasium; the v5 MuJoCo tasks only)",
     )
-    parser.add_argument(
-        "--episodes", type=int, help=f"default: 16, or {EPISODES} with --on gymnasium"
-    )
+    parser.add_argument("--episodes", type=int, help=f"default: 16, or {EPISODES} with --on")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes")
     parser.add_argument(
         "--physics",
@@ -354,7 +399,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     if args.on:
         count = EPISODES if args.episodes is None else args.episodes
-        play_on_gymnasium(args.run, episodes=count, **same)
+        on = {"gymnasium": play_on_gymnasium, "mujoco": play_on_mujoco}[args.on]
+        on(args.run, episodes=count, **same)
         return
     play(
         args.run,

@@ -1,4 +1,4 @@
-"""A trained policy as files that need no jaxrl: ONNX, StableHLO, a serialised JAX program, arrays.
+"""A trained policy as files that need no jaxrl: ONNX, StableHLO, a serialised JAX program, NumPy.
 
 The program is (observation, carry[, key]) to (action, carry), every one a list of plain arrays.
 Normaliser, squashing and action scale are inside. `contract.json` names every array.
@@ -27,6 +27,7 @@ from envs.transforms.residual import Residual
 from envs.types import Env
 from jaxrl.policies import run_policy
 from jaxrl.policies.deployed import deployed
+from jaxrl.policies.numpy_form import numpy_form
 from jaxrl.policies.straight import as_function, live, straight
 from jaxrl.types import Policy
 
@@ -36,10 +37,11 @@ FORMATS = {  # and the file of each
     "stablehlo": "policy.stablehlo",
     "npz": "policy.npz",
 }
-CONTRACT, START = "contract.json", "start.npz"
+CONTRACT, START, PROGRAM = "contract.json", "start.npz", "program.npz"
 NEEDED = {"onnx": ("jax2onnx", "onnxruntime"), "jax": ("flatbuffers",)}  # packages
 PLATFORMS = ("cpu", "cuda", "tpu")  # of a serialised JAX program
-CHECKED_STEPS = 50  # that ONNX Runtime and JAX act side by side before a file is written
+RUNNERS = {"onnx": "ONNX Runtime", "npz": "NumPy"}  # of run_policy.py
+CHECKED_STEPS = 50  # that the runner and JAX act side by side before a file is written
 TOLERANCE = 1e-3  # between their actions, as a share of the action or of 1, whichever is larger
 
 
@@ -223,8 +225,17 @@ def check_out(out: Path) -> None:
         raise ValueError(f"{out} exists: choose another --out")
 
 
-def write(program: Exported, to: str, out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Writes the folder `out` with the model file, `contract.json` and, for ONNX, `run_policy.py`.
+def write(
+    program: Exported,
+    to: str,
+    out: Path,
+    about: dict[str, Any],
+    files: dict[str, bytes] | None = None,
+) -> dict[str, Any]:
+    """Writes the folder `out` with the model file and `contract.json`.
+
+    With ONNX and npz `run_policy.py` comes along. Its program for NumPy is `program.npz`. A policy
+    with an operation that NumPy does not have is exported without it, and `contract.json` says why.
 
     The folder appears whole or not at all.
 
@@ -233,6 +244,7 @@ def write(program: Exported, to: str, out: Path, about: dict[str, Any]) -> dict[
       to: a name in `FORMATS`.
       out: a folder that does not exist, or is empty.
       about: more entries of the contract, such as `jaxrl.policies.contract.describe` gives.
+      files: more files by name, such as `jaxrl.policies.in_mujoco.files` gives.
 
     Returns:
       the contract.
@@ -240,7 +252,7 @@ def write(program: Exported, to: str, out: Path, about: dict[str, Any]) -> dict[
     Raises:
       ValueError: an unknown format, a missing package, a folder that exists, or an operation that
         ONNX cannot express.
-      RuntimeError: ONNX Runtime acts in another way than JAX.
+      RuntimeError: ONNX Runtime or NumPy acts in another way than JAX.
     """
     check_format(to)
     check_out(out)
@@ -248,6 +260,8 @@ def write(program: Exported, to: str, out: Path, about: dict[str, Any]) -> dict[
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
+        for name, content in (files or {}).items():
+            (part / name).write_bytes(content)
         contract = _fill(program, to, part, about)
         if out.exists():
             out.rmdir()
@@ -261,17 +275,30 @@ def _fill(program: Exported, to: str, folder: Path, about: dict[str, Any]) -> di
     model = CONTENTS[to](program)
     (folder / FORMATS[to]).write_bytes(model)
     contract = {"format": to, "file": FORMATS[to], "sha256": hashlib.sha256(model).hexdigest()}
-    contract |= _arrays_only(program) if to == "npz" else _signature(program)
+    contract |= _signature(program)
     if "start" in contract:
         np.savez(folder / START, **program.start)
+    if to == "npz":
+        contract |= _arrays_only(program) | _for_numpy(program, folder)
     contract |= about
     _write_json(folder / CONTRACT, contract)
-    if to == "onnx":
+    if to == "onnx" or contract.get("program"):
         shutil.copy(run_policy.__file__, folder / "run_policy.py")
-        contract["converted_by"] = {name: metadata.version(name) for name in NEEDED[to]}
-        contract["checked"] = _check(program, folder)
+        versions = {name: metadata.version(name) for name in NEEDED.get(to, ())}
+        contract |= {"converted_by": versions} if versions else {}
+        contract["checked"] = _check(program, folder, RUNNERS[to])
         _write_json(folder / CONTRACT, contract)
     return contract
+
+
+def _for_numpy(program: Exported, folder: Path) -> dict[str, Any]:
+    """Writes the program for `run_policy.py`, and returns its entries of the contract."""
+    try:
+        content = numpy_form(program.call, [entry.spec for entry in program.inputs])
+    except ValueError as error:
+        return {"program": None, "no_program": f"{error}: use --to onnx or --to jax"}
+    (folder / PROGRAM).write_bytes(content)
+    return {"program": {"file": PROGRAM, "sha256": hashlib.sha256(content).hexdigest()}}
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -354,8 +381,8 @@ CONTENTS: dict[str, Callable[[Exported], bytes]] = {
 }
 
 
-def _check(program: Exported, folder: Path) -> dict[str, Any]:
-    """Acts by ONNX Runtime and by JAX side by side, on drawn observations.
+def _check(program: Exported, folder: Path, runner: str) -> dict[str, Any]:
+    """Acts by `run_policy.py` and by JAX side by side, on drawn observations.
 
     Raises:
       ValueError: ONNX Runtime cannot load the file.
@@ -380,10 +407,10 @@ def _check(program: Exported, folder: Path) -> dict[str, Any]:
         largest = max(largest, float(gap.max(initial=0.0)))
     if not largest <= TOLERANCE:
         raise RuntimeError(
-            f"ONNX Runtime and JAX differ by {largest:.2g} over {CHECKED_STEPS} steps, more than"
+            f"{runner} and JAX differ by {largest:.2g} over {CHECKED_STEPS} steps, more than"
             f" {TOLERANCE:g}: use --to stablehlo"
         )
-    return {"steps": CHECKED_STEPS, "largest_difference": largest}
+    return {"by": runner, "steps": CHECKED_STEPS, "largest_difference": largest}
 
 
 def _drawn(random: np.random.Generator, entry: Entry) -> np.ndarray:

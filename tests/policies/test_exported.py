@@ -19,7 +19,8 @@ from jaxrl.learners.imitation import chunks
 from jaxrl.learners.off_policy import sac
 from jaxrl.learners.on_policy import ppo
 from jaxrl.policies import contract, exported, run_policy
-from jaxrl.policies.straight import straight
+from jaxrl.policies.numpy_form import numpy_form
+from jaxrl.policies.straight import as_function, straight
 from jaxrl.types import Policy
 
 PLAIN, SPLIT = Probe(), Probe(split=True)
@@ -219,6 +220,63 @@ def test_a_missing_package_is_named(monkeypatch, to, names):
     with pytest.raises(ValueError, match=message):
         exported.check_format(to)
     exported.check_format("stablehlo")  # needs nothing more
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_numpy_acts_as_the_policy_for_1000_steps(tmp_path, name):
+    """Recurrent states and chunks are in the carry, and a flow's noise is that of JAX."""
+    policy, obs = policy_of(name), observations(steps=1000)
+    out, about = written(tmp_path, policy, "npz")
+    there, found = run_policy.Policy(out), []
+    for step, x in enumerate(obs):
+        if step == 500:
+            there.reset()
+        found.append(there.act(x))
+    np.testing.assert_allclose(np.array(found), actions_of(policy, obs, restart=500), atol=1e-5)
+    assert np.ptp(found) > 0.1 and about["checked"]["by"] == "NumPy"
+    carried = [e["name"] for e in about["inputs"] if e["role"] == "carry"]
+    assert bool(carried) == (name in ("gru", "flow"))
+    assert carried == (list(np.load(out / "start.npz")) if carried else [])
+
+
+def test_an_operation_that_numpy_lacks_leaves_the_arrays_alone(tmp_path):
+    act = lambda params, carry, obs, key, sure: (params * jax.lax.sort(obs), carry)
+    out, about = written(tmp_path, Policy(jnp.float32(2.0), lambda: (), act), "npz")
+    assert about["program"] is None and "no operation 'sort'" in about["no_program"]
+    assert sorted(x.name for x in out.iterdir()) == ["contract.json", "policy.npz"]
+    with pytest.raises(ValueError, match="holds arrays without a program"):
+        run_policy.Policy(out)
+
+
+ARRAY = jnp.array([[0.3, -2.0, 1.5], [0.1, 7.0, -0.4]])
+FORMS = {
+    "erf_inv": lambda x: jax.lax.erf_inv(jnp.clip(x, -0.9999, 1.0)),
+    "erf": jax.lax.erf,
+    "logistic": jax.nn.sigmoid,
+    "softmax": lambda x: jax.nn.softmax(x) * jax.nn.gelu(x) + jnp.where(x > 0, jnp.log1p(x), x),
+    "batched product": lambda x: jnp.einsum("bi,bij->jb", x, jnp.stack([ARRAY.T @ ARRAY, x.T @ x])),
+    "reductions": lambda x: jnp.stack(
+        [x.max(), x.min(), x.prod(), x.sum(), x.var(), x.argmax(1)[1]]
+    ),
+    "cumsum": lambda x: jax.lax.cumsum(x, 1, reverse=True) + jnp.cumsum(x, 0),
+    "slices": lambda x: jax.lax.dynamic_slice(x, (5, x[0, 1].astype(int)), (1, 2)) + x[::2, 1:],
+    "update": lambda x: jax.lax.dynamic_update_slice(x, x[:1] * 3, (1, 0))[::-1].T,
+    "powers": lambda x: jnp.abs(x) ** 0.3 + x**3 + x**-2 + jax.lax.rsqrt(jnp.abs(x)) + x % 0.7,
+    "integers": lambda x: (x * 1e4).astype(jnp.int32) // 7 % 5 + jnp.arange(3),
+    "choice": lambda x: jnp.concatenate([jnp.sign(x), jnp.floor(x), jnp.clip(x, -1.0, 1.0)], 1),
+}
+
+
+@pytest.mark.parametrize("what", FORMS)
+def test_numpy_computes_what_jax_computes(tmp_path, what):
+    f = lambda *xs: tuple(FORMS[what](x) for x in xs)
+    program = straight(f, ARRAY)
+    (tmp_path / "program.npz").write_bytes(numpy_form(as_function(program), [ARRAY]))
+    contract = {"program": {"file": "program.npz"}, "inputs": [{"name": "x"}]}
+    (found,) = run_policy.program(tmp_path, contract)({"x": np.asarray(ARRAY)})
+    (expected,) = f(ARRAY)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert found.dtype == expected.dtype
 
 
 # --- ONNX: the packages of the extra `export`, which holds others back, are not in `test` ---

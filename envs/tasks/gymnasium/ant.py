@@ -10,7 +10,6 @@ from envs.mjx.simulator import (
     Physics,
     Simulator,
     TrackedPhysics,
-    contact_forces,
     load_gymnasium,
     mjx,
 )
@@ -74,7 +73,7 @@ class Ant:
     def _torso_and_contacts(self, data: mjx.Data) -> tuple[jax.Array, jax.Array]:
         """Torso xy [2] and contact forces [14, 6], as Gymnasium reads them after `mj_step`."""
         torso = self.sim.mj_model.body("torso").id
-        return data.xpos[torso, :2], contact_forces(self.sim.model, data)
+        return data.xpos[torso, :2], self.sim.contact_forces(data)
 
     def _obs(self, data: Physics, force: jax.Array) -> jax.Array:
         skip = 2 * self.exclude_current_positions_from_observation

@@ -12,7 +12,6 @@ from envs.mjx.simulator import (
     Physics,
     Simulator,
     TrackedPhysics,
-    contact_forces,
     load_gymnasium,
     mjx,
 )
@@ -58,7 +57,7 @@ def derive(sim: Simulator, data: mjx.Data) -> Derived:
         cinert=data._impl.cinert[1:],
         cvel=data.cvel[1:],
         qfrc_actuator=data.qfrc_actuator[6:],
-        cfrc_ext=contact_forces(sim.model, data)[1:],
+        cfrc_ext=sim.contact_forces(data)[1:],
     )
 
 
