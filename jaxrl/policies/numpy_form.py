@@ -37,7 +37,9 @@ PARAMS = {  # of an operation in `OPERATIONS`: which of its parameters in JAX it
     "slice": ("start_indices", "limit_indices", "strides"),
     "split": ("sizes", "axis"),
     "squeeze": ("dimensions",),
+    "stack": ("axis",),
     "transpose": ("permutation",),
+    "unstack": ("axis",),
 }
 
 

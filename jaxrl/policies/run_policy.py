@@ -272,11 +272,13 @@ OPERATIONS = {  # by their names in JAX; what they do is in the documentation of
     "sqrt": np.sqrt,
     "square": np.square,
     "squeeze": lambda x, dimensions: np.squeeze(x, tuple(dimensions)),
+    "stack": lambda *xs, axis: np.stack(xs, axis),
     "stop_gradient": lambda x: x,
     "sub": np.subtract,
     "tan": np.tan,
     "tanh": np.tanh,
     "transpose": lambda x, permutation: np.transpose(x, permutation),
+    "unstack": lambda x, axis: list(np.moveaxis(x, axis, 0)),
     "xor": np.bitwise_xor,
 }
 
