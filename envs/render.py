@@ -49,13 +49,7 @@ class Renderer:
         if self._mujoco is None:
             return np.asarray(self._env.render(state, self._width, self._height), np.uint8)
         data = self._data
-        now = pose(state)
-        data.qpos[:] = now.qpos if hasattr(now, "qpos") else now.q
-        data.qvel[:] = now.qvel if hasattr(now, "qvel") else now.qd
-        if data.mocap_pos.size and getattr(now, "mocap_pos", None) is not None:
-            data.mocap_pos[:] = now.mocap_pos
-            data.mocap_quat[:] = now.mocap_quat
-        mujoco.mj_forward(self._mujoco.model, data)
+        set_pose(self._mujoco.model, data, state)
         self._mujoco.update_scene(data, self._camera)
         return self._mujoco.render()
 
@@ -136,6 +130,17 @@ def seconds_per_step(env: Env) -> float | None:
     if hasattr(env, "sim") and hasattr(env, "frame_skip"):
         return repeats * env.frame_skip * env.sim.mj_model.opt.timestep
     return None
+
+
+def set_pose(model: mujoco.MjModel, data: mujoco.MjData, state: State) -> None:
+    """Puts the pose of a state into `data`, with everything that MuJoCo draws of it."""
+    now = pose(state)
+    data.qpos[:] = now.qpos if hasattr(now, "qpos") else now.q
+    data.qvel[:] = now.qvel if hasattr(now, "qvel") else now.qd
+    if data.mocap_pos.size and getattr(now, "mocap_pos", None) is not None:
+        data.mocap_pos[:] = now.mocap_pos
+        data.mocap_quat[:] = now.mocap_quat
+    mujoco.mj_forward(model, data)
 
 
 def pose(state: State) -> Any:

@@ -21,12 +21,12 @@ from envs.transforms.base import check_count
 from envs.transforms.residual import Residual
 from envs.types import Env, State
 from envs.xla import seldom
-from jaxrl.cli import flags, runs
+from jaxrl.cli import flags, runs, web
 from jaxrl.episodes import episode_limit, evaluate, film
 from jaxrl.originals import EPISODES, evaluate_on_original
 from jaxrl.report import terminal
 from jaxrl.report.files import whole
-from jaxrl.report.summary import mean_interval
+from jaxrl.report.summary import bootstrap_interval, mean_interval
 from jaxrl.run import runtime
 from jaxrl.types import Policy
 
@@ -268,6 +268,125 @@ def play_on_mujoco(
     return there
 
 
+def play_beside(
+    run_dir: Path,
+    other: Path,
+    *,
+    episodes: int = EPISODES,
+    seed_index: int = 0,
+    other_index: int = 0,
+    step: int | None = None,
+    video: Path | None = None,
+    stochastic: bool = False,
+    overrides: dict[str, Any] | None = None,
+    width: int = 480,
+    height: int = 360,
+    seed: int = 0,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Evaluates two policies from the same start states, and films both in one picture.
+
+    Prints the results side by side, and the mean of the differences of paired episodes with its
+    interval. An episode that broke for one of them is left out of both.
+
+    Args:
+      run_dir, other: runs on the same task. The film shows `other` on the right.
+      seed_index, other_index: which policy of each.
+      step: of the checkpoint of `run_dir`; None: the newest. It is always the newest of `other`.
+      episodes, video ... seed: as for `play`. `overrides` change both environments.
+
+    Returns:
+      the metrics of both, arrays [episodes].
+
+    Raises:
+      ValueError: as `play`; or the tasks differ.
+    """
+    check_count("episodes", episodes, 1)
+    check_size(width, height)
+    keys = episode_keys(seed, episodes)
+    first = runs.load(run_dir, step, **(overrides or {}))
+    second = runs.load(other, **(overrides or {}))
+    names = [run.config["env"] for run in (first, second)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"vs={other}: is of the task {names[1]!r}, and {run_dir} is of {names[0]!r}"
+        )
+    pairs = [(first.env, first.policy(seed_index)), (second.env, second.policy(other_index))]
+    one, two = (_measure(env, policy, keys, not stochastic) for env, policy in pairs)
+
+    _print_what(first, seed_index, stochastic)
+    _print_what(second, other_index, stochastic)
+    _print_difference(str(run_dir), one, str(other), two)
+    if video is not None:
+        filmed = record_video(
+            *pairs[0],
+            video,
+            beside=pairs[1],
+            key=keys[0],
+            deterministic=not stochastic,
+            width=width,
+            height=height,
+        )
+        if filmed:
+            print(f"episode 0, {run_dir} on the left, {other} on the right: {filmed}")
+    return one, two
+
+
+def _print_difference(
+    name: str, one: dict[str, np.ndarray], other: str, two: dict[str, np.ndarray]
+) -> None:
+    whole = ~(one["nonfinite"] | two["nonfinite"])
+    rows = []
+    for what in ("return", "length", "success"):
+        if what not in one or what not in two:
+            continue
+        a, b = (np.asarray(x[what], np.float64)[whole] for x in (one, two))
+        cells = [_summary(a)[:2], _summary(b)[:2], difference(a, b)]
+        rows.append([what, *(cell for pair in cells for cell in pair)])
+    interval = "95 % interval"
+    heads = ["mean of", name, interval, other, interval, "difference", interval]
+    count = int(whole.sum())
+    terminal.table(f"{count} paired episode" + "s" * (count != 1), heads, rows)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> list[str]:
+    """The mean of a - b over paired episodes [E], and its 95% interval, as text."""
+    if not a.size:
+        return ["undefined", "-"]
+    low, high = bootstrap_interval(a - b, np.mean)
+    text = "{:+.4g}".format
+    return [text((a - b).mean()), f"{text(low)}..{text(high)}" if a.size > 1 else "-"]
+
+
+def play_web(
+    run_dir: Path,
+    *,
+    episodes: int | None = None,
+    seed_index: int = 0,
+    step: int | None = None,
+    stochastic: bool = False,
+    overrides: dict[str, Any] | None = None,
+    seed: int = 0,
+    port: int = 0,
+) -> None:
+    """Shows episodes in MuJoCo's viewer in a browser, until it is closed or `episodes` have ended.
+
+    Args:
+      run_dir, seed_index ... seed: as for `play`.
+      episodes: None: no end.
+      port: of the page; 0: the first free one from 8080 on.
+
+    Raises:
+      ValueError: as `play`; the task has no MuJoCo model; MuJoCo has no browser viewer.
+    """
+    runtime.check_seed(seed)
+    run = runs.load(run_dir, step, **(overrides or {}))
+    policy = run.policy(seed_index)
+    _print_what(run, seed_index, stochastic)
+    key = jax.random.fold_in(jax.random.key(seed), KEY)
+    title = f"{run.config['learner']} on {run.config['env']}"
+    web.show(run.env, policy, key, not stochastic, episodes=episodes, port=port, title=title)
+
+
 def _measure(env: Env, policy: Policy, keys: jax.Array, deterministic: bool) -> dict:
     measure = jax.jit(
         lambda policy, keys: evaluate(env, policy, keys, deterministic), compiler_options=seldom()
@@ -375,7 +494,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="evaluate in C MuJoCo, too, without a film: in the run's own task (mujoco), or in"
         " Gymnasium's own environment (gymnasium; the v5 MuJoCo tasks only)",
     )
-    parser.add_argument("--episodes", type=int, help=f"default: 16, or {EPISODES} with --on")
+    parser.add_argument(
+        "--episodes", type=int, help=f"default: 16, {EPISODES} with --on or --vs, no end with --web"
+    )
+    parser.add_argument(
+        "--vs",
+        type=Path,
+        metavar="RUN2",
+        help="another run on the same task: both from the same start states, in one film",
+    )
+    parser.add_argument(
+        "--vs-seed-index", type=int, default=0, help="which of RUN2's settings times seeds"
+    )
+    parser.add_argument(
+        "--web", action="store_true", help="show episodes live in MuJoCo's viewer, in a browser"
+    )
+    parser.add_argument("--port", type=int, default=0, help="of --web; default: from 8080 on")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes")
     parser.add_argument(
         "--physics",
@@ -389,6 +523,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.on and args.video:
         raise ValueError("video: shows the run's own environment; leave out --on")
+    if args.on and args.vs:
+        raise ValueError("vs: compares in the runs' own environment; leave out --on")
+    if args.web and (args.on or args.vs or args.video):
+        raise ValueError("web: shows one run live; leave out --on, --vs and --video")
     runtime.setup()
     same: dict[str, Any] = {
         "seed_index": args.seed_index,
@@ -397,8 +535,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         "overrides": {"physics": args.physics} if args.physics else None,
         "seed": args.seed,
     }
+    if args.web:
+        play_web(args.run, episodes=args.episodes, port=args.port, **same)
+        return
+    count = EPISODES if args.episodes is None else args.episodes
+    film = {"width": args.width, "height": args.height}
+    if args.vs:
+        video = None if args.no_video else args.video or args.run / "video_vs.mp4"
+        play_beside(
+            args.run,
+            args.vs,
+            other_index=args.vs_seed_index,
+            episodes=count,
+            video=video,
+            **film,
+            **same,
+        )
+        return
     if args.on:
-        count = EPISODES if args.episodes is None else args.episodes
         on = {"gymnasium": play_on_gymnasium, "mujoco": play_on_mujoco}[args.on]
         on(args.run, episodes=count, **same)
         return
@@ -406,7 +560,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.run,
         episodes=16 if args.episodes is None else args.episodes,
         video=None if args.no_video else args.video or args.run / "video.mp4",
-        width=args.width,
-        height=args.height,
+        **film,
         **same,
     )

@@ -412,3 +412,40 @@ def test_a_config_file_is_written_whole_or_not_at_all(run_dir, tmp_path, monkeyp
         runs.write_config(tmp_path, {})
     assert runs.read_config(tmp_path) == config
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+# --- Two runs ---
+
+
+def test_two_policies_act_from_the_same_starts_in_one_film(run_dir, capsys, tmp_path):
+    out = tmp_path / "vs.mp4"
+    size = {"width": 160, "height": 120}
+    one, two = play.play_beside(run_dir, run_dir, other_index=1, episodes=6, video=out, **size)
+    run = runs.load(run_dir)
+    alone = evaluate(run.env, run.policy(1), play.episode_keys(0, 6))
+    np.testing.assert_allclose(two["return"], alone["return"], rtol=1e-5)
+    printed = capsys.readouterr().out
+    assert "6 paired episodes" in printed
+    (row,) = [line for line in printed.splitlines() if "return" in line]
+    assert play.difference(one["return"], two["return"])[0] in row
+    assert iio.imread(out).shape[1:] == (120, 320, 3)
+
+
+def test_the_difference_is_of_pairs():
+    """Two returns that vary alike differ by the same number everywhere."""
+    returns = np.array([10.0, 200.0, 3000.0])
+    assert play.difference(returns + 1.5, returns) == ["+1.5", "+1.5..+1.5"]
+    assert play.difference(np.ones(4), np.zeros(4)) == ["+1", "+1..+1"]  # no rate, so not Wilson's
+    assert play.difference(np.zeros(0), np.zeros(0)) == ["undefined", "-"]
+
+
+def test_runs_of_two_tasks_are_not_compared(run_dir, tmp_path, monkeypatch):
+    other = types.SimpleNamespace(config={"env": "hopper"})
+    load = runs.load
+    monkeypatch.setattr(
+        play.runs, "load", lambda path, *args: other if path == tmp_path else load(path, *args)
+    )
+    with pytest.raises(
+        ValueError, match="^vs=.*: is of the task 'hopper', and .* 'point_maze_open'"
+    ):
+        play.play_beside(run_dir, tmp_path)
