@@ -10,6 +10,7 @@ from envs.types import Box, Discrete, Env, MultiDiscrete, State
 from envs.vector import VecEnv, VecState, vectorize
 
 if TYPE_CHECKING:
+    from envs.menagerie import from_menagerie
     from envs.mjcf import from_mjcf
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "VecEnv",
     "VecState",
     "check",
+    "from_menagerie",
     "from_mjcf",
     "made_by",
     "make",
@@ -32,9 +34,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports MuJoCo with `from_mjcf`, and not before."""
+    """Imports MuJoCo with `from_mjcf` and `from_menagerie`, and not before."""
     if name == "from_mjcf":
         from envs.mjcf import from_mjcf
 
         return from_mjcf
+    if name == "from_menagerie":
+        from envs.menagerie import from_menagerie
+
+        return from_menagerie
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
