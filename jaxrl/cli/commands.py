@@ -22,6 +22,7 @@ COMMANDS = {
     "imitate": ("experiments/imitate.py", "clones demonstrations"),
     "residual": ("experiments/residual.py", "refines a clone"),
     "refine": ("experiments/refine.py", "does the last three in one command"),
+    "new": ("jaxrl.new", "writes the template of a task of your own"),
     "envs": ("", "lists the environments that are installed"),
 }
 
