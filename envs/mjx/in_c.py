@@ -53,6 +53,21 @@ class World:
         found = getattr(self.data, name, None)
         return isinstance(found, (np.ndarray, float)) and np.size(found) == size
 
+    def field(self, name: str) -> Any:
+        """A number or an array of numbers of the model, such as "body_mass" or "opt.gravity"."""
+        found = self.model
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return found if isinstance(found, (np.ndarray, float)) else None
+
+    def set(self, name: str, x: Any) -> None:
+        """Sets a field of the model."""
+        old = self.field(name)
+        if isinstance(old, float):
+            setattr(self.model.opt, name.removeprefix("opt."), float(x))
+        else:
+            old[...] = np.reshape(x, old.shape)
+
     def run(
         self,
         num_substeps: int,
@@ -76,8 +91,7 @@ class World:
         model, data, rows = self.model, self.data, []
         for i in range(len(physics["exact"])):
             for name, x in changed.items():
-                field = getattr(model, name)
-                field[...] = x[i].reshape(field.shape)
+                self.set(name, x[i])
             self._set(data, {name: x[i] for name, x in physics.items()})
             data.ctrl[:], data.xfrc_applied[:] = 0.0, 0.0
             for name, x in inputs.items():
@@ -92,7 +106,7 @@ class World:
             mujoco.mj_getState(model, data, state, STATE)
             rows.append((state.view(np.uint32), *(np.array(getattr(data, name)) for name in names)))
         for name in changed:
-            getattr(model, name)[...] = self.nominal[name]
+            self.set(name, self.nominal[name])
         return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
     def _set(self, data: mujoco.MjData, physics: dict[str, np.ndarray]) -> None:
@@ -179,11 +193,13 @@ class SimulatorInC(Simulator):
             *(like[name] for name in names),
         ]
 
+        ndims = jax.tree.map(jnp.ndim, (given, inputs, changed))
+
         def call(*trees):
             trees = jax.tree.map(np.asarray, trees)
             ranks = [
-                {k: x.ndim - alone[k].ndim for k, x in tree.items()}
-                for tree, alone in zip(trees, (given, inputs, changed), strict=True)
+                {k: x.ndim - ndim[k] for k, x in tree.items()}
+                for tree, ndim in zip(trees, ndims, strict=True)
             ]
             rank = max(r for tree in ranks for r in tree.values())
             leads = [x.shape[:rank] for tree in trees for x in tree.values()] if rank else [()]
@@ -205,13 +221,12 @@ class SimulatorInC(Simulator):
 
     def _changed(self) -> dict[str, jax.Array]:
         """The fields of the model that a transform draws or a sweep sets: those that are traced."""
+        traced = {k: x for k, x in _numbers(self.model).items() if isinstance(x, jax.core.Tracer)}
         changed = {}
-        for name, x in vars(self.model).items():
-            if not isinstance(x, jax.core.Tracer) or not _is_float(x):
-                continue
-            field = getattr(self.world.model, name, None)
-            if isinstance(field, np.ndarray) and field.size == x.size and x.size:
-                self.world.nominal.setdefault(name, field.copy())
+        for name, x in traced.items():
+            field = self.world.field(name)
+            if field is not None and np.size(field) == x.size > 0:
+                self.world.nominal.setdefault(name, np.array(field))
                 changed[name] = x
         return changed
 
@@ -243,14 +258,22 @@ def in_c(env: Env) -> Env:
 def _replaced(sim: Simulator) -> SimulatorInC:
     model = sim.plain_model()
     model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # NaN says more
-    fresh = mjx.put_model(sim.mj_model, impl="jax")
-    for name, x in vars(sim.model).items():  # numbers that were set when the task was made
-        nominal, field = getattr(fresh, name), getattr(model, name, None)
-        if not isinstance(x, jax.Array) or not isinstance(field, np.ndarray):
-            continue
-        if _is_float(x) and field.size == x.size and not np.array_equal(x, nominal):
-            field[...] = np.asarray(x).reshape(field.shape)
-    return SimulatorInC(**vars(sim), world=World(model))
+    world, fresh = World(model), _numbers(mjx.put_model(sim.mj_model, impl="jax"))
+    for name, x in _numbers(sim.model).items():  # numbers that were set when the task was made
+        field = world.field(name)
+        if field is not None and np.size(field) == x.size and not np.array_equal(x, fresh[name]):
+            world.set(name, np.asarray(x))
+    return SimulatorInC(**vars(sim), world=world)
+
+
+def _numbers(model: mjx.Model) -> dict[str, jax.Array]:
+    """The arrays of floats of a model and of its options, by name."""
+    options = {f"opt.{name}": x for name, x in vars(model.opt).items()}
+    return {
+        k: x
+        for k, x in (vars(model) | options).items()
+        if isinstance(x, jax.Array) and _is_float(x)
+    }
 
 
 @contextlib.contextmanager

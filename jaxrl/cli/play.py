@@ -315,7 +315,10 @@ def play_beside(
 
     _print_what(first, seed_index, stochastic)
     _print_what(second, other_index, stochastic)
-    _print_difference(str(run_dir), one, str(other), two)
+    names = [str(run_dir), str(other)]
+    if names[0] == names[1]:
+        names = [f"{run_dir} [{i}]" for i in (seed_index, other_index)]
+    _print_difference(names[0], one, names[1], two)
     if video is not None:
         filmed = record_video(
             *pairs[0],
@@ -327,7 +330,7 @@ def play_beside(
             height=height,
         )
         if filmed:
-            print(f"episode 0, {run_dir} on the left, {other} on the right: {filmed}")
+            print(f"episode 0, {names[0]} on the left, {names[1]} on the right: {filmed}")
     return one, two
 
 

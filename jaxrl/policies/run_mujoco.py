@@ -17,6 +17,7 @@ In a program of your own: `returns, lengths = run(folder, episodes=32, reward=re
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import runpy
 import sys
@@ -25,7 +26,6 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
-from run_policy import Policy, digest
 
 FUNCTIONS = ("observe", "control", "reward", "terminated")
 
@@ -38,7 +38,7 @@ def load_model(folder, path=None):
         return getattr(mujoco.MjModel, load)(str(path))
     about = about_mujoco(folder)
     file = Path(folder) / about["model"]
-    if digest(file) != about["sha256"]:
+    if hashlib.sha256(file.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"{file}: not the file of contract.json")
     try:
         return mujoco.MjModel.from_binary_path(str(file))
@@ -65,7 +65,7 @@ def run(
     folder: of the export.
     episodes: how many of the start states, from the first on; None: all.
     model: an `MjModel`; None: that of the export.
-    policy: None: that of the export.
+    policy: an object with `reset()` and `act(obs)`; None: that of the export.
     view: called with `MjData` after every control step.
     functions: observe, control, reward, terminated; see the top of this file.
 
@@ -74,7 +74,7 @@ def run(
     """
     folder, about = Path(folder), about_mujoco(folder)
     model = load_model(folder) if model is None else model
-    policy = Policy(folder) if policy is None else policy
+    policy = exported(folder) if policy is None else policy
     starts = dict(np.load(folder / about["starts"]))
     known = {"observe": by_contract(about), "control": in_range(about)} | functions
     count = len(starts["qpos"]) if episodes is None else min(episodes, len(starts["qpos"]))
@@ -83,6 +83,18 @@ def run(
         for i in range(count)
     ]
     return np.array([total for total, _ in each]), np.array([length for _, length in each])
+
+
+def exported(folder):
+    """The policy of the export."""
+    try:
+        from run_policy import Policy
+    except ImportError:
+        raise ValueError(
+            f"{folder}: has no run_policy.py; export the policy --to npz or --to onnx, or call"
+            " run(policy=...) with an object that has reset() and act(obs)"
+        ) from None
+    return Policy(folder)
 
 
 def episode(model, policy, start, about, view, observe, control, reward=None, terminated=None):

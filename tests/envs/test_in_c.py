@@ -8,7 +8,7 @@ import pytest
 
 import envs
 from envs.mjx.in_c import in_c
-from envs.transforms import randomise, scale_physics
+from envs.transforms import on_task, randomise, scale_physics
 from envs.types import is_sound
 
 ARM = """
@@ -102,6 +102,28 @@ def test_what_a_transform_draws_is_set_in_c_mujoco_too():
         mujoco.mj_step(model, data, 2)
         np.testing.assert_allclose(after.obs[i], [*data.qpos, *data.qvel], rtol=1e-6)
     assert np.ptp(after.obs[:, 2]) > 0.003
+
+
+def test_gravity_that_a_transform_draws_is_set_too():
+    down = lambda key: jnp.array([0.0, 0.0, -20.0]) * jax.random.uniform(key)
+
+    def draw(key, env):
+        change = lambda sim: sim.replace(model=sim.model.tree_replace({"opt.gravity": down(key)}))
+        return on_task(env, lambda task: task.replace(sim=change(task.sim)))
+
+    still = lambda key, sim: (jnp.array([1.0, 0.0]), jnp.zeros(2))
+    env = in_c(randomise(arm(reset=still), draw))
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 3))
+    after = jax.jit(jax.vmap(env.step))(states, jnp.zeros((3, 1)))
+    (gravity,) = states.info["randomise"].values()
+    model = mujoco.MjModel.from_xml_string(ARM.format(gear=2.0))
+    for i in range(3):
+        model.opt.gravity[:] = gravity[i]
+        data = mujoco.MjData(model)
+        data.qpos[0] = 1.0
+        mujoco.mj_step(model, data, SKIP)
+        np.testing.assert_allclose(after.obs[i], [*data.qpos, *data.qvel], rtol=1e-6)
+    assert np.ptp(after.obs[:, 2]) > 0.01
 
 
 def test_contact_forces_are_those_of_c_mujoco():

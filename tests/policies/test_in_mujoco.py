@@ -152,6 +152,18 @@ def test_a_model_that_is_not_the_contracts_is_refused(place):
     assert ended.returncode == 2 and "model.mjb: not the file of contract.json" in ended.stderr
 
 
+def test_a_format_that_numpy_does_not_read_needs_a_policy_of_the_users(place):
+    export.export(place / "make", "stablehlo", place / "mlir")
+    ended = subprocess.run(
+        [sys.executable, place / "mlir" / "run_mujoco.py"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert "has no run_policy.py; export the policy --to npz or --to onnx" in ended.stderr
+
+
 def test_a_task_without_a_mujoco_model_exports_without_one():
     found = export.in_mujoco.files(
         envs.make("point_maze_open"), jax.random.split(jax.random.key(0), 2)
