@@ -154,7 +154,7 @@ def saved(folder, name, **overrides):
 def test_play_shows_the_physics_of_training_beside_gymnasiums(run_dir, monkeypatch, capsys):
     own = {"return": np.full(3, 77.0), "length": np.full(3, 5), "terminated": np.ones(3, bool)}
     monkeypatch.setattr(play, "evaluate", lambda *_: own)
-    monkeypatch.setattr(play.jax, "jit", lambda f: f)
+    monkeypatch.setattr(play.jax, "jit", lambda f, **_: f)
     measured = play.play_on_gymnasium(run_dir, episodes=3, seed_index=1)
     policy = runs.load(run_dir).policy(1)
     expected = evaluate_on_original("inverted_pendulum", policy, 3)
