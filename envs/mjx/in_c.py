@@ -210,10 +210,10 @@ class SimulatorInC(Simulator):
             trees = [{k: np.ascontiguousarray(wide(x)) for k, x in tree.items()} for tree in trees]
             with world.lock, _quiet(), np.errstate(over="ignore"):
                 columns = world.run(num_substeps, names, *trees)
-            return tuple(
-                x.reshape((*lead, *out.shape)).astype(out.dtype)
-                for x, out in zip(columns, outs, strict=True)
-            )
+                return tuple(
+                    x.reshape((*lead, *out.shape)).astype(out.dtype)
+                    for x, out in zip(columns, outs, strict=True)
+                )
 
         return jax.pure_callback(
             call, tuple(outs), given, inputs, changed, vmap_method="expand_dims"

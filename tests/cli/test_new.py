@@ -28,7 +28,7 @@ def test_the_template_is_a_task_that_learners_take_by_its_name(folder, capsys):
     assert env.limit == 30
     learner = ppo.make(env, ppo.Config(num_envs=2, num_minibatches=1, unroll_length=2))
     state = jax.eval_shape(learner.init, jax.random.key(0))
-    assert state.vec.obs.shape == (2, 4)
+    assert state.env.now.obs.shape == (2, 4)
 
 
 def test_a_command_is_rewarded_before_it_changes():
