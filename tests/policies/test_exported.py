@@ -35,6 +35,7 @@ MADE = {
         chunks.Config(hidden=(8,), horizon=4, execute=3, denoise_steps=3, history=2),
     ),
 }
+MADE["diffusion"] = (chunks, MADE["flow"][1].replace(head="diffusion"))
 MADE["gaussian"] = (chunks, MADE["flow"][1].replace(head="gaussian"))
 EXPORTED = ("ppo", "gru", "sac", "flow")
 STEPS = 200
@@ -222,7 +223,7 @@ def test_a_missing_package_is_named(monkeypatch, to, names):
     exported.check_format("stablehlo")  # needs nothing more
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", [*EXPORTED, "diffusion"])
 def test_numpy_acts_as_the_policy_for_1000_steps(tmp_path, name):
     """Recurrent states and chunks are in the carry, and a flow's noise is that of JAX."""
     policy, obs = policy_of(name), observations(steps=1000)
@@ -235,7 +236,7 @@ def test_numpy_acts_as_the_policy_for_1000_steps(tmp_path, name):
     np.testing.assert_allclose(np.array(found), actions_of(policy, obs, restart=500), atol=1e-5)
     assert np.ptp(found) > 0.1 and about["checked"]["by"] == "NumPy"
     carried = [e["name"] for e in about["inputs"] if e["role"] == "carry"]
-    assert bool(carried) == (name in ("gru", "flow"))
+    assert bool(carried) == (name in ("gru", "flow", "diffusion"))
     assert carried == (list(np.load(out / "start.npz")) if carried else [])
 
 
