@@ -12,13 +12,14 @@ from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac, td3
 
 from .imitation import REFINE, road
-from .off_policy import CRITICS, CROSSQ, OFF_POLICY, RLPD, SAC, SAC_320K, SIMBAV2, TD3
+from .off_policy import BRO, CRITICS, CROSSQ, OFF_POLICY, RLPD, SAC, SAC_320K, SIMBAV2, TD3
 from .on_policy import FEW_STEPS, MILLION, PPO, PPO_1M, REPPO
 from .preset import BALANCED, FAST, Preset
 from .residual import LONGER, RESIDUAL
 
 __all__ = [
     "BALANCED",
+    "BRO",
     "CRITICS",
     "CROSSQ",
     "FAST",
@@ -45,6 +46,7 @@ BY_TASK = {
     "sac": SAC,
     "sac_320k": SAC_320K,
     "td3": TD3,
+    "bro": BRO,
     "crossq": CROSSQ,
     "simbav2": SIMBAV2,
     "rlpd": RLPD,

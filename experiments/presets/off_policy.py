@@ -1,10 +1,10 @@
-"""SAC, TD3, CrossQ, SimbaV2 and RLPD, by task."""
+"""SAC, TD3, CrossQ, SimbaV2, BRO and RLPD, by task."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jaxrl.learners.off_policy import crossq, sac, simbav2, td3
+from jaxrl.learners.off_policy import bro, crossq, sac, simbav2, td3
 
 from .preset import BALANCED, FAST, Preset
 
@@ -63,6 +63,13 @@ SIMBAV2_SHAPE = {
     "actor_hidden": (128,),
     "critic_hidden": (128, 128),
 }
+BRO_SHAPE = {
+    "actor_lr": 3e-4,
+    "critic_lr": 3e-4,
+    "actor_hidden": (128,),
+    "critic_hidden": (128, 128),
+    "reset_after": (),  # resets cure overfitting by many updates a step; here one has eight steps
+}
 
 
 def in_shape(preset: Preset, config: Any, changes: dict[str, Any]) -> Preset:
@@ -73,6 +80,7 @@ def in_shape(preset: Preset, config: Any, changes: dict[str, Any]) -> Preset:
 
 CROSSQ = {task: in_shape(p, crossq.Config(), CROSSQ_SHAPE) for task, p in SAC.items()}
 SIMBAV2 = {task: in_shape(p, simbav2.Config(), SIMBAV2_SHAPE) for task, p in SAC.items()}
+BRO = {task: in_shape(p, bro.Config(), BRO_SHAPE) for task, p in SAC.items()}
 
 # The learners of claims/off_policy/critics.py, for any of Gymnasium's tasks.
 CRITICS = {

@@ -15,6 +15,7 @@ from jaxrl.run import runtime
 # Name: the module, which has `Config` and `make`.
 LEARNERS = {
     "bc": "jaxrl.learners.offline.bc",
+    "bro": "jaxrl.learners.off_policy.bro",
     "cal_ql": "jaxrl.learners.offline.cal_ql",
     "crossq": "jaxrl.learners.off_policy.crossq",
     "discrete_sac": "jaxrl.learners.off_policy.discrete_sac",
