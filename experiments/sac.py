@@ -17,7 +17,7 @@ import train
 
 from jaxrl.cli import script
 
-LEARNERS = ("sac", "sac_320k", "dsac", "mdpo", "pmoe")
+LEARNERS = ("sac", "sac_320k", "fast_sac", "dsac", "mdpo", "pmoe")
 
 
 def main() -> int:

@@ -35,7 +35,7 @@ from jaxrl.run.plan import rounded_up
 @dataclass
 class Args(script.Args):
     env: str = ""  # one of envs.names(), SUITE/NAME (brax, playground, gymnax) or MODULE:FUNCTION
-    learner: str = "ppo"  # one of jaxrl/learners/registry.py, rlpd or fast_td3
+    learner: str = "ppo"  # one of jaxrl/learners/registry.py, rlpd, fast_td3 or fast_sac
 
 
 @dataclass

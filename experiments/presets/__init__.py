@@ -12,7 +12,19 @@ from jaxrl.learners import registry
 from jaxrl.learners.off_policy import sac, td3
 
 from .imitation import REFINE, road
-from .off_policy import BRO, CRITICS, CROSSQ, OFF_POLICY, RLPD, SAC, SAC_320K, SIMBAV2, TD3
+from .off_policy import (
+    BRO,
+    CRITICS,
+    CROSSQ,
+    FAST_SAC,
+    FAST_TD3,
+    OFF_POLICY,
+    RLPD,
+    SAC,
+    SAC_320K,
+    SIMBAV2,
+    TD3,
+)
 from .on_policy import FEW_STEPS, MILLION, PPO, PPO_1M, REPPO
 from .preset import BALANCED, FAST, Preset
 from .residual import LONGER, RESIDUAL
@@ -23,6 +35,8 @@ __all__ = [
     "CRITICS",
     "CROSSQ",
     "FAST",
+    "FAST_SAC",
+    "FAST_TD3",
     "LONGER",
     "PPO",
     "PPO_1M",
@@ -50,12 +64,15 @@ BY_TASK = {
     "crossq": CROSSQ,
     "simbav2": SIMBAV2,
     "rlpd": RLPD,
+    "fast_td3": FAST_TD3,
+    "fast_sac": FAST_SAC,
 }
 # Names of settings, and the learner that has them.
-VARIANTS = {"ppo_1m": "ppo", "sac_320k": "sac", "rlpd": "sac", "fast_td3": "td3"}
+VARIANTS = {"ppo_1m": "ppo", "sac_320k": "sac", "rlpd": "sac", "fast_td3": "td3", "fast_sac": "sac"}
 ANY_TASK = {
     "rlpd": Preset(250_000, sac.RLPD),
     "fast_td3": Preset(10_240_000, td3.FAST),
+    "fast_sac": Preset(20_480_000, sac.FAST),
     "ppo_1m": Preset(MILLION, FEW_STEPS),
     "sac_320k": Preset(320_000, sac.Config(**OFF_POLICY)),
 }

@@ -1,7 +1,7 @@
 """Soft actor-critic (Haarnoja et al. 2018b), with the options that made it sample-efficient.
 
 Randomised ensembles (REDQ, Chen et al. 2021), LayerNorm critics and prior data (RLPD, Ball et
-al. 2023) are settings: `RLPD` below is a preset, not another algorithm.
+al. 2023) are settings: `RLPD` and `FAST` below are presets, not other algorithms.
 """
 
 from __future__ import annotations
@@ -71,6 +71,31 @@ RLPD = Config(
     num_envs=1,
     updates_per_step=20,
     policy_delay=20,
+)
+
+# FastSAC (Seo et al. 2025, arXiv 2512.01996; code amazon-far/holosoma): many environments, large
+# batches, quick targets, no clipped double Q. Their critics are categorical and their weights decay;
+# here critics are plain numbers without decay. Each of their critics has a target of its own; here
+# both have that of one of them, drawn for every update.
+FAST = Config(
+    num_envs=4096,
+    updates_per_step=8,
+    policy_delay=4,
+    batch_size=8192,
+    replay_size=4096 * 1024,
+    learning_starts=4096 * 10,
+    gamma=0.97,
+    tau=0.125,
+    init_alpha=0.001,
+    target_entropy=0.0,
+    target_critics=1,
+    actor_q="mean",
+    layer_norm=True,
+    normalize_obs=True,
+    activation="swish",
+    actor_out_scale=0.0,
+    actor_hidden=(512, 256, 128),
+    critic_hidden=(768, 384, 192),
 )
 
 
