@@ -47,7 +47,8 @@ def test_cartpole_balance_stays_at_its_best():
 
 
 @pytest.mark.parametrize(
-    "learner", ["REPPO", "SAC", "SAC_320K", "TD3", "BRO", "CROSSQ", "SIMBAV2", "RLPD", "FAST_TD3", "FAST_SAC"]
+    "learner",
+    ["REPPO", "SAC", "SAC_320K", "TD3", "BRO", "CROSSQ", "SIMBAV2", "RLPD", "FAST_TD3", "FAST_SAC"],
 )
 def test_every_preset_of_a_learner_other_than_ppo_is_valid(learner):
     for task, preset in getattr(presets, learner).items():

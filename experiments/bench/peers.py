@@ -7,7 +7,8 @@ Each peer lives in a virtual environment of its own, which this script makes (`-
 them) because they pin libraries that we and each other do not. A trainer is a process
 (drivers/) that waits for its turn: all train a round, then all the next. Rounds of warm-up,
 which hold compilation and the first random steps, are not counted. How long XLA compiled, all
-rounds together, stands apart from the seconds until an evaluation found the task solved.
+rounds together, stands apart from the seconds until an evaluation found the task solved. The seconds
+of a user's wait until then, imports and compilation included, stand beside them.
 
 purejaxrl is no package: download its repository and name the folder that holds `ppo.py`.
 """
@@ -32,6 +33,7 @@ from bench import ratio, spread, write
 from jaxrl.report import terminal
 
 DRIVERS = Path(__file__).parent / "drivers"
+OURS = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # of the environment
 VENVS: dict[str, tuple[str, ...]] = {
     "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium[mujoco]==1.4.0", "jax==0.10.2"),
     "sb3": ("stable-baselines3==2.9.2", "torch==2.13.0", "gymnasium[mujoco]==1.4.0"),
@@ -161,7 +163,7 @@ class Args(BenchArgs):
 
 
 class Process:
-    """A driver, waiting for its turn; it gets no XLA flags of ours."""
+    """A driver, waiting for its turn. It gets no XLA flags of ours, and no cache of programs."""
 
     def __init__(self, python: Path | str, driver: str, settings: dict[str, Any]):
         began = time.perf_counter()
@@ -171,7 +173,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+            env={k: v for k, v in os.environ.items() if k not in OURS},
             text=True,
         )
         self.versions = self._answer()["versions"]
@@ -259,7 +261,9 @@ def measure(name: str, group: Group, args: Args, venvs: Path) -> list[dict[str, 
                 "seconds": [a["seconds"] for a in answers[k]],  # with those of compilation
                 "compile_seconds": sum(a["compile_seconds"] for a in answers[k]),
                 "returns": [a["return"] for a in answers[k]],
+                "start_seconds": process.start_seconds,
                 "seconds_to_return": seconds_to_return(answers[k], settings),
+                "seconds_to_solve": seconds_to_solve(answers[k], settings, process.start_seconds),
                 "memory_bytes": answers[k][-1]["memory_bytes"],
                 "versions": process.versions,
             }
@@ -270,10 +274,27 @@ def measure(name: str, group: Group, args: Args, venvs: Path) -> list[dict[str, 
 def seconds_to_return(answers: list[dict], settings: dict[str, Any]) -> float | None:
     """Of training, without compilation, until the first evaluation that found the task solved;
     None: never. Where every round is a run of its own, of the first run that solved it."""
+    i = first_solved(answers, settings)
+    if i is None:
+        return None
     seconds = [a["seconds"] - a["compile_seconds"] for a in answers]
-    clock = seconds if settings["fresh"] else np.cumsum(seconds)
+    return seconds[i] if settings["fresh"] else sum(seconds[: i + 1])
+
+
+def seconds_to_solve(
+    answers: list[dict], settings: dict[str, Any], start_seconds: float
+) -> float | None:
+    """`seconds_to_return` with imports and all compilation until then: what a user waits."""
+    i, training = first_solved(answers, settings), seconds_to_return(answers, settings)
+    if i is None:
+        return None
+    return start_seconds + training + sum(a["compile_seconds"] for a in answers[: i + 1])
+
+
+def first_solved(answers: list[dict], settings: dict[str, Any]) -> int | None:
+    """The first round whose evaluation found the task solved; None: there was none."""
     solved = SOLVED[settings["task"]]
-    return next((t for t, a in zip(clock, answers, strict=True) if a["return"] >= solved), None)
+    return next((i for i, a in enumerate(answers) if a["return"] >= solved), None)
 
 
 def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -296,7 +317,9 @@ def main(args: Args) -> list[dict[str, Any]]:
         rows = [r for name in args.groups for r in measure(name, GROUPS[name], args, venvs)]
     ratios = ratios_of(rows)
     write(args.out, "peers", args, rows, ratios)
-    columns = ["group", "trainer", "per second", "last return", "s to solve", "compile s", "MB"]
+    columns = ["group", "trainer", "per second", "last return", "training s to solve"]
+    columns += ["s to solve in all", "compile s", "MB"]
+    seconds = lambda x: f"{x:.1f}" if x else "-"
     terminal.table(
         "Gradient updates per second (sac), environment steps per second (ppo)",
         [*columns, "versions"],
@@ -306,7 +329,8 @@ def main(args: Args) -> list[dict[str, Any]]:
                 r["trainer"],
                 spread(np.array(r["per_second"])),
                 terminal.number(r["returns"][-1]),
-                f"{r['seconds_to_return']:.1f}" if r["seconds_to_return"] else "-",
+                seconds(r["seconds_to_return"]),
+                seconds(r["seconds_to_solve"]),
                 f"{r['compile_seconds']:.1f}",
                 f"{r['memory_bytes'] / 1e6:,.0f}",
                 " ".join(f"{k} {v}" for k, v in r["versions"].items()),

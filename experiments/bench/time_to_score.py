@@ -1,13 +1,15 @@
 """Seconds from the start of a process until Gymnasium's v5 task pays a fixed return.
 
     python experiments/bench/time_to_score.py
-    python experiments/bench/time_to_score.py --tasks hopper --trainers sac sb3_ppo --out score.json
+    python experiments/bench/time_to_score.py --tasks hopper --trainers sac_320k sb3_ppo --limit 240
 
 Each trainer is a process (drivers/), as in `peers.py`, and the trainers of a task take turns: all
 train a tenth of their steps, then all the next tenth. After each tenth the policy is scored in
 Gymnasium's own environment. The clock of a trainer counts its imports, its compilation and its
 training. Evaluations do not count, because every trainer has the same ones. Ours use the presets
-of experiments/presets/. Peers use the settings that their authors publish for the task.
+of experiments/presets/. Peers use the settings that their authors publish for the task, whose rates
+are constant: a shorter run is the beginning of a longer one. A trainer stops at the task's highest
+return, or where its clock passes `--limit`.
 
 With `--seeds 5` ours trains five runs in one program, and the best peer would need five runs: its
 seconds are multiplied by the seeds. A score is the mean over the seeds.
@@ -38,6 +40,7 @@ TARGETS = {
     "inverted_double_pendulum": (9_000.0,),
 }
 TURNS = 10  # evaluations of each trainer
+USUAL = ("ppo_1m", "sac_320k", "sb3_ppo", "sbx_sac")
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,9 @@ class Trainer:
     total_steps: int = 0  # 0: the preset's
 
 
-TRAINERS = {
-    "ppo": Trainer("jaxrl_score.py", learner="ppo"),
-    "sac": Trainer("jaxrl_score.py", learner="sac"),
-    "crossq": Trainer("jaxrl_score.py", learner="crossq"),
-    "simbav2": Trainer("jaxrl_score.py", learner="simbav2"),
-    "sb3_ppo": Trainer("sb3_score.py", "sb3", "ppo", 1_000_000),
+OURS = ("ppo", "ppo_1m", "reppo", "sac", "sac_320k", "td3", "crossq", "simbav2", "bro")  # presets
+TRAINERS = {name: Trainer("jaxrl_score.py", learner=name) for name in OURS} | {
+    "sb3_ppo": Trainer("sb3_score.py", "sb3", "ppo", 400_000),
     "sbx_sac": Trainer("sb3_score.py", "sbx", "sac", 200_000),
     "sbx_crossq": Trainer("sb3_score.py", "sbx", "crossq", 200_000),
 }
@@ -63,10 +63,11 @@ TRAINERS = {
 class Args(BenchArgs):
     rounds: int = TURNS  # evaluations of each trainer
     tasks: tuple[str, ...] = tuple(TARGETS)
-    trainers: tuple[str, ...] = tuple(TRAINERS)
+    trainers: tuple[str, ...] = USUAL  # of TRAINERS
     seeds: int = 1  # of ours, at once
     total_steps: int = 0  # of every trainer and seed; 0: the trainer's own
     episodes: int = 10  # of an evaluation, of every seed
+    limit: float = 0.0  # seconds of its clock after which a trainer stops; 0: none
     venvs: Path | None = None  # folder for the peers' virtual environments; None: a temporary one
 
 
@@ -95,13 +96,21 @@ def measure(task: str, args: Args, venvs: Path) -> list[dict[str, Any]]:
     """A row for each trainer: its clock and its score after every turn."""
     running = {n: process for n in args.trainers if (process := start(n, task, args, venvs))}
     answers: dict[str, list[dict]] = {name: [] for name in running}
+    going = set(running)
     for _ in range(args.rounds):
         for name, process in list(running.items()):
+            if name not in going:
+                continue
             try:
                 answers[name].append(process.ask("train") | process.ask("evaluate"))
             except (RuntimeError, BrokenPipeError) as error:
                 print(f"{name} on {task}: dropped; {error}")
                 del running[name]
+                continue
+            clock = process.start_seconds + sum(a["seconds"] for a in answers[name])
+            best = answers[name][-1]["return"] >= max(TARGETS[task])
+            if best or 0 < args.limit <= clock:
+                going.remove(name)
     rows = []
     for name, process in running.items():
         process.close()

@@ -24,8 +24,10 @@ import paired  # noqa: E402
 import peers  # noqa: E402
 import physics  # noqa: E402
 import plans  # noqa: E402
+import presets  # noqa: E402
 import reduce as reduce_bench  # noqa: E402
 import replay as replay_bench  # noqa: E402
+import scaling  # noqa: E402
 import seeds  # noqa: E402
 import tasks  # noqa: E402
 import time_to_score  # noqa: E402
@@ -41,6 +43,7 @@ from jaxrl.learners.on_policy import ppo  # noqa: E402
 from jaxrl.loops.algorithm import Batch, Obs  # noqa: E402
 from jaxrl.nn import spaces  # noqa: E402
 from jaxrl.nn.layers import ActorCritic  # noqa: E402
+from jaxrl.report import log  # noqa: E402
 from jaxrl.run import runtime  # noqa: E402
 
 OBS = 7  # of a Probe, whose actions have one entry
@@ -233,6 +236,20 @@ def test_overhead(probe, tmp_path, monkeypatch):
     }
 
 
+def test_scaling_measures_every_number_of_environments_and_draws_them(probe, tmp_path, monkeypatch):
+    tiny = {"unroll_length": 2, "actor_hidden": (4,), "critic_hidden": (4,)}
+    monkeypatch.setattr(overhead, "PPO", {"probe": Preset(32, ppo.Config(num_envs=4, **tiny))})
+    monkeypatch.setattr(overhead, "MATMUL", 8)
+    out, picture = tmp_path / "x.json", tmp_path / "x.png"
+    scaling.main(scaling.Args(rounds=1, out=out, tasks=("probe",), num_envs=(8, 16)))
+    assert set(ratios_in(out)) == {"probe/8_over_8", "probe/16_over_8"}
+    assert [row["num_envs"] for row in json.loads(out.read_text())["rows"]] == [8, 16]
+    drawn = picture.read_bytes()
+    picture.unlink()
+    scaling.main(scaling.Args(draw=out))
+    assert picture.read_bytes() == drawn
+
+
 @pytest.mark.parametrize("name", ["bc", "iql", "imitation", "sac"])
 def test_a_learner_compiles_once_whatever_the_chunks(probe, name, monkeypatch):
     monkeypatch.setattr(envs, "make", lambda *_, **__: Probe(pays=1.0))
@@ -337,6 +354,12 @@ def test_gpu_sh_runs_small_on_a_cpu(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     assert "ppo/2_seeds/cost" in ratios_in(tmp_path / "bench_seeds.json")
     (tmp_path / "ppo_inverted_pendulum" / "config.json").write_text("{")
+    done = go("fast_td3 fast_sac")
+    assert done.returncode == 0, done.stdout[-3000:]
+    for learner in ("fast_td3", "fast_sac"):
+        run = tmp_path / f"{learner}_pendulum_swingup"
+        evals = [x for x in log.read(run) if x["kind"] == "eval"]
+        assert evals[-1]["env_steps"] == 80, learner
     done = go("ppo tests")
     assert done.returncode == 1 and "== ppo did not finish" in done.stdout
     assert "skipped in" in (tmp_path / "tests.txt").read_text()
@@ -380,7 +403,7 @@ def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_
     order = []
 
     class Stub:
-        versions = {"jaxrl": "1"}
+        versions, start_seconds = {"jaxrl": "1"}, 3.0
 
         def __init__(self, python, driver, settings):
             self.name, self.asked = driver, 0
@@ -406,7 +429,7 @@ def test_peers_are_asked_in_turn_and_one_that_fails_is_dropped(monkeypatch, tmp_
     assert order[:8] == [(d, w) for d in drivers for w in ("train", "evaluate")]
     assert [r["trainer"] for r in rows] == ["jaxrl", "jaxrl_bfloat16", "8_seeds"]
     assert rows[0]["per_second"] == [10.0, 10.0] and rows[0]["compile_seconds"] == 1.5
-    assert rows[0]["seconds_to_return"] == 1.5
+    assert rows[0]["seconds_to_return"] == 1.5 and rows[0]["seconds_to_solve"] == 3.0 + 2.0
     ours = ("sac/jaxrl_bfloat16_over_jaxrl", "sac/8_seeds_over_jaxrl")
     assert ratios_in(out) == dict.fromkeys(ours, 1.0)
     rates = {"jaxrl": 30.0, "jaxrl_bfloat16": 60.0, "sbx": 10.0, "8_seeds": 45.0}
@@ -428,6 +451,16 @@ def test_seconds_to_a_return_are_those_of_the_run_that_reached_it():
     assert peers.seconds_to_return(answers, settings) == 9.0
     assert peers.seconds_to_return(answers, settings | {"fresh": True}) == 3.0
     assert peers.seconds_to_return(answers[:2], settings) is None
+
+
+def test_seconds_to_solve_hold_the_start_and_all_compilation_until_then():
+    """Three rounds of 3 s training and 1 s compilation each; a fresh run trains in one of them."""
+    returns = (-900.0, -250.0, -150.0, -100.0)
+    answers = [{"seconds": 4.0, "compile_seconds": 1.0, "return": r} for r in returns]
+    settings = {"task": "Pendulum-v1", "fresh": False}
+    assert peers.seconds_to_solve(answers, settings, 5.0) == 5.0 + 3 * 4.0
+    assert peers.seconds_to_solve(answers, settings | {"fresh": True}, 5.0) == 5.0 + 3.0 + 3 * 1.0
+    assert peers.seconds_to_solve(answers[:2], settings, 5.0) is None
 
 
 def test_every_group_of_peers_has_a_return_that_solves_it():
@@ -488,12 +521,59 @@ def test_trainers_take_turns_and_their_clock_holds_the_start_and_training(
     assert "sb3_ppo on half_cheetah: dropped; out of memory" in printed and "5000: -" in printed
 
 
+@pytest.mark.parametrize(
+    "limit, turns",
+    [(0.0, {"ppo": 5, "sb3_ppo": 5}), (35.0, {"ppo": 5, "sb3_ppo": 2})],
+)
+def test_a_trainer_stops_at_the_highest_target_or_at_the_limit(monkeypatch, limit, turns):
+    """Half-cheetah's highest is 5000; of eight turns the fifth reaches it."""
+
+    class Stub:
+        versions, start_seconds = {}, 1.0
+
+        def __init__(self, python, driver, settings):
+            self.seconds, self.turn = 20.0 if driver == "sb3_score.py" else 2.0, 0
+
+        def ask(self, word):
+            if word == "evaluate":
+                return {"return": 1000.0 * self.turn, "memory_bytes": 1}
+            self.turn += 1
+            return {"seconds": self.seconds, "compile_seconds": 0.0, "steps": 10}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(time_to_score.peers, "Process", Stub)
+    monkeypatch.setattr(time_to_score.peers, "python_of", lambda *_: "python")
+    args = time_to_score.Args(rounds=8, trainers=tuple(turns), limit=limit)
+    rows = time_to_score.measure("half_cheetah", args, Path())
+    assert {row["trainer"]: len(row["clock"]) for row in rows} == turns
+
+
+def test_a_driver_gets_neither_flags_nor_a_cache_of_programs(monkeypatch, tmp_path):
+    """What it has of them stands where its answer names versions."""
+    (tmp_path / "echo.py").write_text(
+        "import json, os\n"
+        "found = {k: v for k, v in os.environ.items() if k in ('XLA_FLAGS', 'OTHER')}\n"
+        "found |= {k: v for k, v in os.environ.items() if k.startswith('JAX_COMPILATION')}\n"
+        "print(json.dumps({'versions': found}))\n"
+    )
+    monkeypatch.setattr(peers, "DRIVERS", tmp_path)
+    for name in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "OTHER"):
+        monkeypatch.setenv(name, "x")
+    process = peers.Process(sys.executable, "echo.py", {})
+    process.close()
+    assert process.versions == {"OTHER": "x"}
+
+
 def test_every_trainer_has_a_driver_and_every_target_an_original():
     for trainer in time_to_score.TRAINERS.values():
         assert (time_to_score.peers.DRIVERS / trainer.driver).exists()
         assert trainer.venv in ("", *time_to_score.peers.VENVS)
+        assert trainer.venv or trainer.learner in presets.names()
         assert bool(trainer.total_steps) == bool(trainer.venv)  # ours: the presets'
     assert set(time_to_score.TARGETS) <= set(ORIGINALS)
+    assert set(time_to_score.USUAL) <= set(time_to_score.TRAINERS)
 
 
 def test_an_unknown_task_or_trainer_is_refused_in_one_line():

@@ -29,7 +29,8 @@ runtime.setup(devices, cache=False)  # the peers keep no programs either
 
 from bench import Run  # noqa: E402
 
-learner = registry.module(s["learner"]).make(envs.make(s["task"], **preset.env), config)
+name = presets.VARIANTS.get(s["learner"], s["learner"])
+learner = registry.module(name).make(envs.make(s["task"], **preset.env), config)
 turn = max(1, round(total_steps / s["turns"] / learner.steps_per_iteration))
 runs = None
 
