@@ -82,6 +82,18 @@ def window(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> windo
     return windows.Window(steps, windows.alive(steps, ages < replay.size))
 
 
+def stretch(replay: Replay, age: jax.Array, env: jax.Array, length: int) -> windows.Window:
+    """Returns the `length` steps from row `age` [B] of column `env` [B] on, across episodes.
+
+    `alive` is False past the newest row and for steps that were not finite. `Window.begins` says
+    where another episode begins.
+    """
+    ages = age + jnp.arange(length)[:, None]  # [length, B]
+    rows = physical_row(replay, ages)
+    steps = jax.tree.map(lambda x: x[rows, env], replay.steps)
+    return windows.Window(steps, (ages < replay.size) & steps.valid)
+
+
 # --- Goals ---
 
 

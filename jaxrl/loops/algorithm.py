@@ -11,8 +11,8 @@ Methods plug in mathematics for ONE run. They never mention a device: `Batch.mea
 | `keeps` | `agent.actor.params` | policies that also ask a critic (best-of-N, edits) |
 | `explore` | `act`, sampled | action noise |
 | `memory` | `()` | noise that lasts an episode, plans, options, recurrent state |
-| `window` | `uniform` | hindsight goals, filters, learned rewards |
-| `cut` | `n_step` of the config | chunks and sequences of actions |
+| `window` | `uniform` | hindsight goals, filters, learned rewards; `across` episodes |
+| `cut` | `n_step` of the config | `chunk`s of actions, `sequence`s of whole steps |
 | `observe` | none | statistics of what was collected: the scale of rewards |
 """
 
@@ -85,6 +85,7 @@ class Batch:
     """Samples to learn from, [B, ...]. If devices share a batch, each has a part of it.
 
     `action` is [B, A] in [-1, 1], int32 [B] where actions are discrete, [B, h, ...] from `chunk`.
+    From `sequence` every entry of a step is [B, h, ...].
     """
 
     obs: Obs
@@ -97,6 +98,7 @@ class Batch:
     signals: dict[str, jax.Array]  # each summed like the reward, not scaled
     key: jax.Array  # [B] one key per sample, for random numbers of the update
     shared_key: jax.Array  # [] the same on every device
+    begins: Any = ()  # [B, h] bool: which steps of the window begin an episode (`Window.begins`)
     share: float = struct.field(pytree_node=False, default=1.0)  # of the batch, on this device
     axis_name: str | None = struct.field(pytree_node=False, default=None)
 
@@ -215,6 +217,14 @@ def uniform(
     return replay.window(ring, age, column, length)
 
 
+def across(
+    ring: Replay, keys: jax.Array, columns: Columns, length: int, config: Any = None
+) -> Window:
+    """`uniform`, but a window goes on where an episode ends. `Batch.begins` says where."""
+    age, column = replay.uniform(ring, keys, columns.first, columns.count)
+    return replay.stretch(ring, age, column, length)
+
+
 def n_step(steps: int) -> Cut:
     """Returns over up to `steps` steps, with scaled rewards."""
 
@@ -229,6 +239,15 @@ def chunk(steps: int) -> Cut:
 
     def make(window: Window, config: Updates) -> windows.Batch:
         return windows.chunk(scaled(window, config), config.gamma)[0]
+
+    return Cut(steps, make)
+
+
+def sequence(steps: int) -> Cut:
+    """All `steps` steps of the window by themselves, [B, steps, ...], for memories."""
+
+    def make(window: Window, config: Updates) -> windows.Batch:
+        return windows.sequence(scaled(window, config), config.gamma)
 
     return Cut(steps, make)
 
@@ -337,15 +356,16 @@ def to_batch(
 ) -> Batch:
     """Returns the batch that an update sees, made of `window` and one of `keys` [B] per sample."""
     sample = cut.make(window, config)
-    size = sample.weight.shape[0]
+    size, axes = sample.weight.shape[0], sample.reward.ndim
     return Batch(
-        obs=flatten(config, moments, sample.obs, 1),
+        obs=flatten(config, moments, sample.obs, axes),
         action=sample.action,
         reward=sample.reward,
-        next_obs=flatten(config, moments, sample.next_obs, 1),
+        next_obs=flatten(config, moments, sample.next_obs, axes),
         discount=sample.discount,
         valid=sample.weight > 0,
         taken=window.alive.T,
+        begins=window.begins.T,
         signals=sample.signals,
         key=keys,
         shared_key=jax.random.fold_in(key, 2 * config.batch_size),

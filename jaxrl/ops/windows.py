@@ -19,12 +19,24 @@ class Window:
     """`length` consecutive steps from each of B starts."""
 
     steps: Transition  # [length, B, ...]
-    alive: jax.Array  # [length, B] bool: still the first step's episode, recorded and finite
+    # [length, B] bool: recorded and finite and, unless the window crosses the ends of episodes,
+    # still the first step's episode
+    alive: jax.Array
+
+    @property
+    def begins(self) -> jax.Array:
+        """Which steps begin an episode by the end of the step before. [length, B] bool
+
+        The first row is False, because nothing is known about the step before it.
+        """
+        ended = self.steps.terminated | self.steps.truncated
+        return jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]])
 
 
 @struct.dataclass
 class Batch:
-    """What a temporal-difference update needs, [B, ...]."""
+    """What a temporal-difference update needs, [B, ...]. From `sequence` all but `weight` is
+    [B, length, ...]."""
 
     obs: Any
     action: jax.Array  # [B, A]; [B, length, A] from `chunk`
@@ -80,3 +92,26 @@ def chunk(w: Window, gamma: jax.Array | float) -> tuple[Batch, jax.Array]:
     actions that belong to the episode."""
     actions = jnp.moveaxis(w.steps.action, 0, 1)
     return n_step(w, gamma).replace(action=actions), w.alive.T
+
+
+def sequence(w: Window, gamma: jax.Array | float) -> Batch:
+    """Returns every step of each window by itself, [B, length, ...].
+
+    `weight` [B] is 1 where any step is alive. A sample whose first steps are not alive still counts.
+    Rewards and signals are 0 where a step is not.
+    """
+    chex.assert_equal_shape([w.alive, w.steps.reward, w.steps.terminated, w.steps.valid])
+    steps = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), w.steps)
+
+    def alive(x):  # [B, length, ...]
+        return jnp.where(w.alive.T.reshape(x.shape[:2] + (1,) * (x.ndim - 2)), x, 0)
+
+    return Batch(
+        obs=steps.obs,
+        action=steps.action,
+        reward=alive(steps.reward),
+        next_obs=steps.next_obs,
+        discount=jnp.where(steps.terminated, 0.0, jnp.asarray(gamma)),
+        weight=w.alive.any(0).astype(jnp.float32),
+        signals=jax.tree.map(alive, steps.signals | summed(steps.signals)),
+    )

@@ -26,7 +26,9 @@ histories = arrays(np.int8, (2 * T, N), elements=st.integers(0, 5))
 
 insert = jax.jit(replay.insert)
 window = jax.jit(replay.window, static_argnums=3)
+stretch = jax.jit(replay.stretch, static_argnums=3)
 n_step = jax.jit(windows.n_step)
+sequence = jax.jit(windows.sequence)
 episode_end = jax.jit(replay.episode_end, static_argnums=3)
 hindsight_ages = jax.jit(goals.hindsight_ages)
 
@@ -172,6 +174,28 @@ def test_n_step_sums_what_was_earned_and_bootstraps_from_where_it_led(kind, rows
         assert_same(at(batch.next_obs, b), at(kept.next_obs, last, env))
         assert_same(at(batch.obs, b), at(kept.obs, age, env))
         assert_same(at(batch.action, b), at(kept.action, age, env))
+
+
+@laws
+@given(histories, st.integers(0, 2 * T), gammas)
+def test_a_stretch_crosses_the_ends_of_episodes_and_a_sequence_has_each_step(kind, rows, gamma):
+    steps = history(kind)
+    w, kept = stretch(filled(steps, rows), EVERY_AGE, EVERY_ENV, L), held(steps, rows)
+    batch, begins = sequence(w, gamma), np.asarray(w.begins)
+    assert not begins[0].any()
+    for b, (age, env) in enumerate(zip(EVERY_AGE, EVERY_ENV, strict=True)):
+        for t, a in enumerate(range(age, age + L)):
+            there = a < len(kept.reward) and bool(kept.valid[a, env])
+            assert bool(w.alive[t, b]) == there
+            assert batch.reward[b, t] == (kept.reward[a, env] if there else 0.0)
+            if not there:
+                continue
+            assert_same(at(batch.obs, b, t), at(kept.obs, a, env))
+            assert_same(at(batch.next_obs, b, t), at(kept.next_obs, a, env))
+            assert batch.discount[b, t] == (0.0 if kept.terminated[a, env] else np.float32(gamma))
+            if t:
+                ended = kept.terminated[a - 1, env] | kept.truncated[a - 1, env]
+                assert begins[t, b] == ended
 
 
 def test_n_step_sums_signals_like_the_reward_and_keeps_the_teacher_of_the_first_step():
