@@ -42,6 +42,10 @@ SMALL = {
     "horizon": 4,
     "execute": 2,
     "denoise_steps": 2,
+    "burn_in": 2,
+    "trained": 3,
+    "memory_width": 8,
+    "context": 3,
 }
 NAMES = sorted(registry.LEARNERS)
 # One learner after the other, so that the programs of one are in memory at a time.

@@ -36,6 +36,7 @@ LEARNERS = {
     "ppo_lagrangian": "jaxrl.learners.safe.ppo_lagrangian",
     "ppo_mdpo": "jaxrl.learners.on_policy.mdpo",
     "qc": "jaxrl.learners.off_policy.qc",
+    "recurrent_sac": "jaxrl.learners.off_policy.recurrent_sac",
     "reinflow": "jaxrl.learners.on_policy.reinflow",
     "reppo": "jaxrl.learners.on_policy.reppo",
     "sac": "jaxrl.learners.off_policy.sac",

@@ -125,16 +125,20 @@ class Ensemble(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Pre-norm blocks of full self-attention and a two-layer MLP. [*B, tokens, width] to the same."""
+    """Pre-norm blocks of self-attention and a two-layer MLP. x [*B, tokens, width] to the same.
+
+    `seen` [*B, tokens] bool says which tokens are looked at. None: all of them.
+    """
 
     width: int
     layers: int
     heads: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+        mask = None if seen is None else seen[..., None, None, :]  # the same for all heads, queries
         for _ in range(self.layers):
-            x = x + nn.MultiHeadDotProductAttention(self.heads)(nn.LayerNorm()(x))
+            x = x + nn.MultiHeadDotProductAttention(self.heads)(nn.LayerNorm()(x), mask=mask)
             x = x + MLP((4 * self.width,), self.width, "gelu")(nn.LayerNorm()(x))
         return nn.LayerNorm()(x)
 
@@ -158,9 +162,51 @@ class GRU(nn.Module):
         cell = nn.GRUCell(self.width, recurrent_kernel_init=kernel_init("lecun"))
         return scan(cell, carry, (x, reset))
 
+    def start(self, *batch: int) -> jax.Array:
+        """The carry of an episode's start, for `batch` axes."""
+        return jnp.zeros((*batch, self.width))
+
+
+class Context(nn.Module):
+    """A transformer over the last `length` steps of an episode, the present one included.
+
+    It takes and returns what a `GRU` does. The carry holds the embedded inputs of the last
+    `length` - 1 steps [*B, length - 1, width] and which of them are this episode's
+    [*B, length - 1] bool. The output of a step depends on no later step. Every step looks at its
+    own `length` tokens, so that a sequence equals its steps one by one, which costs `length` times
+    the evaluations of a band of attention: meant for windows of some 8 to 32 steps.
+    """
+
+    length: int
+    width: int
+    layers: int = 1
+    heads: int = 2
+
+    @nn.compact
+    def __call__(self, carry: Any, x: jax.Array, reset: jax.Array):
+        tokens, known = carry
+        steps, past = x.shape[0], self.length - 1
+        episode = jnp.cumsum(reset, 0, dtype=jnp.int32)  # [T, *B]
+        earlier = jnp.where(jnp.moveaxis(known, -1, 0), 0, -1)
+        tokens = jnp.concatenate([jnp.moveaxis(tokens, -2, 0), Dense(self.width)(x)])
+        episode = jnp.concatenate([earlier, episode])  # [past + T, *B]
+        taken = jnp.arange(steps)[:, None] + jnp.arange(self.length)  # [T, length]
+        window = jnp.moveaxis(tokens[taken], 1, -2)  # [T, *B, length, width]
+        same = jnp.moveaxis(episode[taken] == episode[past:, None], 1, -1)  # [T, *B, length]
+        place = self.param("place", nn.initializers.normal(0.02), (self.length, self.width))
+        out = Transformer(self.width, self.layers, self.heads)(window + place, same)[..., -1, :]
+        same = episode[steps:] == episode[-1]
+        return (jnp.moveaxis(tokens[steps:], 0, -2), jnp.moveaxis(same, 0, -1)), out
+
+    def start(self, *batch: int) -> tuple[jax.Array, jax.Array]:
+        """The carry of an episode's start, for `batch` axes."""
+        shape = (*batch, self.length - 1)
+        return jnp.zeros((*shape, self.width)), jnp.zeros(shape, bool)
+
 
 class ActorCritic(nn.Module):
-    """Separate actor and critic, recurrent where `gru_width` > 0. Time-major inputs.
+    """Separate actor and critic, recurrent where `gru_width` > 0 or with a `memory`. Time-major
+    inputs. `memory` makes a module that takes and returns what a `GRU` does, such as `Context`.
 
     Returns (carry, actor output [T, B, actor_out], value [T, B]); with `free_log_std`
     the actor output is [T, B, 2 * actor_out], and its second half is a parameter that does not
@@ -177,6 +223,7 @@ class ActorCritic(nn.Module):
     init_log_std: float = 0.0
     values: int = 1
     start: Start = "lecun"
+    memory: Callable[[], nn.Module] | None = None
 
     def setup(self):
         scale, start = self.actor_out_scale, self.start
@@ -189,11 +236,17 @@ class ActorCritic(nn.Module):
         if self.gru_width:
             self.actor_gru = GRU(self.gru_width)
             self.critic_gru = GRU(self.gru_width)
+        if self.memory:
+            self.actor_memory, self.critic_memory = self.memory(), self.memory()
 
     def __call__(self, carry, actor_obs: jax.Array, critic_obs: jax.Array, reset: jax.Array):
         if self.gru_width:
             actor_carry, actor_obs = self.actor_gru(carry[0], actor_obs, reset)
             critic_carry, critic_obs = self.critic_gru(carry[1], critic_obs, reset)
+            carry = (actor_carry, critic_carry)
+        if self.memory:
+            actor_carry, actor_obs = self.actor_memory(carry[0], actor_obs, reset)
+            critic_carry, critic_obs = self.critic_memory(carry[1], critic_obs, reset)
             carry = (actor_carry, critic_carry)
         # One flat batch: XLA on a CPU is far slower on [T, B, d] @ [d, h].
         flat = lambda x: x.reshape(-1, x.shape[-1])
@@ -204,5 +257,7 @@ class ActorCritic(nn.Module):
         return carry, out, self.critic(flat(critic_obs)).reshape(shape)
 
     def init_carry(self, batch: int):
-        """Zeros; an empty tuple where there is no recurrence."""
+        """The carry of an episode's start; an empty tuple where there is no recurrence."""
+        if self.memory:
+            return (self.memory().start(batch),) * 2
         return (jnp.zeros((batch, self.gru_width)),) * 2 if self.gru_width else ()
