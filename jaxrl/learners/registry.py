@@ -35,6 +35,7 @@ LEARNERS = {
     "ppo": "jaxrl.learners.on_policy.ppo",
     "ppo_lagrangian": "jaxrl.learners.safe.ppo_lagrangian",
     "ppo_mdpo": "jaxrl.learners.on_policy.mdpo",
+    "ppo_transformer": "jaxrl.learners.on_policy.ppo_transformer",
     "qc": "jaxrl.learners.off_policy.qc",
     "recurrent_sac": "jaxrl.learners.off_policy.recurrent_sac",
     "reinflow": "jaxrl.learners.on_policy.reinflow",

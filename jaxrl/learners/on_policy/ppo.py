@@ -6,10 +6,12 @@ Collection, epochs and minibatches are the on-policy engine's, `jaxrl/loops/on_p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from envs.contract import single_agent
 from envs.types import Box, Env
@@ -45,10 +47,12 @@ class Config(OnPolicy):
         return self.gru_width > 0
 
 
-def networks(env: Env, config: Config, values: int = 1) -> tuple[Network, Actor]:
+def networks(
+    env: Env, config: Config, values: int = 1, memory: Callable[[], nn.Module] | None = None
+) -> tuple[Network, Actor]:
     """Separate MLPs or GRUs for actor and critic, and a Gaussian actor or one of one or several categoricals.
 
-    The critic has `values` outputs.
+    The critic has `values` outputs. `memory` replaces the GRU, see `ActorCritic`.
     """
     space = env.action_space
     discrete = not isinstance(space, Box)
@@ -65,6 +69,7 @@ def networks(env: Env, config: Config, values: int = 1) -> tuple[Network, Actor]
         config.init_log_std,
         values,
         config.start,
+        memory,
     )
     network = actor_critic(module, config.actor_obs, config.critic_obs)
     return network, distribution_actor(space, config.distribution)
