@@ -1,6 +1,7 @@
 """Recurrence forgets at resets, sequences equal steps, and actor and critic share nothing."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from flax import linen as nn
 from probes import assert_same, differ
 
-from jaxrl.nn.layers import ACTIVATIONS, GRU, MLP, ActorCritic, Dense, Ensemble, orthogonal
+from jaxrl.nn.layers import ACTIVATIONS, GRU, MLP, ActorCritic, Context, Dense, Ensemble, orthogonal
 from jaxrl.nn.product import plain, product
 
 T, B, IN, WIDTH = 6, 3, 4, 5
@@ -52,9 +53,13 @@ def test_a_sequence_equals_its_steps_one_by_one(gru):
     np.testing.assert_allclose(carry, last, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("gru_width", [0, WIDTH])
-def test_actor_critic_over_a_sequence_equals_its_steps(gru_width):
-    network = ActorCritic((8,), (8,), 2, "tanh", free_log_std=True, gru_width=gru_width)
+@pytest.mark.parametrize(
+    "memory",
+    [{}, {"gru_width": WIDTH}, {"memory": partial(Context, 3, 4)}],
+    ids=["none", "gru", "context"],
+)
+def test_actor_critic_over_a_sequence_equals_its_steps(memory):
+    network = ActorCritic((8,), (8,), 2, "tanh", free_log_std=True, **memory)
     carry = network.init_carry(B)
     params = network.init(KEY, carry, X, X, RESET)
     apply = jax.jit(network.apply)
