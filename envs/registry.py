@@ -96,7 +96,8 @@ LARGEST = 3.4028234e38  # that float32 holds
 def names() -> list[str]:
     """The tasks of this project, of `register` and of installed packages.
 
-    Other suites are reached as `brax/NAME`, `playground/NAME`, `gymnax/NAME`.
+    Other suites are reached as `brax/NAME`, `playground/NAME`, `gymnax/NAME`, and every task from
+    pictures as `pixels/NAME`.
     """
     return sorted(TASKS.keys() | _registered.keys() | {point.name for point in _installed()})
 
@@ -170,7 +171,8 @@ def make(name: str, **overrides) -> Env:
     """Builds an environment with its time limit.
 
     Args:
-      name: one of `names()` (ours, those of `register`, and entry points `jaxrl.envs` of installed packages), `SUITE/NAME` for an installed suite (brax, playground, gymnax), or
+      name: one of `names()` (ours, those of `register`, and entry points `jaxrl.envs` of installed packages), `SUITE/NAME` for an installed suite (brax, playground, gymnax),
+        `pixels/NAME` for the task with pictures (`envs.transforms.pixels.make`), or
         `MODULE:FUNCTION` for your own: a function, of a module on PYTHONPATH or in the current directory, that returns an
         `Env` and takes the overrides.
       **overrides: fields of the task (reward weights, ranges, ...), `time_limit`
@@ -189,9 +191,11 @@ def make(name: str, **overrides) -> Env:
         return _own(name, overrides)
     if "/" in name:
         suite, _, task = name.partition("/")
+        if suite == "pixels":
+            return importlib.import_module("envs.transforms.pixels").make(task, **overrides)
         if suite not in ("brax", "playground", "gymnax"):
             raise ValueError(
-                f"unknown suite {suite!r} in {name!r}: allowed are brax, playground, gymnax"
+                f"unknown suite {suite!r} in {name!r}: allowed are brax, playground, gymnax, pixels"
             )
         return importlib.import_module(f"envs.adapters.{suite}").make(task, **overrides)
     if name in _registered:

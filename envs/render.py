@@ -145,11 +145,16 @@ def set_pose(model: mujoco.MjModel, data: mujoco.MjData, state: State) -> None:
 
 def pose(state: State) -> Any:
     """Returns what holds the generalised coordinates in a state of ours, Brax's or Playground's."""
+    return jax.device_get(pose_of(state))
+
+
+def pose_of(state: State) -> Any:
+    """`pose`, on the device."""
     data = state.data
     for name in ("physics", "pipeline_state", "data"):
         if not hasattr(data, "qpos"):
             data = getattr(data, name, data)
-    return jax.device_get(data)
+    return data
 
 
 def _task_name(env: Env) -> str:

@@ -204,6 +204,14 @@ class Drawable(Protocol):
 
 
 @runtime_checkable
+class Sketched(Protocol):
+    """An environment that draws itself in JAX, so that pictures are made under `vmap` and `jit`."""
+
+    def draw(self, state: State, width: int, height: int) -> jax.Array:
+        """A picture of `state`. [height, width, 3] uint8"""
+
+
+@runtime_checkable
 class Agents(Protocol):
     """An environment with A agents that act at the same time.
 

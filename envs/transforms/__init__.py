@@ -8,6 +8,7 @@ from envs.transforms.history import history
 from envs.transforms.imitate import imitate
 from envs.transforms.latent import latent
 from envs.transforms.noise import noise
+from envs.transforms.pixels import pixels
 from envs.transforms.push import push
 from envs.transforms.randomise import randomise, scale_physics
 from envs.transforms.residual import residual
@@ -23,6 +24,7 @@ __all__ = [
     "latent",
     "noise",
     "on_task",
+    "pixels",
     "push",
     "randomise",
     "residual",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs import drawing
 from envs.mjx.simulator import Simulator
 from envs.tasks.assets import load_asset
 from envs.types import Box, State, first_state
@@ -56,6 +57,17 @@ class PendulumSwingup:
             reward=upright * small_control * small_velocity,
             metrics={"upright": upright},
         )
+
+    def draw(self, state: State, width: int, height: int) -> jax.Array:
+        """The rod from the front, with a disc at its tip. [height, width, 3] uint8"""
+        x, y, scale = drawing.grid(width, height, (1.2, 1.2))
+        angle = state.data.qpos[0]
+        tip = jnp.stack([jnp.sin(angle), jnp.cos(angle)])
+        image = jnp.full((height, width, 3), 0.92 * 255.0)
+        rod = drawing.segment(x, y, jnp.zeros(2), tip, 0.06)
+        image = drawing.painted(image, rod, scale, (230.0, 140.0, 51.0))
+        image = drawing.painted(image, drawing.disc(x, y, tip, 0.15), scale, (41.0, 71.0, 115.0))
+        return drawing.as_bytes(image)
 
     def _obs(self, data) -> jax.Array:
         angle = data.qpos[0]

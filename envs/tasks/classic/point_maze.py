@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs import drawing
 from envs.types import Box, State, check_range, first_state
 
 # '#' is wall, '.' is free and '!' is free but costs; a cell is 1 m wide; the middle of the maze
@@ -223,11 +224,13 @@ class PointMaze:
 
     def render(self, state: State, width: int = 480, height: int = 480) -> np.ndarray:
         """The maze from above, as large as it fits. [height, width, 3] uint8"""
+        return np.asarray(self.draw(state, width, height))
+
+    def draw(self, state: State, width: int, height: int) -> jax.Array:
+        """`render`, in JAX. The point is at least two pixels wide."""
         walls = self.walls
         rows, columns = walls.shape
-        scale = min(width / columns, height / rows)  # pixels per m
-        x = (np.arange(width) + 0.5 - width / 2) / scale
-        y = (height / 2 - np.arange(height) - 0.5) / scale
+        x, y, scale = drawing.grid(width, height, (columns / 2, rows / 2))
         row = np.floor(rows / 2 - y).astype(int)
         column = np.floor(columns / 2 + x).astype(int)
         inside = ((0 <= row) & (row < rows))[:, None] & ((0 <= column) & (column < columns))
@@ -236,17 +239,14 @@ class PointMaze:
             (walls[at] | ~inside)[..., None], (72.0, 80.0, 92.0), (236.0, 238.0, 241.0)
         )
         image = np.where((self.costly[at] & inside)[..., None], (245.0, 214.0, 160.0), image)
-
-        def disc(centre, radius: float, colour) -> None:
-            distance = np.hypot(x - float(centre[0]), y[:, None] - float(centre[1]))
-            cover = np.clip((radius - distance) * scale + 0.5, 0.0, 1.0)[..., None]
-            image[:] = cover * np.asarray(colour) + (1.0 - cover) * image
-
         data = state.data
-        disc(data.goal, float(self.goal_radius), (150.0, 210.0, 160.0))
-        disc(data.goal, 0.06, (40.0, 140.0, 70.0))
-        disc(data.position, float(self.radius), (230.0, 120.0, 40.0))
-        return np.round(image).astype(np.uint8)
+        for centre, radius, colour in (
+            (data.goal, self.goal_radius, (150.0, 210.0, 160.0)),
+            (data.goal, 0.06, (40.0, 140.0, 70.0)),
+            (data.position, jnp.maximum(self.radius, 1.0 / scale), (230.0, 120.0, 40.0)),
+        ):
+            image = drawing.painted(image, drawing.disc(x, y, centre, radius), scale, colour)
+        return drawing.as_bytes(image)
 
     def _metrics(self, data: MazeData) -> dict[str, jax.Array]:
         distance = jnp.linalg.norm(data.position - data.goal)
