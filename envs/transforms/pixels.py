@@ -11,6 +11,7 @@ suits small batches: every step of a batch waits for its pictures.
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,7 @@ class Studio:
 
         if self._draw is None:
             self._draw = renderer(self._env, self._size, self._size, self._camera)
+            weakref.finalize(self, self._draw.close)  # also before Python ends
         batch = pose["qpos"].shape[:-1]
         flat = {name: x.reshape(-1, *x.shape[len(batch) :]) for name, x in pose.items()}
         picture = np.zeros((int(np.prod(batch)), self._size, self._size, 3), np.uint8)
@@ -124,7 +126,7 @@ def pixels(
     Args:
       size: pixels of a side; >= 1.
       gray: one channel, the brightness, in place of red, green and blue.
-      camera: for MuJoCo, as for `envs.renderer`.
+      camera: for MuJoCo, as for `envs.render.renderer`.
       on_host: MuJoCo draws, although the task can draw itself on the device.
 
     Raises:

@@ -9,6 +9,7 @@ import pytest
 from toys import Line
 
 import envs
+from envs.render import renderer
 from envs.tasks.classic.pendulum_swingup import PendulumSwingup
 from envs.tasks.classic.point_maze import PointMaze
 from envs.transforms import history, pixels
@@ -88,7 +89,7 @@ def test_mujoco_draws_a_batch_on_the_host_as_renderer_draws_each():
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, 3))
     pictures = np.asarray(states.obs["pixels"])
     assert pictures.shape == (3, 24, 24, 3) and pictures.dtype == np.uint8
-    with envs.renderer(env.env, 24, 24) as draw:
+    with renderer(env.env, 24, 24) as draw:
         for i in range(3):
             one = jax.tree.map(lambda x, i=i: x[i], states)
             np.testing.assert_array_equal(pictures[i], draw(one))
