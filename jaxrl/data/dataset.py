@@ -14,7 +14,7 @@ from envs.types import ACTION_SIGNALS, Box, Discrete, Env, MultiDiscrete
 from jaxrl.config import Real
 from jaxrl.data.replay import Trajectories
 from jaxrl.nn import spaces as acting
-from jaxrl.ops.moments import Moments
+from jaxrl.ops.moments import Moments, is_image
 from jaxrl.types import Transition
 
 REAL = "biuf"  # the kinds of dtypes that are real numbers
@@ -187,9 +187,11 @@ class Dataset:
         return dataclasses.replace(self, steps=steps)
 
     def obs_moments(self) -> Moments:
-        """Mean and variance of the observations."""
-        mean = jax.tree.map(lambda x: x[:, 0].mean(0, dtype=np.float64), self.steps.obs)
-        var = jax.tree.map(lambda x: x[:, 0].var(0, dtype=np.float64), self.steps.obs)
+        """Mean and variance of the observations. Images are not measured, see `Moments`."""
+        measured = lambda x: np.zeros((len(x), 0)) if is_image(x, 2) else x[:, 0]
+        seen = jax.tree.map(measured, self.steps.obs)
+        mean = jax.tree.map(lambda x: x.mean(0, dtype=np.float64), seen)
+        var = jax.tree.map(lambda x: x.var(0, dtype=np.float64), seen)
         single = lambda tree: jax.tree.map(np.float32, tree)
         return Moments(np.float32(len(self)), single(mean), single(var))
 

@@ -238,3 +238,18 @@ class TokenTrunk(nn.Module):
         place = self.param("place", nn.initializers.normal(0.02), x.shape)
         x = Transformer(self.width, self.layers, self.heads)(x + place)
         return Dense(self.out)(x[obs.shape[0] :])
+
+
+class SeeingTrunk(nn.Module):
+    """A trunk that sees the images of its observations through `Eyes` (`jaxrl/nn/pixels.py`).
+
+    A head that denoises encodes the images again at every evaluation of the network.
+    """
+
+    trunk: nn.Module
+    eyes: Callable[[], tuple[nn.Module, ...]]  # makes one module
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, tokens: jax.Array) -> jax.Array:
+        (eyes,) = self.eyes()
+        return self.trunk(eyes(obs), tokens)

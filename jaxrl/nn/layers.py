@@ -207,6 +207,7 @@ class Context(nn.Module):
 class ActorCritic(nn.Module):
     """Separate actor and critic, recurrent where `gru_width` > 0 or with a `memory`. Time-major
     inputs. `memory` makes a module that takes and returns what a `GRU` does, such as `Context`.
+    `eyes` makes two modules from observations [*B, obs] to features, for actor and critic.
 
     Returns (carry, actor output [T, B, actor_out], value [T, B]); with `free_log_std`
     the actor output is [T, B, 2 * actor_out], and its second half is a parameter that does not
@@ -224,6 +225,7 @@ class ActorCritic(nn.Module):
     values: int = 1
     start: Start = "lecun"
     memory: Callable[[], nn.Module] | None = None
+    eyes: Callable[[], tuple[nn.Module, nn.Module]] | None = None
 
     def setup(self):
         scale, start = self.actor_out_scale, self.start
@@ -238,8 +240,12 @@ class ActorCritic(nn.Module):
             self.critic_gru = GRU(self.gru_width)
         if self.memory:
             self.actor_memory, self.critic_memory = self.memory(), self.memory()
+        if self.eyes:
+            self.actor_eyes, self.critic_eyes = self.eyes()
 
     def __call__(self, carry, actor_obs: jax.Array, critic_obs: jax.Array, reset: jax.Array):
+        if self.eyes:
+            actor_obs, critic_obs = self.actor_eyes(actor_obs), self.critic_eyes(critic_obs)
         if self.gru_width:
             actor_carry, actor_obs = self.actor_gru(carry[0], actor_obs, reset)
             critic_carry, critic_obs = self.critic_gru(carry[1], critic_obs, reset)

@@ -13,6 +13,7 @@ import numpy as np
 
 from envs.types import Box, Discrete, MultiDiscrete
 from jaxrl.nn.distributions import Categorical, MultiCategorical, Normal, TanhNormal
+from jaxrl.ops.moments import is_image
 
 MIN_STD = 1e-3
 
@@ -79,7 +80,8 @@ def actions(space: Box | Discrete | MultiDiscrete) -> Actions:
 def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
     """Returns one flat vector per observation: the named entries of a dict (all if none is named).
 
-    Leaves [*B, ...] with `batch_ndim` batch axes; returns [*B, obs] float32.
+    Leaves [*B, ...] with `batch_ndim` batch axes; returns [*B, obs] float32. Images (bytes
+    [*B, H, W, C]) become numbers in 0 .. 1.
     """
     if isinstance(obs, dict):
         missing = set(keys) - set(obs)
@@ -96,7 +98,9 @@ def select(obs: Any, keys: tuple[str, ...], batch_ndim: int) -> jax.Array:
         )
     else:
         leaves = [obs]
+    images = [is_image(x, batch_ndim) for x in leaves]
     flat = [x.reshape(*x.shape[:batch_ndim], -1).astype(jnp.float32) for x in leaves]
+    flat = [x / 255.0 if image else x for x, image in zip(flat, images, strict=True)]
     return jnp.concatenate(flat, -1)
 
 

@@ -43,9 +43,17 @@ START_SPIKE, START_PASSES = 25.0, 64  # mean absolute deviations, and passes ove
 ROUNDING = float(jnp.finfo(jnp.float32).eps)
 
 
+def is_image(x: Any, batch_ndim: int = 0) -> bool:
+    """Whether x [*B, ...] holds images: bytes [*B, H, W, C]."""
+    return getattr(x, "dtype", None) == np.uint8 and len(x.shape) == batch_ndim + 3
+
+
 @struct.dataclass
 class Moments:
-    """Count, mean and mean squared deviation of a stream, per element."""
+    """Count, mean and mean squared deviation of a stream, per element.
+
+    Images (`is_image`) are not measured: their mean and variance have the shape [0].
+    """
 
     count: jax.Array  # [] float32
     mean: Any
@@ -54,7 +62,8 @@ class Moments:
     @staticmethod
     def zeros(example: Any) -> Moments:
         """Returns moments of no values, shaped like `example` (array or tree): they normalise nothing."""
-        zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
+        shape = lambda x: (0,) if is_image(x) else jnp.shape(x)
+        zeros = jax.tree.map(lambda x: jnp.zeros(shape(x), jnp.float32), example)
         return Moments(jnp.zeros(()), zeros, jax.tree.map(jnp.ones_like, zeros))
 
     def update(
@@ -74,6 +83,8 @@ class Moments:
             values that are that far more often widen the spread until they are not.
         """
         chex.assert_tree_shape_prefix(batch, weight.shape)
+        nothing = jnp.zeros((*weight.shape, 0))
+        batch = jax.tree.map(lambda x: nothing if is_image(x, weight.ndim) else x, batch)
         psum = psum_over(axis_name)
         axes = tuple(range(weight.ndim))
         first = self.count == 0
@@ -130,11 +141,11 @@ class Moments:
         """Returns x with zero mean and unit variance, within +-clip; x itself before the first update.
 
         An element without variance is only centred, because its scale is unknown.
-        Leaves of bool are flags, such as masks of actions, and stay as they are.
+        Leaves of bool are flags, such as masks of actions, and stay as they are. So do images.
         """
 
         def one(x, mean, var):
-            if x.dtype == bool:
+            if x.dtype == bool or (x.dtype == np.uint8 and mean.shape == (0,)):
                 return x
             scale = jnp.where(_constant(mean, var), 1.0, jax.lax.rsqrt(var + 1e-8))
             scaled = jnp.clip((x - mean) * scale, -clip, clip)

@@ -6,11 +6,13 @@ Diffusion Policy (Chi et al. 2023). The policy acts by an average of the weights
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import struct
 
 from envs.contract import single_agent
@@ -19,7 +21,7 @@ from envs.vector import fold_keys
 from jaxrl.config import Count, Duration, NonNegative, Share, Sizes, check, config
 from jaxrl.data import replay
 from jaxrl.loops.algorithm import split_each
-from jaxrl.nn import heads, spaces
+from jaxrl.nn import heads, pixels, spaces
 from jaxrl.ops import optim, schedules
 from jaxrl.ops.moments import Moments
 from jaxrl.policies import chunks
@@ -118,7 +120,7 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     data = None if dataset is None else episodes_of(dataset, env)
     if dataset is not None:
         warn_of_unreached(c, dataset)
-    head = head_of(c, size)
+    head = head_of(c, size, pixels.eyes(env.observation_space, c.obs_keys))
     example = jax.tree.map(
         lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(env.reset, jax.random.key(0)).obs
     )
@@ -208,11 +210,15 @@ def make(env: Env, config: Config, dataset: Any = None) -> Learner:
     )
 
 
-def head_of(c: Config, action_size: int) -> heads.Head:
+def head_of(
+    c: Config, action_size: int, eyes: Callable[[], tuple[nn.Module, ...]] | None = None
+) -> heads.Head:
+    """The head on observations, whose images are seen through `eyes`."""
     if c.trunk == "mlp":
         trunk = heads.FlatTrunk(c.hidden, action_size)
     else:
         trunk = heads.TokenTrunk(c.width, c.layers, c.attention_heads, action_size)
+    trunk = heads.SeeingTrunk(trunk, eyes) if eyes else trunk
     return heads.of_kind(
         c.head, trunk, c.horizon, action_size, c.denoise_steps, c.mode == "streaming"
     )

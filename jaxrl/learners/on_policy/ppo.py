@@ -18,7 +18,7 @@ from envs.types import Box, Env
 from jaxrl.config import Fixed, Limit, Natural, Sizes, config
 from jaxrl.loops import on_policy
 from jaxrl.loops.unroll import OnPolicy, Sample
-from jaxrl.nn import spaces
+from jaxrl.nn import pixels, spaces
 from jaxrl.nn.actors import Actor, Network, actor_critic, distribution_actor
 from jaxrl.nn.layers import Activation, ActorCritic, Start
 from jaxrl.types import Learner, Means
@@ -52,7 +52,8 @@ def networks(
 ) -> tuple[Network, Actor]:
     """Separate MLPs or GRUs for actor and critic, and a Gaussian actor or one of one or several categoricals.
 
-    The critic has `values` outputs. `memory` replaces the GRU, see `ActorCritic`.
+    The critic has `values` outputs. `memory` replaces the GRU, see `ActorCritic`. Images in the
+    observation are seen through an encoder each, of actor and critic (`jaxrl/nn/pixels.py`).
     """
     space = env.action_space
     discrete = not isinstance(space, Box)
@@ -70,6 +71,7 @@ def networks(
         values,
         config.start,
         memory,
+        pixels.eyes(env.observation_space, config.actor_obs, config.critic_obs),
     )
     network = actor_critic(module, config.actor_obs, config.critic_obs)
     return network, distribution_actor(space, config.distribution)
