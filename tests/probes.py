@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from envs.tasks.classic.point_maze import PointMaze
-from envs.transforms import time_limit
+from envs.transforms import pixels, time_limit
 from envs.types import Box, Discrete, State, first_state
 
 CLOCK = 6  # entries of the one-hot clock
@@ -98,6 +98,15 @@ class Probe:
         cue += jnp.where((data.cue > 0) & (data.t == self.plant_at), self.plant, 0.0)
         clock = self.sees_clock * jax.nn.one_hot(data.t, CLOCK)
         return {"cue": cue[None], "clock": clock} if self.split else jnp.append(cue, clock)
+
+
+@struct.dataclass
+class Lamp(Probe):
+    """A probe that draws its cue: a bright picture for 1, a dark one for -1."""
+
+    def draw(self, state: State, width: int, height: int) -> jax.Array:
+        bright = jnp.where(state.data.cue > 0, 200, 40).astype(jnp.uint8)
+        return jnp.broadcast_to(bright, (height, width, 3))
 
 
 @struct.dataclass
@@ -185,10 +194,12 @@ DISCRETE = CONTINUOUS.replace(discrete=True)
 COSTLY = CONTINUOUS.replace(signals=True)
 GOALS = time_limit(PointMaze(layout="open"), 5)
 AGENTS = Pair(length=5.0)
+PICTURES = pixels(Lamp(length=5.0, truncates=True, pays_goal=1.0, goal_cue=0.5), 4)
 # For the learners of the registry that need more than `CONTINUOUS`.
 ENVS = {
     "discrete_sac": DISCRETE,
     "dqn": DISCRETE,
+    "drq": PICTURES,
     "her": GOALS,
     "ippo": AGENTS,
     "ppo_lagrangian": COSTLY,

@@ -46,6 +46,8 @@ SMALL = {
     "trained": 3,
     "memory_width": 8,
     "context": 3,
+    "channels": (4,),
+    "features": 4,
 }
 NAMES = sorted(registry.LEARNERS)
 # One learner after the other, so that the programs of one are in memory at a time.

@@ -48,6 +48,7 @@ ENVS = {
     "discrete_sac": "gymnax/CartPole-v1",
     "dqn": "gymnax/CartPole-v1",
     "her": "point_maze_open",
+    "drq": "pixels/point_maze_open",
     "ippo": "meeting",
     "ppo_lagrangian": "cruise",
 }

@@ -21,6 +21,7 @@ LEARNERS = {
     "discrete_sac": "jaxrl.learners.off_policy.discrete_sac",
     "dpo": "jaxrl.learners.on_policy.dpo",
     "dqn": "jaxrl.learners.off_policy.dqn",
+    "drq": "jaxrl.learners.off_policy.drq",
     "dsac": "jaxrl.learners.off_policy.dsac",
     "expo": "jaxrl.learners.off_policy.expo",
     "fql": "jaxrl.learners.offline.fql",
