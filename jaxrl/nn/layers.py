@@ -262,6 +262,7 @@ class ActorCritic(nn.Module):
         shape = reset.shape if self.values == 1 else (*reset.shape, self.values)
         return carry, out, self.critic(flat(critic_obs)).reshape(shape)
 
+    @nn.nowrap
     def init_carry(self, batch: int):
         """The carry of an episode's start; an empty tuple where there is no recurrence."""
         if self.memory:
