@@ -4,9 +4,9 @@
     python experiments/collect.py --tables
 
 Runs on a Gymnasium task are evaluated in Gymnasium's own environment, too.
-`--tables` writes the tables of README.md and of claims/README.md, and the whole of PAPERS.md. They
-come from experiments/results/*.json, from the claims in experiments/claims/FAMILY/ and from
-papers.toml.
+`--tables` writes the tables of README.md, claims/README.md and docs/requests.md, and the whole of
+PAPERS.md. They come from experiments/results/*.json, from the claims in experiments/claims/FAMILY/,
+from papers.toml and from docs/requests.toml.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 from envs.adapters.originals import ORIGINALS
 from experiments import papers
 from experiments.claims import common
+from experiments.docs import requests
 from jaxrl.cli import flags, runs, script
 from jaxrl.originals import EPISODES, evaluate_on_original
 from jaxrl.report import log, terminal
@@ -62,6 +63,7 @@ PAGES = {
     "gpu": ROOT / "README.md",
     "papers": ROOT / "README.md",
     "claims": CLAIMS / "README.md",
+    "requests": requests.PAGE,
 }
 
 
@@ -270,6 +272,7 @@ def pages() -> dict[str, str]:
         "gpu": table(results_of(GPU)),
         "papers": papers.summary(rows, found),
         "claims": claims_page(found),
+        "requests": requests.table(requests.load()),
         "PAPERS": papers.page(rows, found),
     }
 

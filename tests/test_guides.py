@@ -13,6 +13,7 @@ from experiments import overview
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "jaxrl/README.md", "envs/README.md", "experiments/README.md")
+PAGES += ("experiments/docs/coming_from.md", "experiments/docs/requests.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
