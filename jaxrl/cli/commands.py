@@ -11,8 +11,10 @@ from pathlib import Path
 
 # The name: where its code is, and what it does.
 COMMANDS = {
+    "demo": ("jaxrl.cli.demo", "shows a small trained policy acting"),
     "train": ("experiments/train.py", "trains any learner by name on any environment"),
     "sweep": ("experiments/sweep.py", "trains PPO with several learning rates in one program"),
+    "tune": ("experiments/tune.py", "tunes numbers of a learner with Optuna"),
     "play": ("jaxrl.play", "evaluates a run and films an episode"),
     "plot": ("jaxrl.plot", "draws learning curves of runs"),
     "export": ("jaxrl.export", "writes a run's policy for a robot or another program"),
@@ -23,6 +25,8 @@ COMMANDS = {
     "residual": ("experiments/residual.py", "refines a clone"),
     "refine": ("experiments/refine.py", "does the last three in one command"),
     "new": ("jaxrl.new", "writes the template of a task of your own"),
+    "push": ("jaxrl.cli.push", "keeps a run's policy at Hugging Face or in a folder"),
+    "pull": ("jaxrl.cli.pull", "fetches a policy that was kept"),
     "envs": ("", "lists the environments that are installed"),
 }
 

@@ -72,13 +72,44 @@ def record_video(
         max_steps = max_steps or episode_limit(env)
         pairs = [(env, policy), *([beside] if beside else [])]
         clips = [film(e, p, key, deterministic, max_steps) for e, p in pairs]
-        dt = seconds_per_step(env)
+    except Exception as error:
+        print(f"no video: {terminal.reason(error)}")
+        return None
+    return film_of([e for e, _ in pairs], clips, out, None, width, height)
+
+
+def film_of(
+    worlds: list[Env],
+    clips: list[tuple[State, int]],
+    out: str | os.PathLike,
+    seconds: float | None = None,
+    width: int = 480,
+    height: int = 360,
+) -> str | None:
+    """Writes episodes that were played into an MP4 file, side by side, in real time.
+
+    An error is printed as one line and not raised.
+
+    Args:
+      worlds: the environment of each episode.
+      clips: the states and the length of each episode, as `jaxrl.episodes.film` returns them.
+      out: the file. An existing one is replaced.
+      seconds: of the simulated world, after which the film ends; None: at the end of the longest.
+      width, height: of one episode in pixels, rounded up to even numbers as the codec wants.
+
+    Returns:
+      the file written, or None.
+    """
+    try:
+        dt = seconds_per_step(worlds[0])
         stride = max(1, math.ceil(1.0 / (MAX_FPS * dt))) if dt else 1
         fps = 1.0 / (dt * stride) if dt else DEFAULT_FPS
+        longest = max(length for _, length in clips)
+        if seconds is not None:
+            longest = min(longest, round(seconds * fps * stride))
         at = lambda states, t: jax.tree.map(lambda x: x[t], states)
-        times = range(0, max(length for _, length in clips) + 1, stride)
+        times = range(0, longest + 1, stride)
         shown = ([at(states, min(t, length)) for states, length in clips] for t in times)
-        worlds = [e for e, _ in pairs]
         _write_video(worlds, shown, Path(out), fps, width + width % 2, height + height % 2)
     except Exception as error:  # no display, no codec, a full disk, a task without `render`, ...
         print(f"no video: {terminal.reason(error)}")

@@ -53,7 +53,7 @@ class Run:
         return deployed(policy, self.env)
 
 
-def _check_learner(config: dict, path: Path) -> None:
+def check_learner(config: dict, path: Path) -> None:
     """Raises ValueError if the learner or a setting does not exist or has another type.
 
     The message is one line that names the file and the entry.
@@ -141,7 +141,7 @@ def load(run_dir: str | Path, step: int | None = None, env: Any = None, **overri
         own, colon, _ = str(config[name]).partition(":")
         if colon and own.split(".")[0] in sys.stdlib_module_names:
             raise ValueError(f"{path}: {name}={config[name]!r}: {own} is of Python itself")
-    _check_learner(config, path)
+    check_learner(config, path)
     if config["env"] is None and env is None and "residual" not in config:
         raise ValueError(
             f"{run_dir} does not say how its environment is made: give it as runs.load(env=...),"
