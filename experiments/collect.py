@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from envs.adapters.originals import ORIGINALS
 from experiments import papers
 from experiments.claims import common
-from experiments.docs import requests
+from experiments.docs import asked
 from jaxrl.cli import flags, runs, script
 from jaxrl.originals import EPISODES, evaluate_on_original
 from jaxrl.report import log, terminal
@@ -63,7 +63,7 @@ PAGES = {
     "gpu": ROOT / "README.md",
     "papers": ROOT / "README.md",
     "claims": CLAIMS / "README.md",
-    "requests": requests.PAGE,
+    "requests": asked.PAGE,
 }
 
 
@@ -272,7 +272,7 @@ def pages() -> dict[str, str]:
         "gpu": table(results_of(GPU)),
         "papers": papers.summary(rows, found),
         "claims": claims_page(found),
-        "requests": requests.table(requests.load()),
+        "requests": asked.table(asked.load()),
         "PAPERS": papers.page(rows, found),
     }
 

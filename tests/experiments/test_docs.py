@@ -6,13 +6,15 @@ import importlib
 import inspect
 import itertools
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import envs
+from envs import registry as envs_registry
 from experiments import presets
-from experiments.docs import requests
+from experiments.docs import asked, marked, reference
 from jaxrl.cli.commands import COMMANDS
 from jaxrl.learners import registry
 from jaxrl.report.log import Logger
@@ -60,7 +62,7 @@ def check_command(words: list[str]) -> None:
         if path.endswith(".py"):
             allowed = words_of(path)
         else:
-            allowed = options_of(ROOT / f"jaxrl/cli/{path.removeprefix('jaxrl.')}.py")
+            allowed = options_of(ROOT / f"jaxrl/cli/{path.split('.')[-1]}.py")
     for word, value in itertools.pairwise([*given, ""]):
         if word.startswith("--"):
             flag = word.removeprefix("--").replace("-", "_")
@@ -154,14 +156,14 @@ def test_every_equivalent_of_a_habit_exists(library):
         check_text(here)
 
 
-@pytest.mark.parametrize("row", requests.load(), ids=lambda row: row.request.replace(" ", "_"))
+@pytest.mark.parametrize("row", asked.load(), ids=lambda row: row.request.replace(" ", "_"))
 def test_what_answers_a_request_exists(row):
     check_text(row.use)
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", asked) for asked in row.asked)
 
 
 def test_there_are_25_requests():
-    assert len(requests.load()) == 25
+    assert len(asked.load()) == 25
 
 
 def test_a_name_a_flag_or_a_file_that_does_not_exist_is_found():
@@ -192,4 +194,85 @@ def test_a_row_that_lacks_what_its_status_asks_for_is_refused(tmp_path, change, 
     path = tmp_path / "requests.toml"
     path.write_text(f'[[request]]\nrequest = "x"\nasked = []\nuse = "x"\n{change}\n')
     with pytest.raises(ValueError, match=re.escape(message)):
-        requests.load(path)
+        asked.load(path)
+
+
+# --- The site ---
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("material")
+    from experiments.docs import build
+
+    out = tmp_path_factory.mktemp("site") / "site"
+    build.build(out)  # raises where a link leads nowhere
+    return out
+
+
+def test_the_site_has_a_page_for_every_learner_environment_and_notebook(site):
+    for name in registry.LEARNERS:
+        page = (site / f"learners/{name}.html").read_text()
+        assert "Settings" in page and f"{name}.svg" in page or "No curve" in page
+    for name in envs_registry.TASKS:
+        page = (site / f"environments/{name}.html").read_text()
+        assert f"pictures/{name}.png" in page or name in ("cruise", "matrix_game", "meeting")
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks == {path.stem for path in (site / "notebooks").glob("*.html")}
+
+
+def test_links_of_the_site_lead_to_its_files(site):
+    """MkDocs checks the links of Markdown; this one also those that the build wrote."""
+    for page in (site / "index.html", site / "learners/sac.html", site / "environments/index.html"):
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text()):
+            if "://" not in target and not target.startswith("data:"):
+                assert (page.parent / target).exists(), (page, target)
+
+
+def test_a_page_with_a_link_that_leads_nowhere_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("material")
+    from experiments.docs import build
+
+    def fill(folder):
+        (folder / "index.md").write_text("[gone](nowhere.md)")
+        shutil.copy(build.STYLE, folder)
+        return [{"Home": "index.md"}]
+
+    monkeypatch.setattr(build, "fill", fill)
+    with pytest.raises(ValueError, match="nowhere.md"):
+        build.build(tmp_path / "site")
+
+
+def test_a_folder_that_is_no_site_is_not_replaced(tmp_path):
+    pytest.importorskip("material")
+    from experiments.docs import build
+
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="exists and is no site"):
+        build.build(tmp_path)
+
+
+def test_a_docstring_becomes_lists():
+    text = "Returns x.\n\nArgs:\n  a: of [*B, N],\n    twice.\n  b, c: `<x>`.\n\nRaises:\n  ValueError: no."
+    page = marked.docstring(text)
+    assert "**Args**\n\n- `a`: of [\\*B, N],\n    twice.\n- `b, c`: `<x>`." in page
+    assert page.endswith("**Raises**\n\n- `ValueError`: no.")
+
+
+def test_links_to_source_files_lead_to_pages_and_code_stays_as_it_is():
+    text = "[a](../envs/a.py#x) [b](b.md)\n\n```python\n[c](a.py)\n```"
+    lead = lambda path: f"{path}.md" if path.endswith(".py") else None
+    found = marked.relinked(text, "jaxrl/README.md", lead)
+    assert found == text.replace("a.py#x", "a.py.md#x")
+
+
+def test_settings_are_read_with_their_comments_and_defaults(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text(
+        "class Config:\n    a: Share = 0.5  # of all\n    b: int = struct.field(default=2)\n"
+    )
+    found = reference.settings(path, "Config")
+    assert [(s.name, s.kind, s.default, s.comment) for s in found] == [
+        ("a", "Share", "0.5", "of all"),
+        ("b", "int", "2", ""),
+    ]
