@@ -3,17 +3,19 @@
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 import envs
 from envs import registry
 from experiments import overview
+from jaxrl.report import log
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "jaxrl/README.md", "envs/README.md", "experiments/README.md")
-PAGES += ("experiments/docs/coming_from.md", "experiments/docs/requests.md")
+PAGES += ("CONTRIBUTING.md", "experiments/docs/coming_from.md", "experiments/docs/requests.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -74,3 +76,20 @@ def test_the_environment_of_the_guide_is_made_by_its_name(monkeypatch):
     )
     exec(code, {"__name__": "guide"})
     assert envs.make("push", gain=0.2).limit == 50
+
+
+def test_the_sink_of_the_guide_gives_metrics_to_mlflow(monkeypatch):
+    calls = []
+    names = ("set_experiment", "start_run", "log_metrics", "end_run")
+    fake = SimpleNamespace(**{n: lambda *a, n=n, **k: calls.append((n, a, k)) for n in names})
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    page = (ROOT / "jaxrl/README.md").read_text()
+    (code,) = re.findall(r"```python\nimport mlflow\n(.*?)\n\n\ntrain\(", page, re.S)
+    scope: dict = {"mlflow": fake}
+    exec(code, scope)
+    with log.Logger(None, 8, quiet=True, sinks=[scope["MLflow"]("hopper")]) as logger:
+        logger.log("eval", 4, 1.0, 4.0, {"return": np.array([2.5])})
+    assert calls[:2] == [("set_experiment", ("hopper",), {}), ("start_run", (), {})]
+    logged = next(call for call in calls if call[0] == "log_metrics")
+    assert logged[1][0]["eval/return"] == 2.5 and logged[2] == {"step": 4}
+    assert calls[-1][0] == "end_run"
