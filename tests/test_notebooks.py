@@ -9,6 +9,8 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 SMALLER = {
     "ITERATIONS = 50": "ITERATIONS = 2",
+    "ITERATIONS = 100": "ITERATIONS = 2",
+    "ITERATIONS = 40": "ITERATIONS = 2",
     "ITERATIONS = 30": "ITERATIONS = 2",
     "UPDATES = 3000": "UPDATES = 200",
     "num_evals=5, eval_episodes=128": "num_evals=1, eval_episodes=8",
@@ -30,7 +32,13 @@ def test_notebook_runs_and_plots(path):
     assert pictures, "no plot"
 
 
-def test_there_are_three_notebooks_of_these_sizes():
-    assert [p.stem for p in NOTEBOOKS] == ["quick_start", "refinement", "sweeping_seeds"]
+def test_there_are_five_notebooks_of_these_sizes():
+    tutorials = ["own_learner", "own_task"]
+    assert [p.stem for p in NOTEBOOKS] == [
+        *tutorials,
+        "quick_start",
+        "refinement",
+        "sweeping_seeds",
+    ]
     text = "".join(p.read_text() for p in NOTEBOOKS)
     assert not [large for large in SMALLER if large not in text]
