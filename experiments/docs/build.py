@@ -3,7 +3,8 @@
     pip install -e ".[docs]"
     python experiments/docs/build.py --out site
 
-Open `site/index.html`, or serve the folder with any web server. A link that leads nowhere is an error.
+Open `site/index.html`. The search needs a web server: `python -m http.server -d site`. A link that leads
+nowhere is an error.
 
 The pages keep their places in the repository, so that links between them stay as they are. A link to
 a source file leads to a page that shows the file.
@@ -136,8 +137,18 @@ def fill(folder: Path) -> list[Any]:
     return [
         {"Home": HOME},
         {"Guides": [*guides, {"Notebooks": section(notebooks, "notebooks")}]},
-        {"Learners": ["learners/README.md", *section(registry.LEARNERS, "learners")]},
-        {"Environments": ["environments/README.md", *section(tasks.TASKS, "environments")]},
+        {
+            "Learners": [
+                {"All learners": "learners/README.md"},
+                *section(registry.LEARNERS, "learners"),
+            ]
+        },
+        {
+            "Environments": [
+                {"All environments": "environments/README.md"},
+                *section(tasks.TASKS, "environments"),
+            ]
+        },
         {"Policies": "zoo.md"},
         {"Evidence": [{title: page} for title, page in EVIDENCE.items()]},
         {"Reference": section(reference.PAGES, "reference")},
