@@ -238,7 +238,7 @@ def _options(cls: Any) -> list[reference.Setting]:
 
 def _scores(name: str) -> Iterable[list[str]]:
     """Rows of the presets' results on a task."""
-    for preset, r in collect.results_of(collect.PRESETS):
+    for preset, r in collect.results_of((*collect.SCORED, *collect.FAST)):
         if r["env"] != name:
             continue
         original = r.get("original")
