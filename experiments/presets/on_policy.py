@@ -71,7 +71,7 @@ PPO: dict[str, Preset] = {
     "ant": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
     "humanoid": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
     "humanoid_standup": Preset(STEPS * 500, LOCOMOTION.replace(init_log_std=-1.0), FAST),
-    "quadruped_velocity": Preset(256 * 32 * 600, VELOCITY, FAST),
+    "quadruped_velocity": Preset(256 * 32 * 400, VELOCITY, FAST),
     # Its episodes never end before their 1000 steps. With clocks in step, every unroll of 64 steps
     # would show one part of an episode alone, and the policy would forget the others. Seeds 10 to 12
     # reach 998 to 1000 by 0.6 M steps and stay there (results/playground_cartpole_balance.json).

@@ -26,7 +26,7 @@ PICTURES = DOCS / "pictures"
 LEARNERS_OF = {"rlpd": ("sac",), "imitate": ("imitation",), "sweep": ("ppo",), "tune": ("ppo",)}
 LEARNERS_OF |= {name: (name,) for name in ("ppo", "sac", "td3")}
 LEARNERS_OF |= {"residual": ("ppo", "sac", "td3"), "offline": ("bc", "iql", "td3_bc")}
-SUITES = ("brax/", "playground/", "gymnax/")
+SUITES = ("brax/", "playground/", "gymnax/", "pixels/")
 # Names of our types' fields and of files of a run, and words of a command line.
 WORDS = {"terminated", "truncated", "data", "metrics.jsonl", "RUN", "--data"}
 WORDS |= {"reset", "step", "train", "policy", "flow", "gaussian"}
