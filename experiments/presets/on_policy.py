@@ -131,5 +131,5 @@ PPO_1M["ant"] = Preset(
     FEW_STEPS.replace(init_log_std=-2.0, learning_rate=1.5e-4, normalize_advantages=False),
     BALANCED,
 )
-# A stroke pays only if many follow (Stable-Baselines3's zoo).
-PPO_1M["swimmer"] = Preset(MILLION, FEW_STEPS.replace(gamma=0.9999), BALANCED)
+# A stroke pays only if many follow (gamma: Stable-Baselines3's zoo).
+PPO_1M["swimmer"] = Preset(MILLION, FEW_STEPS.replace(gamma=0.9999, gae_lambda=0.98), BALANCED)
