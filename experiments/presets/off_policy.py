@@ -1,10 +1,10 @@
-"""SAC, TD3, CrossQ, SimbaV2, BRO, RLPD, FastTD3 and FastSAC, by task."""
+"""SAC, TD3, CrossQ, SimbaV2, BRO, RLPD, DrQ, FastTD3 and FastSAC, by task."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jaxrl.learners.off_policy import bro, crossq, sac, simbav2, td3
+from jaxrl.learners.off_policy import bro, crossq, drq, sac, simbav2, td3
 
 from .preset import BALANCED, FAST, Preset
 
@@ -130,3 +130,25 @@ FAST_TD3: dict[str, Preset] = {
     "half_cheetah": Preset(10_240_000, td3.FAST.replace(v_min=-100.0, v_max=400.0), FAST)
 }
 FAST_SAC: dict[str, Preset] = {"half_cheetah": Preset(20_480_000, sac.FAST, FAST)}
+
+# From pixels alone: 32 x 32, gray, two frames. A small encoder, for two CPU cores.
+DRQ: dict[str, Preset] = {
+    "pixels/pendulum_swingup": Preset(
+        32_000,
+        drq.Config(
+            **SWINGUP
+            | {
+                "batch_size": 128,
+                "normalize_obs": False,
+                "actor_hidden": (64, 64),
+                "critic_hidden": (64, 64),
+            },
+            alpha_lr=3e-3,
+            actor_obs=("pixels",),
+            critic_obs=("pixels",),
+            channels=(8, 16, 16),
+            features=32,
+        ),
+        {"size": 32, "gray": True, "frames": 2},
+    )
+}
