@@ -5,8 +5,8 @@
 
 Runs on a Gymnasium task are evaluated in Gymnasium's own environment, too.
 `--tables` writes the tables of README.md, claims/README.md and docs/requests.md, and the whole of
-PAPERS.md. They come from experiments/results/*.json, from the claims in experiments/claims/FAMILY/,
-from papers.toml and from docs/requests.toml.
+PAPERS.md. They come from experiments/results/*.json, the claims in experiments/claims/FAMILY/,
+papers.toml and docs/requests.toml.
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ def with_returns(learner: Learner, unfinished: Unfinished) -> Learner:
             return own(state)
         return own(state, (to_go(data[0], state.config, unfinished), *data[1:]))
 
-    sharing = learner.sharing
-    if sharing is not None:
-        on_axis = lambda axis: with_returns(sharing.on_axis(axis), unfinished)
-        sharing = dataclasses.replace(sharing, on_axis=on_axis)
-    return dataclasses.replace(learner, step=step, sharing=sharing)
+    if (sharing := learner.sharing) is None:
+        return dataclasses.replace(learner, step=step)
+    on_axis = lambda axis: with_returns(sharing.on_axis(axis), unfinished)
+    shared = dataclasses.replace(sharing, on_axis=on_axis)
+    return dataclasses.replace(learner, step=step, sharing=shared)
 
 
 def to_go(steps: Transition, config: Any, unfinished: Unfinished) -> Transition:

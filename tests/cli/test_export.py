@@ -50,7 +50,8 @@ def command(monkeypatch, capsys):
 def test_it_writes_the_policy_of_one_seed_and_its_contract(run_dir, command, tmp_path):
     out = tmp_path / "robot"
     code, printed, _ = command(run_dir, "--to", "jax", "--out", out, "--seed-index", 1)
-    assert not code and f"{out}: contract.json, policy.jax" in printed
+    files = "contract.json, model.mjb, policy.jax, run_mujoco.py, starts.npz"
+    assert not code and f"{out}: {files}" in printed
     contract = json.loads((out / "contract.json").read_text())
     assert contract["trained"] == {
         "learner": "ppo",

@@ -321,7 +321,7 @@ def test_a_learner_that_extends_another_takes_what_its_preset_says():
 def test_a_learner_that_a_script_does_not_know_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sac.py", "--learner", "ppo"])
     with pytest.raises(
-        ValueError, match="learner='ppo': allowed are sac, sac_320k, dsac, mdpo, pmoe"
+        ValueError, match="learner='ppo': allowed are sac, sac_320k, fast_sac, dsac, mdpo, pmoe"
     ):
         sac.main()
     monkeypatch.setattr(sys, "argv", ["train.py", "--learner", "reinforce"])
