@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,32 +32,56 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 POSE = ("qpos", "qvel", "mocap_pos", "mocap_quat")
 
 
+def _work(jobs: SimpleQueue) -> None:
+    """Does jobs for as long as Python runs."""
+    while True:
+        answer, f, args = jobs.get()
+        try:
+            answer.set_result(f(*args))
+        except Exception as error:
+            answer.set_exception(error)
+        del answer, f, args  # the owner of `f` may go
+
+
+def _ask(jobs: SimpleQueue, worker: threading.Thread, f: Callable, *args: Any) -> Any:
+    """Returns `f(*args)` of the thread that does `jobs`."""
+    if threading.current_thread() is worker:  # it may drop the last reference
+        return f(*args)
+    answer: Future = Future()
+    jobs.put((answer, f, args))
+    return answer.result(timeout=600)
+
+
 class Studio:
     """Draws poses on the host, on one thread of its own that holds the GL context.
 
-    XLA calls it from any of its threads, and a GL context belongs to the thread that made it.
+    XLA calls it from any of its threads, and a GL context belongs to the thread that made it, also when
+    it is closed.
     """
 
     def __init__(self, env: Env, size: int, camera: str | int | None):
         self._env, self._size, self._camera = env, size, camera
         self._draw: Any = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._jobs: SimpleQueue = SimpleQueue()
+        self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def __call__(self, pose: dict[str, Any]) -> np.ndarray:
         """Pictures [*B, size, size, 3] uint8 of leaves [*B, ...]."""
         pose = {name: np.asarray(x) for name, x in pose.items()}
         with self._lock:
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "pixels")
-        return self._thread.submit(self._pictures, pose).result()
+            if self._worker is None:
+                self._worker = threading.Thread(target=_work, args=(self._jobs,), daemon=True)
+                self._worker.start()
+        return _ask(self._jobs, self._worker, self._pictures, pose)
 
     def _pictures(self, pose: dict[str, np.ndarray]) -> np.ndarray:
         from envs.render import renderer  # imports the transforms
 
         if self._draw is None:
             self._draw = renderer(self._env, self._size, self._size, self._camera)
-            weakref.finalize(self, self._draw.close)  # also before Python ends
+            # Also before Python ends.
+            weakref.finalize(self, _ask, self._jobs, self._worker, self._draw.close)
         batch = pose["qpos"].shape[:-1]
         flat = {name: x.reshape(-1, *x.shape[len(batch) :]) for name, x in pose.items()}
         picture = np.zeros((int(np.prod(batch)), self._size, self._size, 3), np.uint8)
