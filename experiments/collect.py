@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments/results"
 CLAIMS = ROOT / "experiments/claims"
 SCORED = ("ppo_1m", "sac_320k")  # results files of README.md's first table,
-FAST = ("ppo", "sac", "td3")  # its second one
+FAST = ("ppo", "sac", "td3", "drq")  # its second one
 GPU = ("gpu_ppo", "gpu_sac")  # and its third one
 # Mean returns in Gymnasium's tasks after as many steps. PPO after a million: Tianshou's MuJoCo benchmark
 # (ten seeds, v2 and v3, the maximum of the curve), for swimmer Stable-Baselines3's zoo (one run, v3). SAC
