@@ -22,8 +22,8 @@ def not_inlined(f: Callable, *args) -> Any:
 def seldom() -> dict[str, bool] | None:
     """Options of `jax.jit` and of `compile` for a program that runs seldom, such as an evaluation.
 
-    On a CPU it compiles in half to two thirds of the time and runs up to a fifth slower, because XLA's
-    older emitters compile it. jaxlib 0.11 does not let one choose.
+    On a CPU, XLA's older emitters compile it. They are faster, and the program that they make is slower.
+    jaxlib 0.11 does not let one choose.
     """
     can = jaxlib.__version__.startswith("0.10.") and jax.default_backend() == "cpu"
     return {"xla_cpu_use_fusion_emitters": False} if can else None

@@ -134,6 +134,21 @@ class MultiCategorical:
         return raw
 
 
+def draw(dist: Normal, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draws an action of each of `dist` [B, A] by its key [B].
+
+    Returns:
+      actions, squashed [B, A], and their log-probabilities [B].
+    """
+    raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
+    return dist.squash(raw), dist.log_prob(raw)
+
+
+def act(dist: Normal, key: jax.Array, deterministic: bool) -> jax.Array:
+    """The action of one `dist` [A], squashed: its mode or a sample. [A]"""
+    return dist.squash(dist.mode() if deterministic else dist.sample(key))
+
+
 def tanh_log_det(raw: jax.Array) -> jax.Array:
     """log |d tanh(x) / dx|, stable for large |x|. Elementwise."""
     return 2.0 * (jnp.log(2.0) - raw - jax.nn.softplus(-2.0 * raw))

@@ -124,6 +124,13 @@ class Ensemble(nn.Module):
         return members(self.hidden, self.out, self.activation, 1.0, self.layer_norm)(x)
 
 
+def of_each(module: nn.Module, params: Any, x: jax.Array) -> jax.Array:
+    """`module` of each member of `params` [size, ...] on the same input [B, in]: [size, B, out]."""
+    size = jax.tree.leaves(params)[0].shape[0]
+    x = jnp.broadcast_to(x, (size, *x.shape))  # copies, as in `Ensemble`
+    return jax.vmap(module.apply)(params, x)
+
+
 class Transformer(nn.Module):
     """Pre-norm blocks of self-attention and a two-layer MLP. x [*B, tokens, width] to the same.
 

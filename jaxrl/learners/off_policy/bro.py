@@ -29,9 +29,9 @@ from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
 from jaxrl.loops.branch import same_in_runs, update_if
-from jaxrl.nn import spaces
+from jaxrl.nn import distributions, spaces
 from jaxrl.nn.distributions import TanhNormal
-from jaxrl.nn.layers import Dense, kernel_init
+from jaxrl.nn.layers import Dense, kernel_init, of_each
 from jaxrl.ops import optim
 from jaxrl.types import Learner, Means
 
@@ -166,15 +166,11 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         )
 
     def sample(params: Any, obs: Obs, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dist = actor.apply(params, obs.actor)
-        raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
-        return dist.squash(raw), dist.log_prob(raw)
+        return distributions.draw(actor.apply(params, obs.actor), keys)
 
     def quantiles(params: Any, obs: Obs, action: jax.Array) -> jax.Array:
         """[num_critics, B, quantiles]"""
-        x = jnp.concatenate([obs.critic, action], -1)
-        x = jnp.broadcast_to(x, (config.num_critics, *x.shape))  # see `jaxrl.nn.layers.Ensemble`
-        return jax.vmap(critic.apply)(params, x)
+        return of_each(critic, params, jnp.concatenate([obs.critic, action], -1))
 
     def td_target(agent: Agent, batch: Batch, config: Config) -> jax.Array:
         """r + gamma (mean of the target critics' quantiles - alpha log pi). [B, quantiles]"""
@@ -233,8 +229,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         return agent.replace(updates=agent.updates + config.updates_per_step), metrics
 
     def act(params, memory, obs: Obs, key, deterministic):
-        dist = actor.apply(params, obs.actor)
-        return dist.squash(dist.mode() if deterministic else dist.sample(key)), memory
+        return distributions.act(actor.apply(params, obs.actor), key, deterministic), memory
 
     return Algorithm(init=init, update=update, act=act)
 

@@ -20,7 +20,7 @@ from jaxrl.config import Count, NonNegative, Share, Sizes, config
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
-from jaxrl.nn import spaces
+from jaxrl.nn import distributions, spaces
 from jaxrl.nn.batch_renorm import Normalised, Training, apply_of, ensemble
 from jaxrl.ops import optim
 from jaxrl.types import Learner, Means
@@ -77,14 +77,10 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
             critic_statistics=of_critics["statistics"],
         )
 
-    def sample(dist: Any, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
-        return dist.squash(raw), dist.log_prob(raw)
-
     def update_critic(agent: Agent, batch: Batch, config: Config) -> tuple[Agent, Means]:
         keys, _ = batch.key_pair
         out, _ = actor(agent.actor.params, agent.actor_statistics, batch.next_obs.actor)
-        next_action, log_prob = sample(spaces.tanh_normal(out), keys)
+        next_action, log_prob = distributions.draw(spaces.tanh_normal(out), keys)
         both = lambda now, after: jnp.concatenate([now, after])
         x = jnp.concatenate(
             [both(batch.obs.critic, batch.next_obs.critic), both(batch.action, next_action)], -1
@@ -111,7 +107,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
 
         def loss_fn(params):
             out, statistics = actor(params, agent.actor_statistics, batch.obs.actor, training)
-            action, log_prob = sample(spaces.tanh_normal(out), keys)
+            action, log_prob = distributions.draw(spaces.tanh_normal(out), keys)
             x = jnp.concatenate([batch.obs.critic, action], -1)
             q, _ = critics(agent.critic.params, agent.critic_statistics, x)
             loss = batch.mean(alpha * log_prob - sac.actor_value(config, q[..., 0]))
@@ -123,7 +119,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
 
     def act(kept, memory, obs: Obs, key, deterministic):
         dist = spaces.tanh_normal(actor(*kept, obs.actor)[0])
-        return dist.squash(dist.mode() if deterministic else dist.sample(key)), memory
+        return distributions.act(dist, key, deterministic), memory
 
     return Algorithm(
         init=init,

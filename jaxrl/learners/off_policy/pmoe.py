@@ -18,7 +18,7 @@ from jaxrl.config import Count, Fixed, NonNegative, config
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs
-from jaxrl.nn import spaces
+from jaxrl.nn import distributions, spaces
 from jaxrl.nn.layers import ACTIVATIONS, Dense, kernel_init
 from jaxrl.types import Learner, Means
 
@@ -90,7 +90,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         k_expert, k_action = jax.random.split(key)
         drawn = jax.random.categorical(k_expert, logits)
         dist = spaces.tanh_normal(outputs[jnp.where(deterministic, jnp.argmax(logits), drawn)])
-        return dist.squash(dist.mode() if deterministic else dist.sample(k_action)), memory
+        return distributions.act(dist, k_action, deterministic), memory
 
     nets = sac.Networks(init, actor.apply, sample, values, act)
 

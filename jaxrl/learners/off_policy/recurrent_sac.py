@@ -34,7 +34,7 @@ from jaxrl.loops.algorithm import (
     across,
     sequence,
 )
-from jaxrl.nn import spaces
+from jaxrl.nn import distributions, spaces
 from jaxrl.nn.layers import GRU, MLP, Context
 from jaxrl.types import Learner, Means
 
@@ -139,9 +139,7 @@ def networks(config: Config, action_size: int) -> sac.Networks:
         return spaces.tanh_normal(actor.apply(params["body"], known))
 
     def sample(params: Any, windows: Windows, keys: jax.Array):
-        dist = distribution(params, windows)
-        raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
-        return dist.squash(raw), dist.log_prob(raw)
+        return distributions.draw(distribution(params, windows), keys)
 
     def values(params: Any, windows: Windows, action: jax.Array) -> jax.Array:
         known = remembered(memory, params["memory"], windows, "critic")
@@ -151,7 +149,7 @@ def networks(config: Config, action_size: int) -> sac.Networks:
         carry, out = memory.apply(params["memory"], carry, obs.actor[None], jnp.zeros(1, bool))
         known = jnp.concatenate([obs.actor, out[0]])
         dist = spaces.tanh_normal(actor.apply(params["body"], known))
-        return dist.squash(dist.mode() if deterministic else dist.sample(key)), carry
+        return distributions.act(dist, key, deterministic), carry
 
     return sac.Networks(init, distribution, sample, values, act)
 

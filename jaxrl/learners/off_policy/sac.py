@@ -20,7 +20,7 @@ from envs.types import Env
 from jaxrl.config import Count, Finite, Fixed, NonNegative, Positive, Share, Sizes, config
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Delayed, Obs, UpdateOnBatch, Updates
-from jaxrl.nn import spaces
+from jaxrl.nn import distributions, spaces
 from jaxrl.nn.layers import MLP, Activation, Ensemble
 from jaxrl.ops import optim
 from jaxrl.ops.optim import Net
@@ -131,16 +131,13 @@ def networks(config: Losses, action_size: int, outputs: int = 1) -> Networks:
         return spaces.tanh_normal(actor.apply(params, obs.actor))
 
     def sample(params: Any, obs: Obs, keys: jax.Array):
-        dist = distribution(params, obs)
-        raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
-        return dist.squash(raw), dist.log_prob(raw)
+        return distributions.draw(distribution(params, obs), keys)
 
     def values(params: Any, obs: Obs, action: jax.Array) -> jax.Array:
         return critic.apply(params, jnp.concatenate([obs.critic, action], -1))
 
     def act(params, memory, obs: Obs, key, deterministic):
-        dist = distribution(params, obs)
-        return dist.squash(dist.mode() if deterministic else dist.sample(key)), memory
+        return distributions.act(distribution(params, obs), key, deterministic), memory
 
     return Networks(init, distribution, sample, values, act)
 

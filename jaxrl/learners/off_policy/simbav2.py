@@ -25,8 +25,9 @@ from jaxrl.config import Count, Finite, NonNegative, Positive, Share, Sizes, con
 from jaxrl.learners.off_policy import sac
 from jaxrl.loops import off_policy
 from jaxrl.loops.algorithm import Algorithm, Batch, Collected, Delayed, Obs
-from jaxrl.nn import spaces
+from jaxrl.nn import distributions, spaces
 from jaxrl.nn.hypersphere import Actor, Critic, on_sphere
+from jaxrl.nn.layers import of_each
 from jaxrl.ops.categorical import project
 from jaxrl.ops.moments import Moments
 from jaxrl.types import Learner, Means
@@ -111,15 +112,11 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         )
 
     def sample(params: Any, obs: Obs, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dist = actor.apply(params, obs.actor)
-        raw = jax.vmap(lambda d, k: d.sample(k))(dist, keys)
-        return dist.squash(raw), dist.log_prob(raw)
+        return distributions.draw(actor.apply(params, obs.actor), keys)
 
     def logits(params: Any, obs: Obs, action: jax.Array) -> jax.Array:
         """[num_critics, B, atoms]"""
-        x = jnp.concatenate([obs.critic, action], -1)
-        x = jnp.broadcast_to(x, (config.num_critics, *x.shape))  # see `jaxrl.nn.layers.Ensemble`
-        return jax.vmap(critic.apply)(params, x)
+        return of_each(critic, params, jnp.concatenate([obs.critic, action], -1))
 
     def td_target(agent: Agent, batch: Batch, config: Config) -> jax.Array:
         """The soft return's distribution by the target critic with the lowest mean. [B, atoms]"""
@@ -167,8 +164,7 @@ def algorithm(config: Config, actions: spaces.Actions) -> Algorithm:
         return agent.replace(actor=actor), metrics | more
 
     def act(params, memory, obs: Obs, key, deterministic):
-        dist = actor.apply(params, obs.actor)
-        return dist.squash(dist.mode() if deterministic else dist.sample(key)), memory
+        return distributions.act(actor.apply(params, obs.actor), key, deterministic), memory
 
     update = Delayed(update_critic, update_actor)
     return Algorithm(init=init, update=update, act=act, observe=observe)
